@@ -1,0 +1,1 @@
+"""Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""

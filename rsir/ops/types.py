@@ -1,0 +1,76 @@
+"""Types that the scoring ops take and return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+__all__ = ["BackendUnavailable", "PackedItems", "Ragged", "RankedSample", "Sample", "TopK"]
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and cannot run here; the message says why and how to mend it."""
+
+
+class Ragged(NamedTuple):
+    """One list of item ids per row: row ``b`` owns ``ids[offsets[b]:offsets[b + 1]]``."""
+
+    ids: Tensor
+    """(nnz,) int32 or int64, each in 1..N."""
+    offsets: Tensor
+    """(B + 1,) int64, from 0 to nnz, never falling."""
+
+
+class TopK(NamedTuple):
+    """The best items of each row, best first."""
+
+    ids: Tensor
+    """(B, k) int64; 0 where a row has fewer than k eligible items."""
+    logits: Tensor
+    """(B, k) float32; -inf where ``ids`` is 0."""
+
+
+class Sample(NamedTuple):
+    """One drawn item per row."""
+
+    ids: Tensor
+    """(B,) int64; 0 where nothing could be drawn."""
+    logits: Tensor
+    """(B,) float32; -inf where ``ids`` is 0."""
+
+
+class RankedSample(NamedTuple):
+    """The rank verdict and the drawn item of each row, from one pass over the catalogue."""
+
+    ranks: Tensor
+    """(B,) int64; best rank among the row's targets, tau + 1 when none is within tau."""
+    ids: Tensor
+    """(B,) int64; 0 where the rank is worse than tau or nothing could be drawn."""
+    logits: Tensor
+    """(B,) float32; -inf where ``ids`` is 0."""
+
+
+@dataclass(frozen=True)
+class PackedItems:
+    """An item table laid out once for one backend and used by many calls; made by :func:`rsir.ops.pack`."""
+
+    backend: str
+    """Name of the backend that packed it and that will score with it."""
+    weights: Tensor
+    """(N + 1, d) float32, contiguous; row 0 is padding and never scored."""
+    handle: Any = None
+    """Whatever the backend made of the weights."""
+    instruction_set: str | None = None
+    """CPU instruction set in use ("base", "avx2", "avx512"), None for other backends."""
+
+    @property
+    def num_items(self) -> int:
+        """Size N of the catalogue."""
+        return self.weights.shape[0] - 1
+
+    @property
+    def dim(self) -> int:
+        """Width d of the embeddings."""
+        return self.weights.shape[1]
