@@ -45,11 +45,16 @@ def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 class SimulationConfig:
     """The embedded data set: users on a planted preference manifold, with popularity skew and short histories.
 
-    Attributes:
-        num_users: Number of users.
-        num_items: Size of the catalogue.
-        mean_length: Mean number of interactions of a user (the least is 5).
-        seed: Seed of the simulator; the run's own seed does not change the data.
+    Attributes
+    ----------
+    num_users
+        Number of users.
+    num_items
+        Size of the catalogue.
+    mean_length
+        Mean number of interactions of a user (the least is 5).
+    seed
+        Seed of the simulator; the run's own seed does not change the data.
     """
 
     num_users: int = 4000
@@ -68,20 +73,33 @@ class SimulationConfig:
 class DataConfig:
     """Where interactions come from and how they are filtered and split.
 
-    Attributes:
-        path: File of interactions (text, CSV, Parquet or RecBole .inter); none means the embedded simulated data.
-        format: Format of the file; auto goes by its extension.
-        user: Column of user ids; detected when not given.
-        item: Column of item ids; detected when not given.
-        time: Column of timestamps; detected when not given.
-        rating: Column of ratings; detected when not given, needed only with min_rating.
-        min_rating: Drop interactions rated lower than this.
-        k_core: Drop users and items with fewer interactions than this, until none is left (0 keeps all).
-        split: leave-one-out (last item test, the one before it validation) or global-time.
-        validation_fraction: Share of the newest interactions before the test period used for validation
-            (global-time only).
-        test_fraction: Share of the newest interactions used for testing (global-time only).
-        target: Which held-out item of a user is to be predicted (global-time only).
+    Attributes
+    ----------
+    path
+        File of interactions (text, CSV, Parquet or RecBole .inter); none means the embedded simulated data.
+    format
+        Format of the file; auto goes by its extension.
+    user
+        Column of user ids; detected when not given.
+    item
+        Column of item ids; detected when not given.
+    time
+        Column of timestamps; detected when not given.
+    rating
+        Column of ratings; detected when not given, needed only with min_rating.
+    min_rating
+        Drop interactions rated lower than this.
+    k_core
+        Drop users and items with fewer interactions than this, until none is left (0 keeps all).
+    split
+        leave-one-out (last item test, the one before it validation) or global-time.
+    validation_fraction
+        Share of the newest interactions before the test period used for validation
+        (global-time only).
+    test_fraction
+        Share of the newest interactions used for testing (global-time only).
+    target
+        Which held-out item of a user is to be predicted (global-time only).
     """
 
     path: str | None = None
@@ -111,14 +129,22 @@ class DataConfig:
 class ModelConfig:
     """The backbone; defaults are the SASRec of the RSIR authors.
 
-    Attributes:
-        name: Registered name of the backbone.
-        dim: Width d of the embeddings and hidden states.
-        layers: Number of transformer blocks.
-        heads: Attention heads; must divide dim.
-        feedforward: Width of the feed-forward layer.
-        dropout: Dropout probability.
-        max_len: Longest prefix that is encoded; older items are cut off.
+    Attributes
+    ----------
+    name
+        Registered name of the backbone.
+    dim
+        Width d of the embeddings and hidden states.
+    layers
+        Number of transformer blocks.
+    heads
+        Attention heads; must divide dim.
+    feedforward
+        Width of the feed-forward layer.
+    dropout
+        Dropout probability.
+    max_len
+        Longest prefix that is encoded; older items are cut off.
     """
 
     name: str = "sasrec"
@@ -141,15 +167,23 @@ class ModelConfig:
 class TrainingConfig:
     """How one backbone is trained.
 
-    Attributes:
-        batch_size: Sequences a step.
-        learning_rate: Step size of Adam.
-        negatives: Uniform negative items shared by a batch.
-        patience: Validations without a better NDCG@20 before training stops.
-        evaluate_every: Steps between validations; none means one pass over the real sequences, so that training
-            sets of different sizes are compared by steps.
-        max_evaluations: Most validations of one training.
-        synthetic_weight: Weight of a synthetic sequence's loss beside 1 for a real one.
+    Attributes
+    ----------
+    batch_size
+        Sequences a step.
+    learning_rate
+        Step size of Adam.
+    negatives
+        Uniform negative items shared by a batch.
+    patience
+        Validations without a better NDCG@20 before training stops.
+    evaluate_every
+        Steps between validations; none means one pass over the real sequences, so that training
+        sets of different sizes are compared by steps.
+    max_evaluations
+        Most validations of one training.
+    synthetic_weight
+        Weight of a synthetic sequence's loss beside 1 for a real one.
     """
 
     batch_size: int = 256
@@ -173,16 +207,25 @@ class TrainingConfig:
 class GenerationConfig:
     """Bounded exploration (RSIR, section 3): how trajectories are drawn.
 
-    Attributes:
-        p: Probability that a step chooses from the source's own items and not from the whole catalogue.
-        m: Trajectories a source.
-        k: A step draws from the k best items of its pool; 1 is greedy.
-        temperature: Softmax temperature of the draw (no effect when k is 1).
-        start: What a trajectory starts from: the first item of its source (the authors' code) or a random
-            prefix (the paper's text).
-        min_length: Shorter trajectories are dropped.
-        keep_copies: Keep trajectories that equal a prefix of their source.
-        slots: Trajectories decoded side by side; bounds memory, never changes results.
+    Attributes
+    ----------
+    p
+        Probability that a step chooses from the source's own items and not from the whole catalogue.
+    m
+        Trajectories a source.
+    k
+        A step draws from the k best items of its pool; 1 is greedy.
+    temperature
+        Softmax temperature of the draw (no effect when k is 1).
+    start
+        What a trajectory starts from: the first item of its source (the authors' code) or a random
+        prefix (the paper's text).
+    min_length
+        Shorter trajectories are dropped.
+    keep_copies
+        Keep trajectories that equal a prefix of their source.
+    slots
+        Trajectories decoded side by side; bounds memory, never changes results.
     """
 
     p: float = 0.5
@@ -208,13 +251,19 @@ class GenerationConfig:
 class FidelityConfig:
     """The check that keeps trajectories on the user's preference manifold.
 
-    Attributes:
-        policy: rank (the paper), neighbours (nearest-neighbour fidelity), both, or off (the ablation that collapses).
-        tau: A step passes when some unused real item ranks within tau; a list gives a value a round, the last one
-            for all further rounds.
-        neighbours: K of the item-item nearest-neighbour graph; a list gives a value a round.
-        hits: A new item must be among the K neighbours of at least this many of the source's real items.
-        on_fail: drop refuses the item that caused the failure (the paper); keep leaves it (the authors' code).
+    Attributes
+    ----------
+    policy
+        rank (the paper), neighbours (nearest-neighbour fidelity), both, or off (the ablation that collapses).
+    tau
+        A step passes when some unused real item ranks within tau; a list gives a value a round, the last one
+        for all further rounds.
+    neighbours
+        K of the item-item nearest-neighbour graph; a list gives a value a round.
+    hits
+        A new item must be among the K neighbours of at least this many of the source's real items.
+    on_fail
+        drop refuses the item that caused the failure (the paper); keep leaves it (the authors' code).
     """
 
     policy: Literal["rank", "neighbours", "both", "off"] = "rank"
@@ -242,9 +291,12 @@ class FidelityConfig:
 class AcquisitionConfig:
     """Which verified trajectories enter the next training set.
 
-    Attributes:
-        policy: all (the RSIR paper), or capped: at most cap a source, chosen at random.
-        cap: Most trajectories a source (capped only).
+    Attributes
+    ----------
+    policy
+        all (the RSIR paper), or capped: at most cap a source, chosen at random.
+    cap
+        Most trajectories a source (capped only).
     """
 
     policy: Literal["all", "capped"] = "all"
@@ -259,20 +311,34 @@ class AcquisitionConfig:
 class RecursionConfig:
     """One run: data, backbone, rounds.
 
-    Attributes:
-        rounds: Rounds after the base (round 0).
-        seed: Seed of everything drawn: initial weights, batches, negatives, dropout, trajectories.
-        accumulate: Train on everything acquired so far (the authors) and not on the newest round's alone.
-        sources: Generate from all sequences of the training set (the authors) or from the real ones only.
-        successor: Train the successor from scratch or fine-tune its predecessor.
-        stop_after: End the recursion after this many rounds in a row without a better validation NDCG@20.
-        data: The interactions.
-        simulation: The embedded data set, used when data.path is not given.
-        model: The backbone.
-        training: Its training.
-        generation: How trajectories are drawn.
-        fidelity: How they are verified.
-        acquisition: Which of them are kept.
+    Attributes
+    ----------
+    rounds
+        Rounds after the base (round 0).
+    seed
+        Seed of everything drawn: initial weights, batches, negatives, dropout, trajectories.
+    accumulate
+        Train on everything acquired so far (the authors) and not on the newest round's alone.
+    sources
+        Generate from all sequences of the training set (the authors) or from the real ones only.
+    successor
+        Train the successor from scratch or fine-tune its predecessor.
+    stop_after
+        End the recursion after this many rounds in a row without a better validation NDCG@20.
+    data
+        The interactions.
+    simulation
+        The embedded data set, used when data.path is not given.
+    model
+        The backbone.
+    training
+        Its training.
+    generation
+        How trajectories are drawn.
+    fidelity
+        How they are verified.
+    acquisition
+        Which of them are kept.
     """
 
     rounds: int = 2
@@ -325,7 +391,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") ->
         raise ConfigError(f"{where or 'configuration'}: expected a mapping, got {type(values).__name__}")
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in names:

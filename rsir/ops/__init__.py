@@ -330,9 +330,7 @@ def _prepare(queries: Tensor, items: Tensor | PackedItems, backend: str) -> Pack
     if queries.shape[1] != packed.dim:
         raise ValueError(f"queries: expected width {packed.dim} as the items have, got {queries.shape[1]}")
     if queries.device != packed.weights.device:
-        raise ValueError(
-            f"queries are on {queries.device} and items on {packed.weights.device}: move one to the other"
-        )
+        raise ValueError(f"queries are on {queries.device} and items on {packed.weights.device}: move one to the other")
     return packed
 
 
@@ -364,10 +362,8 @@ def _check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
             raise ValueError("counters: needed when k > 1, so that a draw is keyed by what it is drawn for")
         return torch.zeros(len(queries), 3, dtype=torch.int64, device=queries.device)
     if counters.shape != (len(queries), 3) or counters.dtype != torch.int64:
-        raise ValueError(
-            f"counters: expected ({len(queries)}, 3) int64, got {tuple(counters.shape)} {counters.dtype}"
-        )
-    if len(counters) and not (0 <= int(counters.min()) and int(counters.max()) < 2**32):
+        raise ValueError(f"counters: expected ({len(queries)}, 3) int64, got {tuple(counters.shape)} {counters.dtype}")
+    if len(counters) and (int(counters.min()) < 0 or int(counters.max()) >= 2**32):
         raise ValueError("counters: expected every word in 0..2**32 - 1")
     return counters.contiguous()
 
@@ -384,9 +380,7 @@ def _check_ragged(name: str, lists: Ragged, queries: Tensor, packed: PackedItems
     ):
         if value.ndim != 1 or value.dtype not in kinds:
             expected = " or ".join(str(kind) for kind in kinds)
-            raise ValueError(
-                f"{name}.{part}: expected a 1-D {expected} tensor, got {tuple(value.shape)} {value.dtype}"
-            )
+            raise ValueError(f"{name}.{part}: expected a 1-D {expected} tensor, got {tuple(value.shape)} {value.dtype}")
         if value.device != queries.device:
             raise ValueError(f"{name}.{part}: expected on {queries.device} as the queries, got {value.device}")
     if len(offsets) != len(queries) + 1:

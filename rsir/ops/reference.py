@@ -67,15 +67,11 @@ def pool_sample(
     if excluded is not None:
         outside |= _membership(excluded, len(queries), packed.num_items)
     outside[:, 0] = False  # row 0 is no item and is masked anyway
-    everything_else = Ragged(
-        outside.nonzero()[:, 1].int(), torch.nn.functional.pad(outside.sum(1).cumsum(0), (1, 0))
-    )
+    everything_else = Ragged(outside.nonzero()[:, 1].int(), torch.nn.functional.pad(outside.sum(1).cumsum(0), (1, 0)))
     return topk_sample(queries, packed, k, temperature, everything_else, seed, counters, threads)
 
 
-def rank_within(
-    queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int
-) -> Tensor:
+def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
     logits = _logits(queries, packed)
     is_target = _membership(targets, len(queries), packed.num_items)
     best = torch.where(is_target, logits, -torch.inf).amax(dim=1, keepdim=True)
@@ -99,9 +95,7 @@ def rank_and_sample(
     ranks = rank_within(queries, packed, targets, tau, threads)
     drawn = topk_sample(queries, packed, k, temperature, excluded, seed, counters, threads)
     failed = ranks > (packed.num_items if tau is None else tau)
-    return RankedSample(
-        ranks, torch.where(failed, 0, drawn.ids), torch.where(failed, -torch.inf, drawn.logits)
-    )
+    return RankedSample(ranks, torch.where(failed, 0, drawn.ids), torch.where(failed, -torch.inf, drawn.logits))
 
 
 def _logits(queries: Tensor, packed: PackedItems) -> Tensor:
