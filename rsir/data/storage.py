@@ -1,0 +1,189 @@
+"""The file format of `Sequences`: one Parquet or Arrow IPC file that holds everything, nothing executable."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rsir.data.sequences import DataError, FileFormat, Sequences
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+_SUFFIXES: dict[str, FileFormat] = {".parquet": "parquet", ".arrow": "arrow"}
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
+
+
+def encode(data: Sequences, file_format: FileFormat) -> bytes:
+    """The bytes of a file of the format; equal content gives equal bytes."""
+    table = _to_table(data)
+    sink = pa.BufferOutputStream()
+    if file_format == "parquet":
+        # without store_schema, which would keep a second copy of the metadata, the labels among it
+        options = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+        with pq.ParquetWriter(sink, table.schema, **options) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(table.schema.metadata)
+    elif file_format == "arrow":
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        raise DataError(f'file_format must be "parquet" or "arrow", got {file_format!r}')
+    return sink.getvalue().to_pybytes()
+
+
+def save(data: Sequences, path: Path) -> None:
+    """Write `data` to `path` in the format of its suffix, whole or not at all."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise DataError(
+            f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}"
+        )
+    content = encode(data, _SUFFIXES[path.suffix.lower()])
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: Path) -> Sequences:
+    """Read a file of `save`, told apart by its first bytes; DataError if it is damaged or foreign."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a sequences file")
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if not magic.startswith(b"PAR1") and magic != b"ARROW1":
+        raise DataError(
+            f"{path}: neither a Parquet nor an Arrow IPC file, or damaged (it starts with {magic!r})"
+        )
+    try:
+        table = _read_parquet(path) if magic.startswith(b"PAR1") else _read_arrow(path)
+        table.validate(full=True)
+        metadata = {key.decode(): value for key, value in (table.schema.metadata or {}).items()}
+    except _DAMAGE as error:
+        raise DataError(f"{path}: damaged: {error}") from error
+    version = metadata.get("rsir.version", b"")
+    if not version:
+        raise DataError(
+            f"{path}: not a file of Sequences.save (no rsir.version in its metadata; "
+            f"columns: {', '.join(table.column_names)}); read tables of events with rsir.data.read"
+        )
+    if version != str(FORMAT_VERSION).encode():
+        raise DataError(
+            f"{path}: has format version {version.decode(errors='replace')}, "
+            f"this rsir reads version {FORMAT_VERSION}: use the rsir that wrote it, or a newer one"
+        )
+    try:
+        data = _from_table(table, metadata)
+        intact = data.fingerprint().encode() == metadata["rsir.fingerprint"]
+    except _DAMAGE as error:
+        raise DataError(f"{path}: damaged: {error}") from error
+    if not intact:
+        raise DataError(f"{path}: damaged: its content does not have the fingerprint it was saved with")
+    return data
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _to_table(data: Sequences) -> pa.Table:
+    columns: dict[str, pa.Array] = {
+        "items": _lists(data.items, data.offsets),
+        "source": pa.array(data.source),
+        "round": pa.array(data.round),
+    }
+    if data.times is not None:
+        columns["times"] = _lists(data.times, data.offsets)
+    metadata: dict[str, bytes | str] = {
+        "rsir.version": str(FORMAT_VERSION),
+        "rsir.num_items": str(data.num_items),
+        "rsir.fingerprint": data.fingerprint(),
+    }
+    for name in ("item_labels", "user_labels"):
+        labels = getattr(data, name)
+        if labels is not None:
+            metadata[f"rsir.{name}"] = _labels_to_text(labels)
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
+    items, offsets = _flat(table, "items", np.int32)
+    times, time_offsets = (
+        _flat(table, "times", np.int64) if "times" in table.column_names else (None, offsets)
+    )
+    if not np.array_equal(offsets, time_offsets):
+        raise DataError("items and times differ in length")
+    return Sequences(
+        items=items,
+        offsets=offsets,
+        num_items=int(metadata["rsir.num_items"]),
+        source=table["source"].to_numpy(),
+        round=table["round"].to_numpy(),
+        times=times,
+        item_labels=_labels_from_text(metadata.get("rsir.item_labels")),
+        user_labels=_labels_from_text(metadata.get("rsir.user_labels")),
+    )
+
+
+def _lists(values: NDArray[Any], offsets: NDArray[np.int64]) -> pa.Array:
+    if values.size < 2**31:
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _flat(table: pa.Table, name: str, dtype: type[np.integer]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    values, lengths = [np.zeros(0, dtype)], [np.zeros(1, np.int64)]
+    for chunk in table[name].chunks:
+        if chunk.null_count:
+            raise DataError(f"column {name} has nulls")
+        values.append(chunk.flatten().to_numpy().astype(dtype, casting="safe", copy=False))
+        lengths.append(np.diff(chunk.offsets.to_numpy()))
+    return np.concatenate(values), np.cumsum(np.concatenate(lengths), dtype=np.int64)
+
+
+def _labels_to_text(labels: pa.Array) -> bytes:
+    batch = pa.record_batch({"labels": pa.concat_arrays([labels])})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    return base64.b64encode(sink.getvalue())  # Parquet metadata must be UTF-8 for readers other than Arrow
+
+
+def _labels_from_text(text: bytes | None) -> pa.Array | None:
+    if text is None:
+        return None
+    with pa.ipc.open_stream(base64.b64decode(text, validate=True)) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table["labels"]
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
+        return file.read()
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
+        return reader.read_all()
