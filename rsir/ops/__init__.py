@@ -31,6 +31,7 @@ __all__ = [
     "RankedSample",
     "Sample",
     "TopK",
+    "neighbour_votes",
     "pack",
     "pool_sample",
     "rank_and_sample",
@@ -206,7 +207,7 @@ def pool_sample(
     result: Sample = _module(packed).pool_sample(
         queries.contiguous(),
         packed,
-        _check_ragged("pool", pool, queries, packed),
+        _check_ragged("pool", pool, queries, packed.num_items),
         *_check_draw(k, temperature),
         _check_optional("excluded", excluded, queries, packed),
         _check_seed(seed),
@@ -252,7 +253,7 @@ def rank_within(
     ranks: Tensor = _module(packed).rank_within(
         queries.contiguous(),
         packed,
-        _check_ragged("targets", targets, queries, packed),
+        _check_ragged("targets", targets, queries, packed.num_items),
         None if tau is None else _check_count("tau", tau),
         _threads(threads),
     )
@@ -297,7 +298,7 @@ def rank_and_sample(
     result: RankedSample = _module(packed).rank_and_sample(
         queries.contiguous(),
         packed,
-        _check_ragged("targets", targets, queries, packed),
+        _check_ragged("targets", targets, queries, packed.num_items),
         None if tau is None else _check_count("tau", tau),
         *_check_draw(k, temperature),
         _check_optional("excluded", excluded, queries, packed),
@@ -306,6 +307,45 @@ def rank_and_sample(
         _threads(threads),
     )
     return result
+
+
+def neighbour_votes(
+    graph: Tensor, items: Tensor, sources: Ragged, *, backend: str = "auto", threads: int | None = None
+) -> Tensor:
+    """Count, for each new item, how many of its source's items have it among their nearest neighbours.
+
+    Parameters
+    ----------
+    graph : (N + 1, K) int32
+        Neighbour ids of each item; 0 is padding and matches nothing.
+    items : (B,) int64
+        One new item a row, in 1..N.
+    sources : Ragged
+        The source's items of each row; a repeated id votes once.
+    backend, threads
+        As for :func:`topk`.
+
+    Returns
+    -------
+    (B,) int64
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`topk`.
+    """
+    if graph.ndim != 2 or graph.dtype != torch.int32 or len(graph) < 2:
+        raise ValueError(f"graph: expected (N + 1, K) int32 with N >= 1, got {tuple(graph.shape)} {graph.dtype}")
+    if items.ndim != 1 or items.dtype != torch.int64:
+        raise ValueError(f"items: expected (B,) int64, got {tuple(items.shape)} {items.dtype}")
+    num_items = len(graph) - 1
+    one_each = torch.arange(len(items) + 1, device=items.device)
+    checked = _check_ragged("items", Ragged(items, one_each), items, num_items)
+    name = _backend.resolve(backend, graph)
+    votes: Tensor = _backend.load(name).neighbour_votes(
+        graph.contiguous(), checked.ids, _check_ragged("sources", sources, items, num_items), _threads(threads)
+    )
+    return votes
 
 
 # ---------------------------------------------------------------------------------------------- checks
@@ -369,10 +409,10 @@ def _check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
 
 
 def _check_optional(name: str, lists: Ragged | None, queries: Tensor, packed: PackedItems) -> Ragged | None:
-    return None if lists is None else _check_ragged(name, lists, queries, packed)
+    return None if lists is None else _check_ragged(name, lists, queries, packed.num_items)
 
 
-def _check_ragged(name: str, lists: Ragged, queries: Tensor, packed: PackedItems) -> Ragged:
+def _check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> Ragged:
     ids, offsets = lists
     for part, value, kinds in (
         ("ids", ids, (torch.int32, torch.int64)),
@@ -391,10 +431,10 @@ def _check_ragged(name: str, lists: Ragged, queries: Tensor, packed: PackedItems
         raise ValueError(f"{name}.offsets: expected to rise from 0 to the number of ids, {len(ids)}")
     if len(ids):
         low, high = torch.aminmax(ids)
-        if low < 1 or high > packed.num_items:
-            at = int(((ids < 1) | (ids > packed.num_items)).nonzero()[0, 0])
+        if low < 1 or high > num_items:
+            at = int(((ids < 1) | (ids > num_items)).nonzero()[0, 0])
             row = int(torch.searchsorted(offsets, at, right=True)) - 1
-            raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{packed.num_items}")
+            raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
     return Ragged(ids.int().contiguous(), offsets.contiguous())
 
 

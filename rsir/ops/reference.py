@@ -5,10 +5,10 @@ Logits are computed in float64 and rounded once to float32, so that they do not 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..philox import gumbel
 from .types import PackedItems, Ragged, RankedSample, Sample, TopK
 
 
@@ -43,7 +43,8 @@ def topk_sample(
     best = topk(queries, packed, min(k, packed.num_items), excluded, threads)
     if best.ids.shape[1] == 1:
         return Sample(best.ids[:, 0], best.logits[:, 0])
-    noisy = best.logits.double() / temperature + gumbel(seed, counters, best.ids)
+    noise = gumbel(seed, counters.cpu().numpy(), best.ids.cpu().numpy())
+    noisy = best.logits.double() / temperature + torch.from_numpy(noise).to(best.ids.device)
     noisy = torch.where(best.ids == 0, -torch.inf, noisy)
     winner = noisy.amax(dim=1, keepdim=True)
     # Equal noisy logits (two of +inf, say) go to the lowest id.
@@ -98,6 +99,13 @@ def rank_and_sample(
     return RankedSample(ranks, torch.where(failed, 0, drawn.ids), torch.where(failed, -torch.inf, drawn.logits))
 
 
+def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
+    num_items = len(graph) - 1
+    row, source = _membership(sources, len(items), num_items).nonzero(as_tuple=True)
+    agrees = (graph[source] == items[row, None]).any(dim=1)
+    return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
+
+
 def _logits(queries: Tensor, packed: PackedItems) -> Tensor:
     """(B, N + 1) float32 logits; NaN and the padding column are -inf."""
     logits = (queries.double() @ packed.weights.double().T).float()
@@ -120,29 +128,3 @@ def _masked(logits: Tensor, excluded: Ragged | None) -> Tensor:
     return torch.where(
         _membership(excluded, len(logits), logits.shape[1] - 1), torch.full_like(logits, -torch.inf), logits
     )
-
-
-def gumbel(seed: int, counters: Tensor, ids: Tensor) -> Tensor:
-    """Standard Gumbel noise of each (row, item): counters (B, 3), ids (B, k) -> (B, k) float64."""
-    words = counters.cpu().numpy().astype(np.uint64)
-    item = ids.cpu().numpy().astype(np.uint64)
-    counter = [item, *(np.broadcast_to(words[:, j : j + 1], item.shape) for j in range(3))]
-    x = philox4x32(seed, counter)[0]
-    u = (x.astype(np.float64) + 0.5) * 2.0**-32
-    return torch.from_numpy(-np.log(-np.log(u))).to(ids.device)
-
-
-def philox4x32(seed: int, counter: list[np.ndarray]) -> list[np.ndarray]:
-    """Philox4x32-10 (Salmon et al., SC 2011): four counter words and a 64-bit key -> four random words.
-
-    Every array holds 32-bit words in uint64, so that a product of two of them does not overflow.
-    """
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    c0, c1, c2, c3 = counter
-    k0, k1 = np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)
-    for _ in range(10):
-        a, b = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1, c2, c3 = (b >> shift) ^ c1 ^ k0, b & low, (a >> shift) ^ c3 ^ k1, a & low
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    return [c0, c1, c2, c3]

@@ -1,0 +1,408 @@
+"""The loop: train, generate, verify, acquire, train the successor on what was acquired, and again.
+
+RSIR, arXiv 2602.15659, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from . import data as datasets
+from .acquisition import acquire
+from .config import DataConfig, RecursionConfig, SimulationConfig, to_dict
+from .data.sequences import DataError, Sequences
+from .data.splits import EvaluationSet, Split
+from .evaluation import evaluate, recommend
+from .fidelity import build
+from .generation import generate
+from .models import checkpoint
+from .progress import Progress, silent
+from .runs import RunDirectory
+from .training import fit
+
+__all__ = ["RoundResult", "Run", "load_data", "recurse", "split"]
+
+CRITERION = "ndcg@20"
+"""The validation metric by which rounds are compared."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one round was trained on and what came of it.
+
+    Attributes
+    ----------
+    round : int
+        0 is the base, trained on real data alone.
+    sequences : int
+        Non-empty rows of the training set.
+    generated, verified, acquired : int
+        Trajectories decoded for this round, those that passed the checks, and those it trains on beside what
+        earlier rounds acquired.
+    novel_share : float
+        Share of the acquired trajectories' items that are not in the user's own sequence; nan in round 0.
+    mean_length : float
+        Of the acquired trajectories; nan in round 0.
+    validation, test : dict
+        Metrics by name ("recall@10", "ndcg@20", ...).
+    steps, best_step : int
+        Training steps made, and the one whose weights were kept.
+    seconds : dict
+        Wall clock by phase. Kept apart from the metrics, which are the same on every repetition.
+    """
+
+    round: int
+    sequences: int
+    generated: int
+    verified: int
+    acquired: int
+    novel_share: float
+    mean_length: float
+    validation: dict[str, float]
+    test: dict[str, float]
+    steps: int
+    best_step: int
+    seconds: dict[str, float] = field(compare=False)
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything but the wall clock, as JSON values (nan as None)."""
+        values = asdict(self)
+        del values["seconds"]
+        return {name: None if value != value else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, metrics: dict[str, Any], seconds: dict[str, float]) -> RoundResult:
+        """Back from :meth:`metrics`."""
+        nan = {name: float("nan") for name in ("novel_share", "mean_length") if metrics[name] is None}
+        return cls(**{**metrics, **nan}, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished recursion: its rounds and the model of the best one.
+
+    Attributes
+    ----------
+    config : RecursionConfig
+    data : Sequences
+        The real sequences, held-out events included.
+    rounds : list of RoundResult
+    best : int
+        The round with the highest validation NDCG@20; among equals the earliest.
+    model : Backbone
+        That round's model.
+    path : Path or None
+        The run's folder.
+    """
+
+    config: RecursionConfig
+    data: Sequences
+    rounds: list[RoundResult]
+    best: int
+    model: Any
+    path: Path | None
+
+    def recommend(self, histories: Iterable[Sequence[Any]], k: int = 10) -> list[list[Any]]:
+        """The k items to recommend after each history, best first, by the best round's model.
+
+        Parameters
+        ----------
+        histories : iterable of sequences of item labels
+            Oldest first, each with at least one item, named as in the data the run was made from.
+        k : int
+            Items already in a history are not recommended.
+
+        Returns
+        -------
+        list of lists of item labels
+            Shorter than k only where the catalogue runs out.
+
+        Raises
+        ------
+        DataError
+            A history is empty or holds an item the model does not know; names the history and the item.
+        """
+        ids, offsets = self._ids([list(history) for history in histories])
+        best = recommend(self.model, ids, offsets, k).ids.cpu().numpy()
+        return [self._labels(row[row > 0]) for row in best]
+
+    def _ids(self, histories: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.array([len(history) for history in histories], np.int64)
+        if (lengths == 0).any():
+            raise DataError(f"history {int(lengths.argmin())} is empty: give at least one item to start from")
+        flat = [label for history in histories for label in history]
+        labels = self.data.item_labels
+        if labels is None:
+            labels = pa.array(range(1, self.data.num_items + 1))
+        try:
+            places = pc.index_in(pa.array(flat).cast(labels.type), labels)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as cause:
+            raise DataError(f"item labels: expected {labels.type} as in the data, got {flat[:3]!r}") from cause
+        unknown = np.flatnonzero(places.is_null().to_numpy(zero_copy_only=False))
+        if len(unknown):
+            history = int(np.searchsorted(np.cumsum(lengths), unknown[0], side="right"))
+            raise DataError(f"history {history}: item {flat[unknown[0]]!r} is not in the catalogue; leave it out")
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return places.to_numpy(zero_copy_only=False).astype(np.int32) + 1, offsets
+
+    def _labels(self, ids: np.ndarray) -> list[Any]:
+        labels = self.data.item_labels
+        return ids.tolist() if labels is None else labels.take(pa.array(ids - 1)).to_pylist()
+
+
+def load_data(config: RecursionConfig) -> Sequences:
+    """The interactions a configuration names: its file, or the embedded simulation."""
+    if config.data.path is None:
+        return datasets.simulate(config.simulation).sequences
+    return datasets.read(config.data.path, config.data)
+
+
+def split(data: Sequences, config: DataConfig, seed: int = 0) -> Split:
+    """Training, validation and test part of the data, as the configuration says."""
+    if config.split == "leave-one-out":
+        return datasets.leave_one_out(data)
+    return datasets.global_time(data, config.validation_fraction, config.test_fraction, config.target, seed)
+
+
+def recurse(
+    config: RecursionConfig,
+    *,
+    data: Sequences | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: Progress = silent,
+    on_round: Callable[[RoundResult], None] | None = None,
+) -> Run:
+    """Let a recommender improve itself.
+
+    Parameters
+    ----------
+    config : RecursionConfig
+    data : Sequences, optional
+        Real sequences; default: what ``config.data`` names.
+    out : path, optional
+        Folder for the run (:mod:`rsir.runs`); without one nothing is written.
+    resume : bool
+        Go on with the run in ``out`` after its last finished round; the result is what it would have been
+        without the interruption.
+    device : str
+        Of the backbone: "cpu" or "cuda".
+    threads : int, optional
+        CPU threads of the scoring ops; default: torch's number.
+    progress : Progress
+    on_round : callable, optional
+        Called with each finished round's result, also with those read back when resuming.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    DataError, ConfigError, RunError
+        Input that cannot be used; nothing has been written then.
+    TrainingError
+        A training diverged; the round is not marked finished.
+    """
+    if data is None:
+        data = load_data(config)
+    parts = split(data, config.data, config.seed)
+    directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
+    try:
+        loop = _Loop(config, parts, directory, device, threads, progress)
+        rounds: list[RoundResult] = []
+        for round_ in range(config.rounds + 1):
+            rounds.append(loop.round(round_))
+            if on_round is not None:
+                on_round(rounds[-1])
+            if _no_gain_since(rounds) >= config.stop_after:
+                break
+        best = _best(rounds)
+        path = None if directory is None else directory.path
+        return Run(config, data, rounds, best, loop.best_model(best), path)
+    finally:
+        if directory is not None:
+            directory.close()
+
+
+def _best(rounds: list[RoundResult]) -> int:
+    return max(rounds, key=lambda result: (result.validation[CRITERION], -result.round)).round
+
+
+def _no_gain_since(rounds: list[RoundResult]) -> int:
+    return rounds[-1].round - _best(rounds)
+
+
+class _Loop:
+    """The state that one round hands to the next: the newest model and what was acquired so far."""
+
+    def __init__(
+        self,
+        config: RecursionConfig,
+        parts: Split,
+        directory: RunDirectory | None,
+        device: str,
+        threads: int | None,
+        progress: Progress,
+    ) -> None:
+        self.config, self.parts, self.directory = config, parts, directory
+        self.device, self.threads, self.progress = device, threads, progress
+        self.finished = 0 if directory is None else directory.finished_rounds()
+        self.acquired: list[Sequences] = []
+        self.model: Any = None
+        self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
+        self.results: list[RoundResult] = []
+
+    def round(self, round_: int) -> RoundResult:
+        result = self._read(round_) if round_ < self.finished else self._make(round_)
+        self.results.append(result)
+        if self.directory is None and _best(self.results) == round_:
+            self.kept_models = {round_: self.model}
+        return result
+
+    def best_model(self, best: int) -> Any:
+        return self.kept_models[best] if self.directory is None else self._load_model(best)
+
+    def _make(self, round_: int) -> RoundResult:
+        config, seconds = self.config, {}
+        counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
+        counts |= {"novel_share": float("nan"), "mean_length": float("nan")}
+        new: Sequences | None = None
+        if round_ > 0:
+            with _timed(seconds, "generate"):
+                new, counts = self._generate(round_)
+        train = self._training_set()
+        with _timed(seconds, "train"):
+            trained = fit(
+                config.model,
+                config.training,
+                train,
+                self.parts.validation,
+                seed=_training_seed(config.seed, round_),
+                init=self._initial(round_),
+                device=self.device,
+                progress=self._named(f"round {round_} train"),
+            )
+        self.model = trained.model
+        with _timed(seconds, "evaluate"):
+            validation, test = self._evaluate(self.parts.validation), self._evaluate(self.parts.test)
+        result = RoundResult(
+            round=round_,
+            sequences=int((train.lengths > 0).sum()),
+            **counts,
+            validation=validation,
+            test=test,
+            steps=trained.steps,
+            best_step=trained.best_step,
+            seconds=seconds,
+        )
+        if self.directory is not None:
+            self._write(result, new, trained)
+        return result
+
+    def _generate(self, round_: int) -> tuple[Sequences, dict[str, Any]]:
+        """Trajectories of the newest model, verified and acquired, and what to report of them."""
+        config = self.config
+        sources = self.parts.train if config.sources == "real" else self._training_set()
+        policy = build(config.fidelity, self.model.item_embeddings().detach(), round_)
+        found = generate(
+            self.model,
+            sources,
+            config.generation,
+            policy,
+            seed=config.seed,
+            round_=round_,
+            on_fail=config.fidelity.on_fail,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        new = acquire(found.trajectories, config.acquisition, seed=config.seed, round_=round_)
+        self._take(new)
+        return new, {
+            "generated": found.decoded,
+            "verified": len(found.trajectories),
+            "acquired": len(new),
+            "novel_share": _novel_share(new, self.parts.train),
+            "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
+        }
+
+    def _take(self, new: Sequences) -> None:
+        self.acquired = [*self.acquired, new] if self.config.accumulate else [new]
+
+    def _training_set(self) -> Sequences:
+        return Sequences.concat(self.parts.train, *self.acquired)
+
+    def _initial(self, round_: int) -> Any:
+        """The model whose weights the successor starts from; None starts afresh."""
+        return self.model if round_ > 0 and self.config.successor == "finetune" else None
+
+    def _evaluate(self, tasks: EvaluationSet) -> dict[str, float]:
+        return evaluate(self.model, tasks, threads=self.threads).metrics
+
+    def _named(self, phase: str) -> Progress:
+        def report(_: str, done: int, total: int | None, unit: str, note: str = "") -> None:
+            self.progress(phase, done, total, unit, note)
+
+        return report
+
+    def _write(self, result: RoundResult, new: Sequences | None, trained: Any) -> None:
+        assert self.directory is not None
+        name = self.directory.start_round(result.round)
+        checkpoint_files = checkpoint.to_files(self.model, self.config.model, metrics=result.validation)
+        for file, content in checkpoint_files.items():
+            self.directory.write_bytes(f"{name}/{file}", content)
+        if new is not None:
+            self.directory.write_bytes(f"{name}/trajectories.parquet", new.to_bytes())
+        self.directory.write_json(f"{name}/metrics.json", result.metrics())
+        self.directory.write_json(f"{name}/timings.json", result.seconds)
+        self.directory.finish_round(result.round)
+
+    def _read(self, round_: int) -> RoundResult:
+        assert self.directory is not None
+        folder = self.directory.round_path(round_)
+        if round_ > 0:
+            self._take(Sequences.load(folder / "trajectories.parquet"))
+        if round_ == self.finished - 1:
+            self.model = self._load_model(round_)
+        name = folder.name
+        return RoundResult.from_json(
+            self.directory.read_json(f"{name}/metrics.json"), self.directory.read_json(f"{name}/timings.json")
+        )
+
+    def _load_model(self, round_: int) -> Any:
+        assert self.directory is not None
+        return checkpoint.load(self.directory.round_path(round_)).to(self.device)
+
+
+def _training_seed(seed: int, round_: int) -> int:
+    """Every round trains with randomness of its own."""
+    return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _novel_share(trajectories: Sequences, real: Sequences) -> float:
+    """Share of the trajectories' items that their user's real sequence does not hold."""
+    if not len(trajectories):
+        return float("nan")
+    catalogue = real.num_items + 1
+    own = np.repeat(np.arange(len(real)), real.lengths) * catalogue + real.items
+    generated = np.repeat(trajectories.source, trajectories.lengths) * catalogue + trajectories.items
+    return float(np.isin(generated, own, invert=True).mean())
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

@@ -1,0 +1,148 @@
+"""The batched engine against the plain loop of oracle.py: same randomness, same trajectories."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import all_trajectories
+from toys import IncrementalToyBackbone, ToyBackbone
+
+from rsir.config import FidelityConfig, GenerationConfig
+from rsir.data.sequences import Sequences
+from rsir.fidelity import build
+from rsir.generation import generate
+
+NUM_ITEMS = 40
+
+
+def some_sources(seed: int = 0, rows: int = 25, longest: int = 9) -> Sequences:
+    generator = np.random.default_rng(seed)
+    # Rows may be empty, of one item, or repeat an item.
+    return Sequences.from_lists(
+        [generator.integers(1, NUM_ITEMS + 1, generator.integers(0, longest + 1)).tolist() for _ in range(rows)],
+        num_items=NUM_ITEMS,
+    )
+
+
+def as_pairs(trajectories: Sequences) -> list[tuple[int, list[int]]]:
+    return [(int(trajectories.source[i]), trajectories[i].tolist()) for i in range(len(trajectories))]
+
+
+def check_against_oracle(
+    model: ToyBackbone, sources: Sequences, config: GenerationConfig, fidelity: FidelityConfig, seed: int, round_: int
+) -> int:
+    policy = build(fidelity, model.item_embeddings(), round_)
+    found = generate(model, sources, config, policy, seed=seed, round_=round_, on_fail=fidelity.on_fail)
+    graph = policy.graph.numpy() if hasattr(policy, "graph") else None
+    expected = all_trajectories(
+        model,
+        sources,
+        config,
+        seed=seed,
+        round_=round_,
+        tau=policy.tau,
+        on_fail=fidelity.on_fail,
+        graph=graph,
+        hits=fidelity.hits,
+    )
+    assert as_pairs(found.trajectories) == expected
+    assert (found.trajectories.round == round_).all()
+    dropped = found.too_short + found.copies + found.duplicates
+    assert found.decoded == dropped + len(expected)
+    return len(expected)
+
+
+configs = st.builds(
+    GenerationConfig,
+    p=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    m=st.integers(1, 3),
+    k=st.sampled_from([1, 2, 5, 100]),
+    temperature=st.sampled_from([0.3, 1.0, 4.0]),
+    start=st.sampled_from(["first", "prefix"]),
+    min_length=st.integers(2, 4),
+    keep_copies=st.booleans(),
+    slots=st.sampled_from([1, 7, 64]),
+)
+policies = st.builds(
+    FidelityConfig,
+    policy=st.sampled_from(["rank", "neighbours", "both", "off"]),
+    tau=st.sampled_from([1, 3, 10, 1000]),
+    neighbours=st.sampled_from([2, 8]),
+    hits=st.integers(1, 2),
+    on_fail=st.sampled_from(["drop", "keep"]),
+)
+
+
+@given(configs, policies, st.booleans(), st.integers(0, 5), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_engine_equals_oracle(
+    config: GenerationConfig, fidelity: FidelityConfig, incremental: bool, seed: int, round_: int
+) -> None:
+    kind = IncrementalToyBackbone if incremental else ToyBackbone
+    check_against_oracle(kind(NUM_ITEMS, seed=seed), some_sources(seed), config, fidelity, seed, round_)
+
+
+@pytest.mark.parametrize("policy", ["rank", "neighbours", "both", "off"])
+def test_each_policy_keeps_something_and_refuses_something(policy: str) -> None:
+    model, sources = ToyBackbone(NUM_ITEMS), some_sources(rows=60)
+    fidelity = FidelityConfig(policy=policy, tau=10, neighbours=8)  # type: ignore[arg-type]
+    found = generate(model, sources, GenerationConfig(), build(fidelity, model.item_embeddings(), 1), seed=3, round_=1)
+    assert len(found.trajectories) > 0
+    assert (found.refused > 0) == (policy != "off")
+
+
+def test_results_do_not_depend_on_slots_or_on_other_sources() -> None:
+    model, sources = IncrementalToyBackbone(NUM_ITEMS), some_sources(rows=40)
+    policy = build(FidelityConfig(), model.item_embeddings(), 1)
+
+    def run(rows: Sequences, slots: int) -> list[tuple[int, list[int]]]:
+        config = GenerationConfig(k=5, slots=slots)
+        return as_pairs(generate(model, rows, config, policy, seed=9, round_=1).trajectories)
+
+    expected = run(sources, 1000)
+    assert expected
+    for slots in (1, 13, 200):
+        assert run(sources, slots) == expected
+    # The first half alone gives the first half's trajectories.
+    half = sources.select(np.arange(20))
+    assert run(half, 64) == [(row, items) for row, items in expected if row < 20]
+
+
+def test_rounds_and_seeds_draw_differently() -> None:
+    model, sources = IncrementalToyBackbone(NUM_ITEMS), some_sources(rows=40)
+    policy = build(FidelityConfig(), model.item_embeddings(), 1)
+    config = GenerationConfig(k=5)
+    runs = [
+        as_pairs(generate(model, sources, config, policy, seed=seed, round_=round_).trajectories)
+        for seed, round_ in [(0, 1), (0, 1), (1, 1), (0, 2)]
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    assert runs[0] != runs[3]
+
+
+def test_a_schedule_gives_each_round_its_threshold() -> None:
+    embeddings = torch.randn(50, 4)
+    fidelity = FidelityConfig(tau=[20, 10, 5])
+    assert [build(fidelity, embeddings, round_).tau for round_ in (1, 2, 3, 4)] == [20, 10, 5, 5]
+    assert build(FidelityConfig(tau=1000), embeddings, 1).tau == 49  # never above the catalogue
+
+
+def test_sources_without_two_items_generate_nothing() -> None:
+    model = ToyBackbone(NUM_ITEMS)
+    sources = Sequences.from_lists([[], [3], [4, 4, 4]], num_items=NUM_ITEMS)
+    policy = build(FidelityConfig(policy="off"), model.item_embeddings(), 1)
+    found = generate(model, sources, GenerationConfig(), policy, seed=0, round_=1)
+    assert found.decoded == 0
+    assert len(found.trajectories) == 0
+
+
+def test_another_catalogue_is_refused() -> None:
+    model = ToyBackbone(NUM_ITEMS)
+    policy = build(FidelityConfig(), model.item_embeddings(), 1)
+    sources = Sequences.from_lists([[1, 2, 3]], num_items=7)
+    with pytest.raises(ValueError, match=r"expected a catalogue of 40 items .* got 7"):
+        generate(model, sources, GenerationConfig(), policy, seed=0, round_=1)
