@@ -1,0 +1,284 @@
+// Python's view of the core: checks shapes, types and ids, then releases the GIL.
+// The checks keep memory safe whatever comes in; rsir/ops says the same things to users earlier and in more words.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "measure.hpp"
+#include "ops.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+using rsir::Draw;
+using rsir::Kernels;
+using rsir::Queries;
+using rsir::Ragged;
+using rsir::Table;
+
+using Lists = std::pair<py::array, py::array>;
+
+// The data of a C-contiguous, aligned array of that very dtype.
+template <class T>
+const T* data_of(const char* name, const py::array& value, int ndim) {
+  const std::string what = name;
+  if (value.ndim() != ndim)
+    throw py::value_error(what + ": expected " + std::to_string(ndim) + " dimensions, got " +
+                          std::to_string(value.ndim()));
+  if (!py::isinstance<py::array_t<T>>(value))
+    throw py::value_error(what + ": expected dtype " + py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
+                          py::str(value.dtype()).cast<std::string>());
+  const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((value.flags() & needed) != needed)
+    throw py::value_error(what + ": expected a C-contiguous, aligned array; pass numpy.ascontiguousarray(...)");
+  return static_cast<const T*>(value.data());
+}
+
+const Kernels& kernels_named(const std::string& name) {
+  std::string choices;
+  for (const Kernels* kernels : rsir::available_kernels()) {
+    if (name == kernels->name) return *kernels;
+    choices += std::string(choices.empty() ? "" : ", ") + kernels->name;
+  }
+  throw py::value_error("instruction_set: this machine offers " + choices + "; got '" + name + "'");
+}
+
+// A table and the weights it refers to.
+class PackedTable {
+ public:
+  PackedTable(const py::array& weights, const std::string& instruction_set) : weights_(weights) {
+    const float* data = data_of<float>("weights", weights, 2);
+    const std::int64_t rows = weights.shape(0), dim = weights.shape(1);
+    if (rows < 2 || rows > (std::int64_t{1} << 31) - 64 || dim < 1)
+      throw py::value_error("weights: expected (N + 1, d) with 1 <= N < 2**31 - 64 and d >= 1, got (" +
+                            std::to_string(rows) + ", " + std::to_string(dim) + ")");
+    const Kernels& kernels = kernels_named(instruction_set);
+    const py::gil_scoped_release release;
+    table_ = std::make_unique<Table>(data, rows - 1, dim, kernels);
+  }
+
+  const Table& table() const { return *table_; }
+
+ private:
+  py::array weights_;
+  std::unique_ptr<Table> table_;
+};
+
+Queries check_queries(const Table& table, const py::array& queries) {
+  const float* data = data_of<float>("queries", queries, 2);
+  if (queries.shape(1) != table.dim)
+    throw py::value_error("queries: expected width " + std::to_string(table.dim) + ", got " +
+                          std::to_string(queries.shape(1)));
+  return {data, queries.shape(0)};
+}
+
+void check_ids(const char* name, const std::int32_t* ids, std::int64_t begin, std::int64_t end, std::int64_t row,
+               std::int64_t num_items) {
+  for (std::int64_t i = begin; i < end; ++i)
+    if (ids[i] < 1 || ids[i] > num_items)
+      throw py::value_error(std::string(name) + ": row " + std::to_string(row) + " holds id " +
+                            std::to_string(ids[i]) + ", expected ids in 1.." + std::to_string(num_items));
+}
+
+Ragged check_lists(const char* name, const Lists& lists, std::int64_t rows, std::int64_t num_items) {
+  const auto* ids = data_of<std::int32_t>(name, lists.first, 1);
+  const auto* offsets = data_of<std::int64_t>(name, lists.second, 1);
+  const std::string what = name;
+  if (lists.second.shape(0) != rows + 1)
+    throw py::value_error(what + ": expected " + std::to_string(rows + 1) + " offsets, got " +
+                          std::to_string(lists.second.shape(0)));
+  if (offsets[0] != 0 || offsets[rows] != lists.first.shape(0))
+    throw py::value_error(what + ": expected offsets from 0 to the number of ids");
+  for (std::int64_t row = 0; row < rows; ++row)
+    if (offsets[row] > offsets[row + 1])
+      throw py::value_error(what + ": offsets fall after row " + std::to_string(row));
+  for (std::int64_t row = 0; row < rows; ++row) check_ids(name, ids, offsets[row], offsets[row + 1], row, num_items);
+  return {ids, offsets};
+}
+
+Ragged check_excluded(const std::optional<Lists>& excluded, std::int64_t rows, std::int64_t num_items) {
+  return excluded ? check_lists("excluded", *excluded, rows, num_items) : Ragged{};
+}
+
+void check_count(const char* name, std::int64_t value) {
+  if (value < 1 || value > std::int64_t{1} << 40)
+    throw py::value_error(std::string(name) + ": expected 1..2**40, got " + std::to_string(value));
+}
+
+Draw check_draw(std::int64_t k, double temperature, std::uint64_t seed, const py::array& counters,
+                std::int64_t rows) {
+  check_count("k", k);
+  if (!(temperature > 0.0)) throw py::value_error("temperature: expected above 0, got " + std::to_string(temperature));
+  const auto* words = data_of<std::int64_t>("counters", counters, 2);
+  if (counters.shape(0) != rows || counters.shape(1) != 3)
+    throw py::value_error("counters: expected (" + std::to_string(rows) + ", 3)");
+  return {k, temperature, seed, words};
+}
+
+py::array_t<std::int64_t> rank_within(const PackedTable& packed, const py::array& queries, const Lists& targets,
+                                      std::int64_t tau, int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged t = check_lists("targets", targets, q.rows, table.num_items);
+  check_count("tau", tau);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> ranks(q.rows);
+  std::int64_t* out = ranks.mutable_data();
+  const py::gil_scoped_release release;
+  rsir::rank_within(table, q, t, tau, threads, out);
+  return ranks;
+}
+
+py::tuple topk(const PackedTable& packed, const py::array& queries, std::int64_t k,
+               const std::optional<Lists>& excluded, int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged x = check_excluded(excluded, q.rows, table.num_items);
+  check_count("k", k);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> ids({q.rows, k});
+  py::array_t<float> logits({q.rows, k});
+  std::int64_t* out_ids = ids.mutable_data();
+  float* out_logits = logits.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::topk(table, q, k, x, threads, out_ids, out_logits);
+  }
+  return py::make_tuple(ids, logits);
+}
+
+py::tuple topk_sample(const PackedTable& packed, const py::array& queries, std::int64_t k, double temperature,
+                      const std::optional<Lists>& excluded, std::uint64_t seed, const py::array& counters,
+                      int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged x = check_excluded(excluded, q.rows, table.num_items);
+  const Draw draw = check_draw(k, temperature, seed, counters, q.rows);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> ids(q.rows);
+  py::array_t<float> logits(q.rows);
+  std::int64_t* out_ids = ids.mutable_data();
+  float* out_logits = logits.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::topk_sample(table, q, draw, x, threads, out_ids, out_logits);
+  }
+  return py::make_tuple(ids, logits);
+}
+
+py::tuple pool_sample(const PackedTable& packed, const py::array& queries, const Lists& pool, std::int64_t k,
+                      double temperature, const std::optional<Lists>& excluded, std::uint64_t seed,
+                      const py::array& counters, int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged p = check_lists("pool", pool, q.rows, table.num_items);
+  const Ragged x = check_excluded(excluded, q.rows, table.num_items);
+  const Draw draw = check_draw(k, temperature, seed, counters, q.rows);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> ids(q.rows);
+  py::array_t<float> logits(q.rows);
+  std::int64_t* out_ids = ids.mutable_data();
+  float* out_logits = logits.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::pool_sample(table, q, p, draw, x, threads, out_ids, out_logits);
+  }
+  return py::make_tuple(ids, logits);
+}
+
+py::tuple rank_and_sample(const PackedTable& packed, const py::array& queries, const Lists& targets,
+                          std::int64_t tau, std::int64_t k, double temperature,
+                          const std::optional<Lists>& excluded, std::uint64_t seed, const py::array& counters,
+                          int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged t = check_lists("targets", targets, q.rows, table.num_items);
+  const Ragged x = check_excluded(excluded, q.rows, table.num_items);
+  const Draw draw = check_draw(k, temperature, seed, counters, q.rows);
+  check_count("tau", tau);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> ranks(q.rows), ids(q.rows);
+  py::array_t<float> logits(q.rows);
+  std::int64_t* out_ranks = ranks.mutable_data();
+  std::int64_t* out_ids = ids.mutable_data();
+  float* out_logits = logits.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::rank_and_sample(table, q, t, tau, draw, x, threads, out_ranks, out_ids, out_logits);
+  }
+  return py::make_tuple(ranks, ids, logits);
+}
+
+py::array_t<std::int64_t> neighbour_votes(const py::array& graph, const py::array& items, const Lists& sources,
+                                          int threads) {
+  const auto* neighbours = data_of<std::int32_t>("graph", graph, 2);
+  const auto* ids = data_of<std::int32_t>("items", items, 1);
+  const std::int64_t rows = items.shape(0), num_items = graph.shape(0) - 1;
+  for (std::int64_t row = 0; row < rows; ++row) check_ids("items", ids, row, row + 1, row, num_items);
+  const Ragged s = check_lists("sources", sources, rows, num_items);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> votes(rows);
+  std::int64_t* out = votes.mutable_data();
+  const py::gil_scoped_release release;
+  rsir::neighbour_votes(neighbours, graph.shape(1), ids, rows, s, threads, out);
+  return votes;
+}
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : rsir::available_kernels()) names.emplace_back(kernels->name);
+  return names;
+}
+
+double measure_fma(const std::string& instruction_set, int threads, double seconds) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  check_count("threads", threads);
+  const py::gil_scoped_release release;
+  return rsir::measure_fma(kernels, threads, seconds);
+}
+
+double measure_read(int threads, std::int64_t bytes) {
+  check_count("threads", threads);
+  check_count("bytes", bytes);
+  const py::gil_scoped_release release;
+  return rsir::measure_read(threads, bytes);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Compiled core of rsir: scoring, ranking and sampling over a packed catalogue.";
+
+  py::class_<PackedTable>(m, "PackedTable")
+      .def(py::init<const py::array&, const std::string&>(), py::arg("weights"), py::arg("instruction_set"))
+      .def_property_readonly("num_items", [](const PackedTable& p) { return p.table().num_items; })
+      .def_property_readonly("dim", [](const PackedTable& p) { return p.table().dim; })
+      .def_property_readonly("nbytes", [](const PackedTable& p) { return p.table().bytes(); })
+      .def_property_readonly("instruction_set", [](const PackedTable& p) { return p.table().kernels.name; });
+
+  m.def("instruction_sets", &instruction_sets, "Instruction sets usable here, best first.");
+  m.def("rank_within", &rank_within, py::arg("table"), py::arg("queries"), py::arg("targets"), py::arg("tau"),
+        py::arg("threads"));
+  m.def("topk", &topk, py::arg("table"), py::arg("queries"), py::arg("k"), py::arg("excluded").none(true),
+        py::arg("threads"));
+  m.def("topk_sample", &topk_sample, py::arg("table"), py::arg("queries"), py::arg("k"), py::arg("temperature"),
+        py::arg("excluded").none(true), py::arg("seed"), py::arg("counters"), py::arg("threads"));
+  m.def("pool_sample", &pool_sample, py::arg("table"), py::arg("queries"), py::arg("pool"), py::arg("k"),
+        py::arg("temperature"), py::arg("excluded").none(true), py::arg("seed"), py::arg("counters"),
+        py::arg("threads"));
+  m.def("rank_and_sample", &rank_and_sample, py::arg("table"), py::arg("queries"), py::arg("targets"),
+        py::arg("tau"), py::arg("k"), py::arg("temperature"), py::arg("excluded").none(true), py::arg("seed"),
+        py::arg("counters"), py::arg("threads"));
+  m.def("neighbour_votes", &neighbour_votes, py::arg("graph"), py::arg("items"), py::arg("sources"),
+        py::arg("threads"));
+  m.def("measure_fma", &measure_fma, py::arg("instruction_set"), py::arg("threads"), py::arg("seconds"),
+        "Multiply-adds in registers: floating point operations a second over all threads.");
+  m.def("measure_read", &measure_read, py::arg("threads"), py::arg("bytes"),
+        "Bytes a second that the threads read, each from a buffer of its own.");
+}

@@ -1,0 +1,38 @@
+// AVX2 with fused multiply-add.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace {
+
+struct Isa {
+  typedef __m256 F;
+  static constexpr const char* kName = "avx2";
+  static constexpr int kLanes = 8;
+  static constexpr int kVectors = 2;
+  static constexpr int kHeight = 6;  // 12 of the 16 registers accumulate
+
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_load_ps(p); }
+  static void store(float* p, F x) { _mm256_store_ps(p, x); }
+  static F madd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+  static void count_above(std::int32_t* counter, const F (&x)[kVectors], F bar) {
+    __m256i* lanes = reinterpret_cast<__m256i*>(counter);
+    const __m256i first = _mm256_castps_si256(_mm256_cmp_ps(x[0], bar, _CMP_GT_OQ));
+    const __m256i second = _mm256_castps_si256(_mm256_cmp_ps(x[1], bar, _CMP_GT_OQ));
+    _mm256_store_si256(lanes, _mm256_sub_epi32(_mm256_load_si256(lanes), _mm256_add_epi32(first, second)));
+  }
+  static bool any_above(const F (&x)[kVectors], F bar) {
+    return _mm256_movemask_ps(
+               _mm256_or_ps(_mm256_cmp_ps(x[0], bar, _CMP_GT_OQ), _mm256_cmp_ps(x[1], bar, _CMP_GT_OQ))) != 0;
+  }
+  static std::uint32_t above(F x, F bar) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, bar, _CMP_GT_OQ)));
+  }
+};
+
+}  // namespace

@@ -1,0 +1,36 @@
+// Portable vectors of four floats (SSE2 on x86-64, NEON on arm64); multiply and add round separately.
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+struct Isa {
+  typedef float F __attribute__((vector_size(16), may_alias));
+  typedef std::int32_t I __attribute__((vector_size(16), may_alias));
+  static constexpr const char* kName = "base";
+  static constexpr int kLanes = 4;
+  static constexpr int kVectors = 2;  // vectors across a block
+  static constexpr int kHeight = 6;   // rows of a register tile: 12 of the 16 registers accumulate
+
+  static F set1(float x) { return F{x, x, x, x}; }
+  static F load(const float* p) { return *reinterpret_cast<const F*>(p); }
+  static void store(float* p, F x) { *reinterpret_cast<F*>(p) = x; }
+  static F madd(F a, F b, F c) { return a * b + c; }
+  static float madd(float a, float b, float c) { return a * b + c; }
+
+  // Adds one to each lane of the counter for every vector whose lane is above the bar (NaN never is).
+  static void count_above(std::int32_t* counter, const F (&x)[kVectors], F bar) {
+    *reinterpret_cast<I*>(counter) -= (x[0] > bar) + (x[1] > bar);
+  }
+  static bool any_above(const F (&x)[kVectors], F bar) {
+    const I hit = (x[0] > bar) | (x[1] > bar);
+    return (hit[0] | hit[1] | hit[2] | hit[3]) != 0;
+  }
+  static std::uint32_t above(F x, F bar) {  // bit i: lane i
+    const I hit = x > bar;
+    return static_cast<std::uint32_t>((hit[0] & 1) | (hit[1] & 2) | (hit[2] & 4) | (hit[3] & 8));
+  }
+};
+
+}  // namespace

@@ -1,0 +1,88 @@
+// What a translation unit compiled for one instruction set offers to the rest of the core.
+//
+// Only plain pointers cross this border: the units behind it are built with wider instructions than
+// the machine may have, so nothing the linker could share (inline functions, templates of the
+// standard library) may appear in them.
+#pragma once
+
+#include <cstdint>
+
+namespace rsir {
+
+constexpr int kSmallK = 64;  // up to here the running top-k is a sorted list, above it a buffer that is reduced
+
+// One scan of the items in blocks [block_begin, block_end) for a panel of query rows.
+// "row" below is a row of the panel, 0..num_rows-1.
+struct ScanArgs {
+  const float* panels;  // packed items: [block][dim][width], unused lanes of the last block are NaN
+  std::int64_t dim;
+  std::int64_t block_begin, block_end;
+
+  const float* queries;  // (num_rows, dim)
+  std::int64_t num_rows;
+  const unsigned char* skip;  // (num_rows,) rows that need no scan; or null
+
+  // Counting: how many items score above target[row]. A row whose count reaches limit is dropped.
+  const float* target;   // (num_rows,), or null when nothing is counted
+  std::int64_t limit;    // INT64_MAX: never drop
+  std::int64_t* counts;  // out (num_rows,); at least limit when the row was dropped
+
+  // Selection of the k best items not excluded; k = 0: none.
+  std::int64_t k;
+  const std::int32_t* excluded;                  // ids, ascending within a row (duplicates allowed); or null
+  const std::int64_t* excluded_offsets;          // (num_rows + 1,)
+  float* top_logits;                             // k <= kSmallK: out (num_rows, top_stride), descending, unused -inf
+  std::int32_t* top_ids;                         //               out (num_rows, top_stride), unused 0
+  std::int64_t top_stride;                       // k rounded up to a multiple of 16
+  std::uint64_t* buffer;                         // k > kSmallK: out (num_rows, buffer_size) of keys, unordered
+  std::int64_t buffer_size;                      //              more than k, or as many as there are items
+  std::int64_t* filled;                          //              out (num_rows,) keys in the buffer
+  void (*reduce)(std::uint64_t*, std::int64_t n, std::int64_t k);  // moves the k largest keys to the front,
+                                                                   // the smallest of those to place k - 1
+  // Scratch. capacity = num_rows rounded up to a multiple of the tile height.
+  float* tiles;             // capacity * dim, 64-byte aligned
+  std::int32_t* lanes;      // capacity * 16, 64-byte aligned
+  float* bar;               // capacity: best target logit of the row at each position
+  float* threshold;         // capacity: the k-th best logit so far
+  std::int32_t* row_at;     // capacity
+  std::int64_t* cursor;     // num_rows: place in the row's excluded list
+};
+
+struct Kernels {
+  const char* name;
+  int height;  // query rows in a register tile
+  int width;   // items in a packed block
+  void (*scan)(const ScanArgs&);
+  // out[i] = logit of item ids[i], in the very arithmetic of the scan; weights is (num_items + 1, dim).
+  void (*dots)(const float* weights, std::int64_t dim, const float* query, const std::int32_t* ids,
+               std::int64_t n, float* out);
+  // Runs independent multiply-adds only; returns the floating point operations done.
+  double (*burn)(std::int64_t iterations, float* sink);
+};
+
+// A candidate as one integer that sorts like (logit, lower id first).
+static inline std::uint64_t candidate_key(float logit, std::int32_t id) {
+  const float canonical = logit + 0.0f;  // -0 and +0 tie
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &canonical, sizeof bits);
+  bits = (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
+  return (std::uint64_t{bits} << 32) | static_cast<std::uint32_t>(~id);
+}
+
+static inline float key_logit(std::uint64_t key) {
+  std::uint32_t bits = static_cast<std::uint32_t>(key >> 32);
+  bits = (bits & 0x80000000u) ? bits & 0x7fffffffu : ~bits;
+  float logit;
+  __builtin_memcpy(&logit, &bits, sizeof logit);
+  return logit;
+}
+
+static inline std::int32_t key_id(std::uint64_t key) { return static_cast<std::int32_t>(~static_cast<std::uint32_t>(key)); }
+
+const Kernels& kernels_base();
+#ifdef RSIR_X86
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+#endif
+
+}  // namespace rsir

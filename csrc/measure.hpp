@@ -1,0 +1,59 @@
+// What this machine can do, for benchmarks to hold figures against.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "parallel.hpp"
+#include "table.hpp"
+
+namespace rsir {
+
+// Floating point operations a second of independent multiply-adds in registers, over all threads.
+inline double measure_fma(const Kernels& kernels, int threads, double seconds) {
+  constexpr std::int64_t kIterations = 200000;
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> rates(static_cast<std::size_t>(threads));
+  parallel_for(threads, threads, [&](std::int64_t task, int) {
+    float sink[3] = {0.999f, 0.001f, 0.0f};
+    double operations = 0.0, elapsed = 0.0;
+    const auto start = Clock::now();
+    do {
+      operations += kernels.burn(kIterations, sink);
+      elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    } while (elapsed < seconds);
+    rates[static_cast<std::size_t>(task)] = operations / elapsed;
+  });
+  double sum = 0.0;
+  for (const double rate : rates) sum += rate;
+  return sum;
+}
+
+// Bytes a second read from a buffer of that size in each thread.
+inline double measure_read(int threads, std::int64_t bytes) {
+  using Clock = std::chrono::steady_clock;
+  const std::int64_t words = bytes / 8;
+  std::vector<double> rates(static_cast<std::size_t>(threads));
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(threads));
+  parallel_for(threads, threads, [&](std::int64_t task, int) {
+    const Aligned<std::uint64_t> buffer = allocate_aligned<std::uint64_t>(words);
+    for (std::int64_t i = 0; i < words; ++i) buffer[i] = static_cast<std::uint64_t>(i);
+    double best = 0.0;
+    std::uint64_t sum = 0;
+    for (int turn = 0; turn < 5; ++turn) {
+      const auto start = Clock::now();
+      for (std::int64_t i = 0; i < words; ++i) sum += buffer[i];
+      const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+      best = best > static_cast<double>(bytes) / elapsed ? best : static_cast<double>(bytes) / elapsed;
+    }
+    rates[static_cast<std::size_t>(task)] = best;
+    sums[static_cast<std::size_t>(task)] = sum;
+  });
+  double total = 0.0;
+  for (const double rate : rates) total += rate;
+  volatile std::uint64_t keep = sums[0];  // the sums must be computed
+  (void)keep;
+  return total;
+}
+
+}  // namespace rsir

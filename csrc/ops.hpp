@@ -1,0 +1,48 @@
+// The ops of rsir/ops over plain arrays; rsir/ops/__init__.py documents their meaning.
+//
+// Inputs have been checked: ids of targets, excluded and pool are in 1..num_items, offsets ascend,
+// counters are in 0..2^32-1, k and tau are at least 1, tau is at most num_items, temperature is positive.
+#pragma once
+
+#include <cstdint>
+
+#include "table.hpp"
+
+namespace rsir {
+
+struct Ragged {  // row b owns ids[offsets[b]..offsets[b+1])
+  const std::int32_t* ids = nullptr;
+  const std::int64_t* offsets = nullptr;  // null: no such lists
+};
+
+struct Queries {
+  const float* data;  // (rows, dim)
+  std::int64_t rows;
+};
+
+struct Draw {
+  std::int64_t k;
+  double temperature;
+  std::uint64_t seed;
+  const std::int64_t* counters;  // (rows, 3); not read when k = 1
+};
+
+void rank_within(const Table&, Queries, Ragged targets, std::int64_t tau, int threads, std::int64_t* ranks);
+
+void topk(const Table&, Queries, std::int64_t k, Ragged excluded, int threads, std::int64_t* ids, float* logits);
+
+void topk_sample(const Table&, Queries, const Draw&, Ragged excluded, int threads, std::int64_t* ids,
+                 float* logits);
+
+void pool_sample(const Table&, Queries, Ragged pool, const Draw&, Ragged excluded, int threads,
+                 std::int64_t* ids, float* logits);
+
+void rank_and_sample(const Table&, Queries, Ragged targets, std::int64_t tau, const Draw&, Ragged excluded,
+                     int threads, std::int64_t* ranks, std::int64_t* ids, float* logits);
+
+// votes[b] = number of distinct entries s of row b of sources with items[b] among graph[s]; graph is
+// (num_items + 1, degree) and its zeros are padding.
+void neighbour_votes(const std::int32_t* graph, std::int64_t degree, const std::int32_t* items, std::int64_t rows,
+                     Ragged sources, int threads, std::int64_t* votes);
+
+}  // namespace rsir

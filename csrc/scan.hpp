@@ -1,0 +1,296 @@
+// The scan of the packed catalogue, written once over the Isa vectors of the unit that includes it.
+//
+// A thin GEMM of row tiles against item blocks whose results never leave the registers but for the few
+// logits that enter a row's running top-k. Every (row, item) logit is one chain of multiply-adds over
+// the dimensions in ascending order, whatever the tile, batch or thread: a row's answer has the same
+// bits wherever it is computed.
+//
+// Everything here has internal linkage; see kernels.hpp for why.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.hpp"
+
+namespace {
+
+using rsir::ScanArgs;
+
+constexpr int kWidth = Isa::kLanes * Isa::kVectors;
+constexpr std::int64_t kBlocksBetweenDrops = 512 / kWidth;  // how often finished rows leave the tiles
+constexpr float kLowest = -__builtin_inff();
+
+struct Scan {
+  const ScanArgs& a;
+  std::int64_t live = 0;  // rows still in the tiles, at positions 0..live-1
+
+  explicit Scan(const ScanArgs& args) : a(args) {}
+
+  float* column(std::int64_t position) const {
+    return a.tiles + position / Isa::kHeight * Isa::kHeight * a.dim + position % Isa::kHeight;
+  }
+
+  void load_rows() {
+    const std::int64_t capacity = (a.num_rows + Isa::kHeight - 1) / Isa::kHeight * Isa::kHeight;
+    for (std::int64_t row = 0; row < a.num_rows; ++row) {
+      if (a.counts) a.counts[row] = 0;
+      if (a.k > 0) clear_selection(row);
+      if (a.skip && a.skip[row]) continue;
+      const float* query = a.queries + row * a.dim;
+      float* to = column(live);
+      for (std::int64_t t = 0; t < a.dim; ++t) to[t * Isa::kHeight] = query[t];
+      a.row_at[live] = static_cast<std::int32_t>(row);
+      if (a.target) a.bar[live] = a.target[row];
+      a.threshold[live] = kLowest;
+      ++live;
+    }
+    for (std::int64_t position = live; position < capacity; ++position) blank(position);
+    for (std::int64_t i = 0; i < capacity * Isa::kLanes; ++i) a.lanes[i] = 0;
+  }
+
+  void clear_selection(std::int64_t row) {
+    if (a.k <= rsir::kSmallK) {
+      for (std::int64_t i = row * a.top_stride; i < (row + 1) * a.top_stride; ++i) {
+        a.top_logits[i] = kLowest;
+        a.top_ids[i] = 0;
+      }
+    } else {
+      a.filled[row] = 0;
+    }
+    if (!a.excluded) return;
+    // first excluded id at or after the first item of this scan
+    const std::int64_t first_id = a.block_begin * kWidth + 1;
+    std::int64_t low = a.excluded_offsets[row], high = a.excluded_offsets[row + 1];
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      if (a.excluded[middle] < first_id)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    a.cursor[row] = low;
+  }
+
+  // A position that holds no row: nothing is above its bars.
+  void blank(std::int64_t position) {
+    float* to = column(position);
+    for (std::int64_t t = 0; t < a.dim; ++t) to[t * Isa::kHeight] = 0.0f;
+    a.bar[position] = -kLowest;
+    a.threshold[position] = -kLowest;
+  }
+
+  std::int64_t count_at(std::int64_t position) const {
+    std::int64_t sum = 0;
+    for (int i = 0; i < Isa::kLanes; ++i) sum += a.lanes[position * Isa::kLanes + i];
+    return sum;
+  }
+
+  // Takes rows whose count has reached the limit out, and fills their places from the end.
+  void drop_finished() {
+    for (std::int64_t position = 0; position < live;) {
+      const std::int64_t count = count_at(position);
+      if (count < a.limit) {
+        ++position;
+        continue;
+      }
+      a.counts[a.row_at[position]] = count;
+      --live;
+      if (position != live) {
+        const float* from = column(live);
+        float* to = column(position);
+        for (std::int64_t t = 0; t < a.dim; ++t) to[t * Isa::kHeight] = from[t * Isa::kHeight];
+        for (int i = 0; i < Isa::kLanes; ++i)
+          a.lanes[position * Isa::kLanes + i] = a.lanes[live * Isa::kLanes + i];
+        a.bar[position] = a.bar[live];
+        a.threshold[position] = a.threshold[live];
+        a.row_at[position] = a.row_at[live];
+      }
+      blank(live);
+    }
+  }
+
+  void write_counts() const {
+    for (std::int64_t position = 0; position < live; ++position) a.counts[a.row_at[position]] = count_at(position);
+  }
+
+  bool is_excluded(std::int32_t row, std::int32_t id) {
+    if (!a.excluded) return false;
+    const std::int64_t end = a.excluded_offsets[row + 1];
+    std::int64_t at = a.cursor[row];
+    while (at < end && a.excluded[at] < id) ++at;
+    a.cursor[row] = at;
+    return at < end && a.excluded[at] == id;
+  }
+
+  // Puts a candidate that beats the row's threshold in its place; returns the new threshold.
+  // Ids come in ascending order, so behind equal logits is the right place.
+  float insert(std::int32_t row, float logit, std::int32_t id) {
+    if (a.k > rsir::kSmallK) {
+      std::uint64_t* keys = a.buffer + row * a.buffer_size;
+      keys[a.filled[row]++] = rsir::candidate_key(logit, id);
+      if (a.filled[row] < a.buffer_size || a.buffer_size <= a.k) return kLowest;
+      a.reduce(keys, a.buffer_size, a.k);
+      a.filled[row] = a.k;
+      return rsir::key_logit(keys[a.k - 1]);
+    }
+    float* logits = a.top_logits + row * a.top_stride;
+    std::int32_t* ids = a.top_ids + row * a.top_stride;
+    std::int64_t place = a.k - 1;
+    for (; place > 0 && logits[place - 1] < logit; --place) {
+      logits[place] = logits[place - 1];
+      ids[place] = ids[place - 1];
+    }
+    logits[place] = logit;
+    ids[place] = id;
+    return logits[a.k - 1];
+  }
+
+  // Offers the logits of one tile to the top-k of the rows in the bit mask.
+  __attribute__((noinline)) void select(std::int64_t position, std::uint32_t rows, const float* logits,
+                                        std::int32_t first_id) {
+    for (; rows; rows &= rows - 1) {
+      const int r = __builtin_ctz(rows);
+      const std::int32_t row = a.row_at[position + r];
+      float threshold = a.threshold[position + r];
+      for (int v = 0; v < Isa::kVectors; ++v) {
+        const float* x = logits + r * kWidth + v * Isa::kLanes;
+        std::uint32_t hits = Isa::above(Isa::load(x), Isa::set1(threshold));
+        for (; hits; hits &= hits - 1) {
+          const int lane = __builtin_ctz(hits);
+          const std::int32_t id = first_id + v * Isa::kLanes + lane;
+          if (!(x[lane] > threshold) || is_excluded(row, id)) continue;
+          const float raised = insert(row, x[lane], id);
+          if (raised > threshold) threshold = raised;
+        }
+      }
+      a.threshold[position + r] = threshold;
+    }
+  }
+
+  template <int Rows, bool Count, bool Select>
+  __attribute__((always_inline)) void tile(std::int64_t position, const float* block, std::int32_t first_id) {
+    const float* query = a.tiles + position * a.dim;
+    Isa::F acc[Rows][Isa::kVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < Isa::kVectors; ++v) acc[r][v] = Isa::set1(0.0f);
+    for (std::int64_t t = 0; t < a.dim; ++t) {
+      Isa::F item[Isa::kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < Isa::kVectors; ++v) item[v] = Isa::load(block + v * Isa::kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+        const Isa::F q = Isa::set1(query[r]);
+#pragma GCC unroll 4
+        for (int v = 0; v < Isa::kVectors; ++v) acc[r][v] = Isa::madd(q, item[v], acc[r][v]);
+      }
+      block += kWidth;
+      query += Isa::kHeight;
+    }
+    if constexpr (Count) {
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r)
+        Isa::count_above(a.lanes + (position + r) * Isa::kLanes, acc[r], Isa::set1(a.bar[position + r]));
+    }
+    if constexpr (Select) {
+      std::uint32_t rows = 0;
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r)
+        rows |= static_cast<std::uint32_t>(Isa::any_above(acc[r], Isa::set1(a.threshold[position + r]))) << r;
+      if (rows) {
+        alignas(64) float logits[Rows * kWidth];
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 4
+          for (int v = 0; v < Isa::kVectors; ++v) Isa::store(logits + r * kWidth + v * Isa::kLanes, acc[r][v]);
+        select(position, rows, logits, first_id);
+      }
+    }
+  }
+
+  template <bool Count, bool Select>
+  void run() {
+    load_rows();
+    const std::int64_t floats = a.dim * kWidth;
+    for (std::int64_t i = a.block_begin; i < a.block_end && live > 0; ++i) {
+      const float* block = a.panels + i * floats;
+      const std::int32_t first_id = static_cast<std::int32_t>(i * kWidth + 1);
+      const std::int64_t full = live / Isa::kHeight * Isa::kHeight;
+      const std::int64_t rest = live - full;
+      // spread the fetching of the next block over the tiles of this one
+      const char* next = reinterpret_cast<const char*>(block + floats);
+      const char* end = i + 1 < a.block_end ? next + floats * static_cast<std::int64_t>(sizeof(float)) : next;
+      const std::int64_t tiles = full / Isa::kHeight + (rest > 0);
+      const std::int64_t share = ((end - next) / tiles + 63) / 64 * 64;
+      std::int64_t position = 0;
+      for (; position < full; position += Isa::kHeight) {
+        for (const char* stop = end - next < share ? end : next + share; next < stop; next += 64)
+          __builtin_prefetch(next, 0, 2);
+        tile<Isa::kHeight, Count, Select>(position, block, first_id);
+      }
+      if (rest > Isa::kHeight / 2)
+        tile<Isa::kHeight, Count, Select>(position, block, first_id);
+      else if (rest > 2)
+        tile<Isa::kHeight / 2, Count, Select>(position, block, first_id);
+      else if (rest == 2)
+        tile<2, Count, Select>(position, block, first_id);
+      else if (rest == 1)
+        tile<1, Count, Select>(position, block, first_id);
+      if constexpr (Count)
+        if ((i - a.block_begin + 1) % kBlocksBetweenDrops == 0) drop_finished();
+    }
+    if constexpr (Count) write_counts();
+  }
+};
+
+void scan(const ScanArgs& args) {
+  Scan s(args);
+  if (args.target && args.k > 0)
+    s.run<true, true>();
+  else if (args.target)
+    s.run<true, false>();
+  else
+    s.run<false, true>();
+}
+
+// Eight independent chains hide the latency of the multiply-add.
+void dots(const float* weights, std::int64_t dim, const float* query, const std::int32_t* ids, std::int64_t n,
+          float* out) {
+  constexpr int kChains = 8;
+  for (std::int64_t i = 0; i < n; i += kChains) {
+    const float* item[kChains];
+    float acc[kChains];
+    for (int c = 0; c < kChains; ++c) {
+      item[c] = weights + static_cast<std::int64_t>(ids[i + c < n ? i + c : i]) * dim;
+      acc[c] = 0.0f;
+    }
+    for (std::int64_t t = 0; t < dim; ++t)
+#pragma GCC unroll 8
+      for (int c = 0; c < kChains; ++c) acc[c] = Isa::madd(query[t], item[c][t], acc[c]);
+    for (int c = 0; c < kChains && i + c < n; ++c) out[i + c] = acc[c];
+  }
+}
+
+double burn(std::int64_t iterations, float* sink) {
+  constexpr int kChains = Isa::kHeight * Isa::kVectors;
+  Isa::F acc[kChains];
+  const Isa::F a = Isa::set1(sink[0]), b = Isa::set1(sink[1]);
+#pragma GCC unroll 32
+  for (int c = 0; c < kChains; ++c) acc[c] = Isa::set1(static_cast<float>(c));
+  for (std::int64_t i = 0; i < iterations; ++i)
+#pragma GCC unroll 32
+    for (int c = 0; c < kChains; ++c) acc[c] = Isa::madd(acc[c], a, b);
+  alignas(64) float lanes[Isa::kLanes];
+  float sum = 0.0f;
+  for (int c = 0; c < kChains; ++c) {
+    Isa::store(lanes, acc[c]);
+    for (int i = 0; i < Isa::kLanes; ++i) sum += lanes[i];
+  }
+  sink[2] = sum;
+  return 2.0 * kChains * Isa::kLanes * static_cast<double>(iterations);
+}
+
+constexpr rsir::Kernels kKernels = {Isa::kName, Isa::kHeight, kWidth, scan, dots, burn};
+
+}  // namespace

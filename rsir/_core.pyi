@@ -1,0 +1,74 @@
+"""Compiled core: scoring, ranking and sampling over a packed catalogue. Arrays must be C-contiguous and of the very
+dtype given; anything else is a ValueError. The meaning of each op is documented in :mod:`rsir.ops`."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Lists = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""ids (nnz,) and offsets (B + 1,): row b owns ids[offsets[b]:offsets[b + 1]]."""
+
+class PackedTable:
+    """Item embeddings laid out for one instruction set. ``weights`` (N + 1, d) is kept by reference."""
+
+    def __init__(self, weights: NDArray[np.float32], instruction_set: str) -> None: ...
+    @property
+    def num_items(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed copy."""
+
+    @property
+    def instruction_set(self) -> str: ...
+
+def instruction_sets() -> list[str]:
+    """Instruction sets usable here, best first."""
+
+def rank_within(
+    table: PackedTable, queries: NDArray[np.float32], targets: _Lists, tau: int, threads: int
+) -> NDArray[np.int64]: ...
+def topk(
+    table: PackedTable, queries: NDArray[np.float32], k: int, excluded: _Lists | None, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def topk_sample(
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    k: int,
+    temperature: float,
+    excluded: _Lists | None,
+    seed: int,
+    counters: NDArray[np.int64],
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def pool_sample(
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    pool: _Lists,
+    k: int,
+    temperature: float,
+    excluded: _Lists | None,
+    seed: int,
+    counters: NDArray[np.int64],
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def rank_and_sample(
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    targets: _Lists,
+    tau: int,
+    k: int,
+    temperature: float,
+    excluded: _Lists | None,
+    seed: int,
+    counters: NDArray[np.int64],
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
+def neighbour_votes(
+    graph: NDArray[np.int32], items: NDArray[np.int32], sources: _Lists, threads: int
+) -> NDArray[np.int64]: ...
+def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
+    """Multiply-adds in registers: floating point operations a second over all threads."""
+
+def measure_read(threads: int, bytes: int) -> float:
+    """Bytes a second that the threads read, each from a buffer of its own."""
