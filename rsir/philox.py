@@ -25,7 +25,10 @@ class Stream(IntEnum):
 
 
 def counters(stream: Stream, round_: int, source: np.ndarray, trajectory: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Counter words of draws: ``source`` (n,) below 2**40, ``trajectory`` and ``step`` (n,) below 2**16 -> (n, 3) int64."""
+    """Counter words of draws -> (n, 3) int64.
+
+    ``source`` (n,) is below 2**40, ``trajectory`` (n,), ``step`` (n,) and ``round_`` are below 2**16.
+    """
     source, trajectory, step = (np.asarray(a, np.int64) for a in (source, trajectory, step))
     return np.stack(
         [source & 0xFFFFFFFF, trajectory << 16 | step, (round_ << 16) + (int(stream) << 8) + (source >> 32)], axis=1
@@ -33,7 +36,7 @@ def counters(stream: Stream, round_: int, source: np.ndarray, trajectory: np.nda
 
 
 def uniform(seed: int, words: np.ndarray, item: np.ndarray | int = 0) -> np.ndarray:
-    """Numbers strictly between 0 and 1: counter words (n, 3) and an item each (n,) or (n, k) -> float64 like ``item``."""
+    """Numbers strictly between 0 and 1: counter words (n, 3) and items (n,) or (n, k) -> float64 like the items."""
     item = np.asarray(item, np.uint64)
     shape = item.shape if item.ndim else (len(words),)
     rest = (words[:, j].astype(np.uint64).reshape(-1, *[1] * (len(shape) - 1)) for j in range(3))

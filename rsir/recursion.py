@@ -8,18 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from . import data as datasets
 from .acquisition import acquire
-from .config import DataConfig, RecursionConfig, SimulationConfig, to_dict
+from .config import DataConfig, RecursionConfig
 from .data.sequences import DataError, Sequences
 from .data.splits import EvaluationSet, Split
 from .evaluation import evaluate, recommend

@@ -42,7 +42,7 @@ def test_uniform_and_gumbel_have_their_distributions() -> None:
     n = 20_000
     words = counters(Stream.ITEM, 0, np.arange(n), np.zeros(n), np.zeros(n))
     u = uniform(7, words)
-    assert 0 < u.min()
+    assert u.min() > 0
     assert u.max() < 1
     assert np.abs(np.sort(u) - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)  # Kolmogorov-Smirnov, 0.001
     noise = gumbel(7, words, np.arange(2 * n).reshape(n, 2))
