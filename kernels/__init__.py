@@ -1,1 +1,17 @@
 """Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""
+
+from .fused import Best, ItemTable, Lists, best_items, draw, pool_best, rank_and_best, rank_within
+from .plan import PRECISIONS, platform
+
+__all__ = [
+    "PRECISIONS",
+    "Best",
+    "ItemTable",
+    "Lists",
+    "best_items",
+    "draw",
+    "platform",
+    "pool_best",
+    "rank_and_best",
+    "rank_within",
+]

@@ -1,0 +1,116 @@
+"""Which tile sizes a launch uses; everything is a function of mode and shape, so that tests can compile the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+__all__ = ["PRECISIONS", "SCRATCH_BYTES", "Plan", "group_size", "make_plan", "platform", "rows_per_chunk"]
+
+PRECISIONS = ("ieee", "tf32x3", "tf32", "float16", "bfloat16")
+"""How the scan multiplies. ieee is exact float32; the others choose candidates less exactly (see ItemTable)."""
+
+SCRATCH_BYTES = 64 * 2**20
+"""Cap on group maxima and exclusion bits together; rows beyond it are processed in further chunks."""
+
+# triton.jit reads this when a kernel is defined, so later changes have no effect.
+_INTERPRETED = triton.knobs.runtime.interpret
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Constants of one family of launches.
+
+    The float32 tiles on CUDA run on the FMA units: 8 x 8 accumulators a thread, and k in steps of 8, because a longer
+    step holds more operands in registers than there are (16: 254 registers, 32: spills). All else runs on matrix
+    units.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+    strided: bool
+    """Deal a group's items to columns BLOCK_N / GROUP apart (see scan_kernel)."""
+    row_block_m: int
+    """How often a lone query row stands in the tile that rescores it."""
+    row_block_n: int
+    row_block_k: int
+    precision: str
+    """input_precision of tl.dot."""
+    matrix_instr_nonkdim: int | None = None
+    """On AMD: 16 in every float32 kernel, so that all of them use one instruction and so have one rounding."""
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """Keyword arguments of a launch beside the kernel's own."""
+        options: dict[str, int | bool] = {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": True,
+        }
+        if self.matrix_instr_nonkdim is not None:
+            options["matrix_instr_nonkdim"] = self.matrix_instr_nonkdim
+        return options
+
+
+def platform() -> str:
+    """ "interpreter", "cuda" or "hip": where a launch in this process would run."""
+    if _INTERPRETED:
+        return "interpreter"
+    return "hip" if torch.version.hip else "cuda"
+
+
+def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
+    """Plan of a batch of ``rows`` queries of width ``dim``.
+
+    Tiles follow the batch only where bits do not depend on the tile, that is in float32; elsewhere they are fixed.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
+    if platform == "interpreter":
+        if precision not in ("ieee", "float16"):
+            raise ValueError(f"precision {precision!r} is not emulated by the Triton interpreter; use 'ieee' there")
+        block_k = _block_k(dim, 64)
+        return Plan(32, 128, block_k, 4, 1, precision != "ieee", 32, 128, block_k, "ieee")
+    half = precision in ("float16", "bfloat16")
+    if platform == "hip":
+        if precision.startswith("tf32"):
+            raise ValueError(f"precision {precision!r} is for NVIDIA GPUs; use 'ieee', 'float16' or 'bfloat16' here")
+        # 64 KB of LDS: float32 tiles of 128 x 64 and 64 x 64 take 36 KB at one stage.
+        block_k = _block_k(dim, 64)
+        block_m = 16 if rows <= 16 and not half else 64
+        return Plan(block_m, 128, block_k, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
+    if half:
+        return Plan(64, 128, _block_k(dim, 64), 4, 2, True, 1, 128, 16, "ieee")
+    if precision != "ieee":
+        return Plan(64, 128, _block_k(dim, 32), 4, 2, True, 1, 128, 16, precision)
+    if rows <= 16:
+        return Plan(16, 128, _block_k(dim, 32), 4, 2, False, 1, 128, 16, "ieee")
+    return Plan(64, 128, 8, 4, 2, False, 1, 128, 16, "ieee")
+
+
+def group_size(num_items: int, dim: int, picks: int) -> int:
+    """Items per group: small groups make more maxima to write and read, large ones more candidates to look into.
+
+    About 12 bytes an entry are moved for the maxima and 4 d bytes for each candidate, which is least at the square
+    root below. At most 32, at least 4.
+    """
+    best = (12 * num_items / (4 * dim * (picks + 8))) ** 0.5
+    size = 4
+    while size < 32 and size * 1.5 < best:
+        size *= 2
+    return size
+
+
+def rows_per_chunk(num_items: int, group: int, excluding: bool, scratch_bytes: int) -> int:
+    """Rows whose group maxima (float32) and exclusion bits fit the cap; at least 1."""
+    bytes_per_row = 4 * triton.cdiv(num_items, group) + (4 * triton.cdiv(num_items, 32) if excluding else 0)
+    return max(1, scratch_bytes // bytes_per_row)
+
+
+def _block_k(dim: int, most: int) -> int:
+    return min(most, max(16, triton.next_power_of_2(dim)))

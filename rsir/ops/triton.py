@@ -1,0 +1,118 @@
+"""The ops on Triton kernels: CUDA and HIP tensors, or CPU tensors in Triton's interpreter.
+
+``instruction_set`` names how the pass over the catalogue multiplies: None or "ieee" is exact float32. "tf32x3",
+"tf32", "float16" and "bfloat16" are faster on GPUs and less exact: ranks are counted on rounded scores, and the best
+items are looked for in twice as many groups and then scored and ordered in exact float32. ``pool_sample`` is always
+exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, TopK
+
+try:
+    import rsir.kernels as kernels  # type: ignore[import-not-found]  # mapped from kernels/ by the build
+except ImportError as cause:
+    raise BackendUnavailable(
+        f"backend 'triton' cannot be used here: {cause}. Install it with `pip install rsir[triton]` (Linux on x86-64)"
+    ) from cause
+
+
+def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
+    _check_device(items)
+    precision = instruction_set or "ieee"
+    return PackedItems("triton", items, kernels.ItemTable.pack(items, precision), precision)
+
+
+def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
+    with _device(queries):
+        return TopK(*kernels.best_items(queries, packed.handle, k, _lists(excluded)))
+
+
+def topk_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> Sample:
+    with _device(queries):
+        best = kernels.best_items(queries, packed.handle, min(k, packed.num_items), _lists(excluded))
+        return _draw(best, temperature, seed, counters)
+
+
+def pool_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    pool: Ragged,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> Sample:
+    with _device(queries):
+        best = kernels.pool_best(
+            queries, packed.handle, kernels.Lists(*pool), min(k, packed.num_items), _lists(excluded)
+        )
+        return _draw(best, temperature, seed, counters)
+
+
+def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+    with _device(queries):
+        return kernels.rank_within(queries, packed.handle, kernels.Lists(*targets), tau)
+
+
+def rank_and_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    targets: Ragged,
+    tau: int | None,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> RankedSample:
+    with _device(queries):
+        ranks, best = kernels.rank_and_best(
+            queries,
+            packed.handle,
+            kernels.Lists(*targets),
+            tau,
+            min(k, packed.num_items),
+            _lists(excluded),
+        )
+        return RankedSample(ranks, *_draw(best, temperature, seed, counters))
+
+
+def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -> Sample:
+    place = kernels.draw(best, temperature, seed, counters)[:, None]
+    return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
+
+
+def _lists(lists: Ragged | None) -> kernels.Lists | None:
+    return None if lists is None else kernels.Lists(*lists)
+
+
+def _check_device(items: Tensor) -> None:
+    if items.device.type == "cpu" and kernels.platform() != "interpreter":
+        raise BackendUnavailable(
+            "backend 'triton' needs CUDA tensors, got cpu: move model and data to a GPU, use backend='cpp', or set "
+            "TRITON_INTERPRET=1 before Python starts to run the kernels in Triton's (slow) interpreter"
+        )
+    if items.device.type not in ("cpu", "cuda"):
+        raise BackendUnavailable(f"backend 'triton' needs CUDA tensors, got {items.device}: use backend='reference'")
+
+
+def _device(queries: Tensor) -> torch.cuda.device:
+    """Launch on the tensors' device, which need not be the current one; nothing on CPU."""
+    return torch.cuda.device(queries.device if queries.device.type == "cuda" else -1)
