@@ -1,0 +1,185 @@
+"""Training batches: sequences packed into rows without padding, shuffled by seed, built in the background."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rsir.data.sequences import DataError, Sequences
+
+__all__ = ["Batches", "TrainingBatch"]
+
+_AHEAD = 4  # batches built before they are asked for
+_SHUFFLE, _NEGATIVES = 0, 1  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Sequences laid one after the other into rows of equal width; each position predicts its target.
+
+    A position may look at those of its own segment that do not come after it.
+
+    Attributes
+    ----------
+    items : (R, W) int64
+        Input items; 0 where a row is not filled.
+    targets : (R, W) int64
+        The item that came next; 0 where a row is not filled.
+    positions : (R, W) int64
+        Place within the sequence, from 0 for its oldest item.
+    segments : (R, W) int64
+        Which sequence of its row a position belongs to, from 1; 0 where a row is not filled.
+    weights : (R, W) float32
+        Weight of each position in the loss; 0 where a row is not filled.
+    generator : torch.Generator
+        On the device of the tensors; draws dropout and the like.
+    tokens : int
+        Positions filled.
+    """
+
+    items: Tensor
+    targets: Tensor
+    positions: Tensor
+    segments: Tensor
+    weights: Tensor
+    generator: torch.Generator
+    tokens: int
+
+
+class Batches:
+    """Endless stream of training batches and their negatives.
+
+    Batch for batch the same for a given seed, whatever the machine or the number of threads.
+
+    Parameters
+    ----------
+    train : Sequences
+        Sequences of fewer than two items have nothing to predict and are left out.
+    batch_size : int
+        Sequences in a batch; the last one of an epoch may be smaller.
+    max_len : int
+        Inputs of a sequence: its last ``max_len + 1`` items take part. Also the width of a packed row.
+    negatives : int
+        Negative items a batch, uniform with replacement; a catalogue that is not larger is taken whole.
+    seed : int
+    device : torch.device
+    generator : torch.Generator
+        Handed on in every batch.
+    weights : (n,) float, optional
+        Weight of each sequence in the loss, 0 or more; default 1. Sequences of weight 0 are left out.
+
+    Raises
+    ------
+    DataError
+        When no sequence can be trained on.
+    ValueError
+        Weights of the wrong shape, negative or not finite.
+    """
+
+    def __init__(
+        self,
+        train: Sequences,
+        batch_size: int,
+        max_len: int,
+        negatives: int,
+        *,
+        seed: int,
+        device: torch.device,
+        generator: torch.Generator,
+        weights: npt.ArrayLike | None = None,
+    ) -> None:
+        weight = np.ones(len(train), np.float32) if weights is None else np.asarray(weights, np.float32)
+        if weight.shape != (len(train),):
+            raise ValueError(f"weights: expected one a sequence, ({len(train)},), got {weight.shape}")
+        wrong = ~(np.isfinite(weight) & (weight >= 0))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"weights: expected finite numbers of at least 0, got {weight[row]} for sequence {row}")
+        self._rows = np.flatnonzero((train.lengths >= 2) & (weight > 0))
+        if not self._rows.size:
+            raise DataError(
+                f"none of the {len(train)} sequences has two items and a weight above 0: there is nothing to learn from"
+            )
+        self._train, self._weight, self._lengths = train, weight, train.lengths
+        self._batch_size, self._width, self._negatives = batch_size, max_len, negatives
+        self._seed, self._device, self._generator = seed, device, generator
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over all sequences."""
+        return -(-self._rows.size // self._batch_size)
+
+    def __iter__(self) -> Generator[tuple[TrainingBatch, Tensor], None, None]:
+        """(batch, negatives (S,) int64) for ever; a background thread builds them ahead."""
+        ready: queue.Queue[object] = queue.Queue(_AHEAD)
+        stop = threading.Event()
+
+        def put(entry: object) -> bool:
+            while not stop.is_set():
+                try:
+                    ready.put(entry, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def work() -> None:
+            try:
+                for built in self._build():
+                    if not put(built):
+                        return
+            except BaseException as error:
+                put(error)
+
+        worker = threading.Thread(target=work, name="rsir-batches", daemon=True)
+        worker.start()
+        try:
+            while True:
+                entry = ready.get()
+                if isinstance(entry, BaseException):
+                    raise entry
+                yield self._to_device(*entry)  # type: ignore[misc]
+        finally:
+            stop.set()
+            worker.join()
+
+    def _build(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        epoch = step = 0
+        while True:
+            order = self._rows[np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(self._rows.size)]
+            for first in range(0, order.size, self._batch_size):
+                grid, weights = self._pack(order[first : first + self._batch_size])
+                yield grid, weights, self._draw(step)
+                step += 1
+            epoch += 1
+
+    def _to_device(self, grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray) -> tuple[TrainingBatch, Tensor]:
+        tokens = int(np.count_nonzero(grid[3]))
+        items, targets, positions, segments = torch.from_numpy(grid).to(self._device)
+        weight = torch.from_numpy(weights).to(self._device)
+        batch = TrainingBatch(items, targets, positions, segments, weight, self._generator, tokens)
+        return batch, torch.from_numpy(negatives).to(self._device)
+
+    def _pack(self, rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+        from rsir.data import packing
+
+        lengths = np.minimum(self._lengths[rows] - 1, self._width)
+        row, column, height = packing.assign(lengths, self._width)
+        grid = np.zeros((4, height, self._width), np.int64)
+        weights = np.zeros((height, self._width), np.float32)
+        ends = self._train.offsets[rows + 1]
+        packing.fill(self._train.items, ends, lengths, row, column, self._weight[rows], grid, weights)
+        return grid, weights
+
+    def _draw(self, step: int) -> npt.NDArray[np.int64]:
+        size = self._train.num_items
+        if self._negatives >= size:
+            return np.arange(1, size + 1)
+        return np.random.default_rng([self._seed, _NEGATIVES, step]).integers(1, size + 1, self._negatives)

@@ -1,0 +1,27 @@
+"""Backbones: the protocols, the registry, and the models that come with the package."""
+
+from rsir.models.encoding import encode_sequences
+from rsir.models.protocol import (
+    Backbone,
+    BackboneError,
+    IncrementalBackbone,
+    State,
+    TrainableBackbone,
+    require,
+)
+from rsir.models.registry import build, names, register
+from rsir.models.sasrec import SASRec
+
+__all__ = [
+    "Backbone",
+    "BackboneError",
+    "IncrementalBackbone",
+    "SASRec",
+    "State",
+    "TrainableBackbone",
+    "build",
+    "encode_sequences",
+    "names",
+    "register",
+    "require",
+]

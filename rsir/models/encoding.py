@@ -1,0 +1,112 @@
+"""Encoding many histories with any backbone, so that a history's query does not depend on its company.
+
+A matrix product may round differently at another shape, so every history is encoded in a tile whose shape depends on
+its own length alone; a tile that is not full is filled with dummies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rsir.models.protocol import Backbone, require
+
+__all__ = ["encode_sequences", "length_bucket", "width_buckets"]
+
+_BUCKET = 8
+_TILE_TOKENS = {"cpu": 4096, "cuda": 65536}
+
+
+def width_buckets(max_len: int) -> list[int]:
+    """Widths that histories are padded to: steps of 8 up to 32, of 16 up to 64, and so on; the last is max_len."""
+    widths = []
+    width = step = _BUCKET
+    while width < max_len:
+        widths.append(width)
+        if width >= 4 * step:
+            step *= 2
+        width += step
+    return [*widths, max_len]
+
+
+def length_bucket(lengths: Tensor, max_len: int) -> Tensor:
+    """(n,) int64: index into :func:`width_buckets` of the narrowest width that holds each length."""
+    return torch.bucketize(lengths, torch.tensor(width_buckets(max_len), device=lengths.device))
+
+
+def encode_sequences(model: Backbone, items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> Tensor:
+    """Query after each of many histories.
+
+    Parameters
+    ----------
+    model : Backbone
+        Encodes in evaluation mode; its mode is restored.
+    items : (nnz,) int32
+    offsets : (n + 1,) int64
+        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first; only its last ``max_len`` items are used.
+
+    Returns
+    -------
+    (n, d) float32, on the model's device
+        Row by row the same bits whatever the other rows are, for a given device and number of threads.
+
+    Raises
+    ------
+    ValueError
+        An empty history (the message names it), or something that is no backbone.
+    """
+    require(model, Backbone)
+    ends = np.asarray(offsets[1:], np.int64)
+    full = np.diff(offsets)
+    if full.size and full.min() < 1:
+        raise ValueError(f"history {int(full.argmin())} is empty: expected at least one item to encode")
+    lengths = np.minimum(full, model.max_len)
+    starts = ends - lengths
+    table = model.item_embeddings()
+    queries = torch.empty(len(lengths), table.shape[1], dtype=torch.float32, device=table.device)
+    widths = width_buckets(model.max_len)
+    bucket = np.searchsorted(widths, lengths)
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.no_grad():
+            for number, width in enumerate(widths):
+                rows = np.flatnonzero(bucket == number)
+                size = _tile_rows(width, table.device)
+                for first in range(0, len(rows), size):
+                    part = rows[first : first + size]
+                    tile, tile_lengths = _tile(items, starts[part], lengths[part], size, width)
+                    encoded = model.encode(tile.to(table.device), tile_lengths.to(table.device))
+                    queries[torch.from_numpy(part).to(table.device)] = encoded[: len(part)]
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)
+    return queries
+
+
+def _tile_rows(width: int, device: torch.device) -> int:
+    """Rows of a tile: a multiple of 8 a thread, so that no thread's share of an elementwise kernel ends within a
+    vector, whose rest would be rounded by other code."""
+    unit = 8 * torch.get_num_threads()
+    tokens = _TILE_TOKENS.get(device.type, _TILE_TOKENS["cuda"])
+    return max(1, tokens // (width * unit)) * unit
+
+
+def _tile(
+    items: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    rows: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """(rows, width) int64 items padded with 0, and (rows,) int64 lengths; missing rows hold one padding item."""
+    columns = np.arange(width)
+    filled = columns < lengths[:, None]
+    tile = np.zeros((rows, width), np.int64)
+    tile[: len(starts)][filled] = items[(starts[:, None] + columns)[filled]]
+    tile_lengths = np.ones(rows, np.int64)
+    tile_lengths[: len(starts)] = lengths
+    return torch.from_numpy(tile), torch.from_numpy(tile_lengths)

@@ -1,0 +1,69 @@
+"""Backbones by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from rsir.config import ModelConfig
+from rsir.models.protocol import BackboneError
+
+__all__ = ["build", "names", "register"]
+
+Maker = Callable[[ModelConfig, int, torch.Generator], nn.Module]
+AnyMaker = TypeVar("AnyMaker", bound=Maker)
+
+_MAKERS: dict[str, Maker] = {}
+
+
+def register(name: str) -> Callable[[AnyMaker], AnyMaker]:
+    """Class decorator: make a backbone known by a name.
+
+    The class (or function) is called with ``(config: ModelConfig, num_items: int, generator: torch.Generator)``
+    and draws its initial weights from the generator alone.
+
+    Raises
+    ------
+    BackboneError
+        When the name is taken.
+    """
+
+    def add(maker: AnyMaker) -> AnyMaker:
+        if name in _MAKERS:
+            raise BackboneError(f"backbone {name!r} is registered already; choose another name")
+        _MAKERS[name] = maker
+        return maker
+
+    return add
+
+
+def names() -> list[str]:
+    """Names of all registered backbones, sorted."""
+    return sorted(_MAKERS)
+
+
+def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:
+    """A backbone with fresh weights, on the CPU.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Its ``name`` says which backbone.
+    num_items : int
+        Size N of the catalogue, at least 1.
+    seed : int, default 0
+        0..2**63 - 1; equal seeds give equal weights.
+
+    Raises
+    ------
+    BackboneError
+        Unknown name (the message lists those known), or no item.
+    """
+    if config.name not in _MAKERS:
+        raise BackboneError(f"model.name: expected one of {', '.join(names())}, got {config.name!r}")
+    if num_items < 1:
+        raise BackboneError(f"num_items: expected at least 1, got {num_items}")
+    return _MAKERS[config.name](config, num_items, torch.Generator().manual_seed(seed))
