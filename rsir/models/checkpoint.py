@@ -1,0 +1,126 @@
+"""Models on disk: weights as safetensors, everything else as a readable JSON card; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+import rsir
+from rsir.config import ModelConfig, from_dict, to_dict
+from rsir.models.registry import build
+
+__all__ = ["CARD", "WEIGHTS", "CheckpointError", "load", "read_card", "save", "to_files"]
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read; the message names the file and what is wrong with it."""
+
+
+def to_files(model: nn.Module, config: ModelConfig, *, metrics: Mapping[str, float] | None = None) -> dict[str, bytes]:
+    """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`."""
+    weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
+    card = {
+        "format": _FORMAT,
+        "rsir": rsir.__version__,
+        "model": to_dict(config),
+        "num_items": model.num_items,
+        "metrics": dict(metrics or {}),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    return {WEIGHTS: weights, CARD: (json.dumps(card, indent=2) + "\n").encode()}
+
+
+def save(
+    model: nn.Module,
+    config: ModelConfig,
+    directory: str | os.PathLike[str],
+    *,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Write a model to a folder, which is created if need be.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Built from ``config`` by :func:`rsir.models.build`.
+    config : ModelConfig
+    directory : path
+        Gets model.safetensors and model.json; each appears whole or not at all.
+    metrics : mapping of str to float, optional
+        For the card.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in to_files(model, config, metrics=metrics).items():
+        partial = folder / f".{name}.partial"
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / name)
+
+
+def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON card of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        Missing, not JSON, of a format this version cannot read, or incomplete.
+    """
+    path = Path(directory) / CARD
+    try:
+        card = json.loads(path.read_bytes())
+    except OSError as cause:
+        raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
+    except ValueError as cause:
+        raise CheckpointError(f"{path} is damaged: {cause}") from cause
+    if not isinstance(card, dict) or card.get("format") != _FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise CheckpointError(f"{path}: expected a model card of format {_FORMAT}, got {found!r}")
+    missing = [key for key in ("model", "num_items", "sha256") if key not in card]
+    if missing or type(card["num_items"]) is not int:
+        raise CheckpointError(f"{path} is damaged: it lacks {', '.join(missing) or 'a whole number as num_items'}")
+    return card
+
+
+def load(directory: str | os.PathLike[str]) -> nn.Module:
+    """Read a model that :func:`save` wrote.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing or damaged, or the two do not belong together.
+    BackboneError, ConfigError
+        The backbone is not registered, or its settings are not known here.
+    """
+    card = read_card(directory)
+    path = Path(directory) / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as cause:
+        raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise CheckpointError(f"{path} is damaged, or is not the file that {CARD} beside it describes: SHA-256 differs")
+    model = build(from_dict(ModelConfig, card["model"], "model"), card["num_items"])
+    try:
+        model.load_state_dict(safetensors.torch.load(content))
+    except (SafetensorError, RuntimeError) as cause:
+        raise CheckpointError(f"{path} does not hold the weights of the model in {CARD}: {cause}") from cause
+    return model.eval()
