@@ -1,0 +1,245 @@
+"""Full-catalogue ranking metrics, recommendations, and a paired test between two models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rsir import ops
+from rsir.data.sequences import DataError
+from rsir.data.splits import EvaluationSet
+from rsir.models.encoding import encode_sequences
+from rsir.models.protocol import Backbone, require
+
+__all__ = ["Evaluation", "PairedTest", "evaluate", "paired_test", "recommend"]
+
+CUTOFFS = (5, 10, 20)
+SPREAD_CUTOFF = 10  # coverage and popularity are those of the first ten places
+_RANKED = ("recall", "ndcg", "mrr")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How well a model ranks the targets of an evaluation set.
+
+    Attributes
+    ----------
+    metrics : dict of str to float
+        recall@K, ndcg@K and mrr@K for K in 5, 10, 20 (means over tasks), coverage@10 (share of the catalogue that
+        is in somebody's first ten) and, if asked for, popularity@10 (mean popularity of what is in the first ten).
+    ranks : (n,) int64
+        Place of each task's target, from 1; 0 if it is beyond the largest K.
+    """
+
+    metrics: dict[str, float]
+    ranks: npt.NDArray[np.int64]
+
+    def gains(self, metric: str) -> npt.NDArray[np.float64]:
+        """What each task adds to a ranking metric such as "ndcg@10", (n,) float64; their mean is the metric."""
+        name, _, cutoff = metric.partition("@")
+        if name not in _RANKED or not cutoff.isdigit() or int(cutoff) not in CUTOFFS:
+            known = ", ".join(f"{name}@{k}" for name in _RANKED for k in CUTOFFS)
+            raise ValueError(f"metric: expected one of {known}, got {metric!r}")
+        return _gains(self.ranks, name, int(cutoff))
+
+
+def evaluate(
+    model: Backbone,
+    tasks: EvaluationSet,
+    *,
+    popularity: npt.NDArray[np.int64] | None = None,
+    batch_size: int = 8192,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Evaluation:
+    """Rank the whole catalogue for every task.
+
+    Items of the (untruncated) history are left out of the ranking unless they are the target. Ties: lower id first.
+
+    Parameters
+    ----------
+    model : Backbone
+    tasks : EvaluationSet
+    popularity : (N + 1,) int, optional
+        Popularity of each item id, for popularity@10; usually how often it occurs in the training data.
+    batch_size : int, default 8192
+        Tasks at a time; bounds memory and changes no bit of the result.
+    backend, threads
+        As for :func:`rsir.ops.topk`.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    DataError
+        No task, or an item or target outside the model's catalogue.
+    """
+    require(model, Backbone)
+    if len(tasks) == 0:
+        raise DataError("nothing to evaluate: the evaluation set has no task")
+    _check_ids("history", tasks.items, model.num_items)
+    _check_ids("target", tasks.targets, model.num_items)
+    if popularity is not None and popularity.shape != (model.num_items + 1,):
+        raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
+    packed = ops.pack(model.item_embeddings(), backend=backend)
+    ranks = np.empty(len(tasks), np.int64)
+    seen = np.zeros(model.num_items + 1, bool)
+    places, popular = 0, 0
+    for first in range(0, len(tasks), _positive("batch_size", batch_size)):
+        last = min(first + batch_size, len(tasks))
+        items, offsets = _slice(tasks.items, tasks.offsets, first, last)
+        targets = tasks.targets[first:last]
+        keep = items != np.repeat(targets, np.diff(offsets))
+        counts = np.concatenate([[0], np.cumsum(keep)])[offsets]
+        best = ops.topk(
+            encode_sequences(model, items, offsets),
+            packed,
+            max(CUTOFFS),
+            excluded=_ragged(items[keep], counts, packed.weights.device),
+            threads=threads,
+        )
+        ids = best.ids.cpu().numpy()
+        hit = ids == targets[:, None]
+        ranks[first:last] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
+        shown = ids[:, :SPREAD_CUTOFF]
+        shown = shown[shown > 0]
+        seen[shown] = True
+        places += shown.size
+        popular += 0 if popularity is None else int(popularity[shown].sum())
+    metrics = {f"{name}@{k}": float(_gains(ranks, name, k).mean()) for k in CUTOFFS for name in _RANKED}
+    metrics[f"coverage@{SPREAD_CUTOFF}"] = float(seen[1:].mean())
+    if popularity is not None:
+        metrics[f"popularity@{SPREAD_CUTOFF}"] = popular / places if places else math.nan
+    return Evaluation(metrics, ranks)
+
+
+def recommend(
+    model: Backbone,
+    items: npt.NDArray[np.integer],
+    offsets: npt.NDArray[np.int64],
+    k: int = 10,
+    *,
+    exclude_history: bool = True,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> ops.TopK:
+    """The k items a model expects next.
+
+    Parameters
+    ----------
+    model : Backbone
+    items : (nnz,) int
+        Item ids 1..N of all histories, one after the other.
+    offsets : (n + 1,) int64
+        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first, never empty.
+    k : int, default 10
+    exclude_history : bool, default True
+        Do not recommend what the user had already.
+    backend, threads
+        As for :func:`rsir.ops.topk`.
+
+    Returns
+    -------
+    TopK
+        ids (n, k) int64, best first, and their logits (n, k) float32; 0 and -inf where no item is left.
+
+    Raises
+    ------
+    ValueError
+        An empty history, or an id that the model does not know.
+    """
+    require(model, Backbone)
+    _check_ids("history", items, model.num_items)
+    ids = items.astype(np.int32, copy=False)
+    queries = encode_sequences(model, ids, offsets)
+    excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
+    return ops.topk(queries, model.item_embeddings(), k, excluded=excluded, backend=backend, threads=threads)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Whether one model is better than another on the same tasks.
+
+    Attributes
+    ----------
+    difference : float
+        Mean gain of the second over the first.
+    low, high : float
+        95% interval of the difference, from the normal approximation.
+    p_value : float
+        Two-sided, of a permutation test that swaps the models at random for each task.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_test(
+    first: npt.ArrayLike, second: npt.ArrayLike, *, permutations: int = 10_000, seed: int = 0
+) -> PairedTest:
+    """Compare the gains of two models task by task.
+
+    Parameters
+    ----------
+    first, second : (n,) float
+        From :meth:`Evaluation.gains`, of the same evaluation set; n at least 2.
+    permutations : int, default 10,000
+        The smallest p-value is one in this number.
+    seed : int, default 0
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or a.size < 2:
+        raise ValueError(f"expected two arrays of the same tasks, at least 2, got shapes {a.shape} and {b.shape}")
+    difference = b - a
+    mean = float(difference.mean())
+    margin = 1.959963984540054 * float(difference.std(ddof=1)) / math.sqrt(a.size)
+    # A task with equal gains adds nothing however it is swapped.
+    unequal = difference[difference != 0]
+    generator = np.random.default_rng(seed)
+    observed = abs(unequal.sum()) * (1 - 1e-12)
+    extreme, drawn = 0, 0
+    rows = max(1, 4_000_000 // max(unequal.size, 1))
+    while drawn < _positive("permutations", permutations):
+        count = min(rows, permutations - drawn)
+        signs = generator.integers(0, 2, (count, unequal.size), np.int8) * 2.0 - 1.0
+        extreme += int((np.abs(signs @ unequal) >= observed).sum())
+        drawn += count
+    return PairedTest(mean, mean - margin, mean + margin, (extreme + 1) / (permutations + 1))
+
+
+def _gains(ranks: npt.NDArray[np.int64], name: str, cutoff: int) -> npt.NDArray[np.float64]:
+    """Gain of a rank under a metric; rank 0 is beyond every cutoff."""
+    by_rank = np.zeros(max(CUTOFFS) + 1)
+    within = np.arange(1, cutoff + 1)
+    by_rank[1 : cutoff + 1] = {"recall": within**0, "ndcg": 1 / np.log2(within + 1), "mrr": 1 / within}[name]
+    return by_rank[ranks]
+
+
+def _slice(
+    items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], first: int, last: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    return items[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
+
+
+def _ragged(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], device: torch.device) -> ops.Ragged:
+    # torch.tensor copies: the arrays of a data set are read-only, which from_numpy warns of.
+    return ops.Ragged(torch.tensor(ids, device=device), torch.tensor(offsets, device=device))
+
+
+def _check_ids(what: str, ids: npt.NDArray[np.integer], num_items: int) -> None:
+    if ids.size and (ids.min() < 1 or ids.max() > num_items):
+        raise DataError(f"{what}: expected item ids in 1..{num_items}, got ids from {ids.min()} to {ids.max()}")
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
+    return value
