@@ -1,6 +1,26 @@
 """Interaction data: the `Sequences` type, readers and writers, splits and the simulator."""
 
+from rsir.data.events import DataWarning
+from rsir.data.readers import from_frame, read
 from rsir.data.sequences import DataError, Sequences
-from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out
+from rsir.data.simulate import SimulatedData, simulate, simulate_with_truth
+from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out, split
+from rsir.data.writers import to_table, write
 
-__all__ = ["DataError", "EvaluationSet", "Sequences", "Split", "global_time", "leave_one_out"]
+__all__ = [
+    "DataError",
+    "DataWarning",
+    "EvaluationSet",
+    "Sequences",
+    "SimulatedData",
+    "Split",
+    "from_frame",
+    "global_time",
+    "leave_one_out",
+    "read",
+    "simulate",
+    "simulate_with_truth",
+    "split",
+    "to_table",
+    "write",
+]

@@ -92,9 +92,7 @@ class Sequences:
         if self.item_labels is not None:
             put("item_labels", _checked_labels("item_labels", self.item_labels))
             if len(self.item_labels) != self.num_items:
-                raise DataError(
-                    f"item_labels must name {self.num_items} items, got {len(self.item_labels)} labels"
-                )
+                raise DataError(f"item_labels must name {self.num_items} items, got {len(self.item_labels)} labels")
             if pc.count_distinct(self.item_labels).as_py() != self.num_items:
                 raise DataError("item_labels must be distinct, but a label occurs twice")
         if self.user_labels is not None:
@@ -102,8 +100,7 @@ class Sequences:
             real = self.num_real
             if real and len(self.user_labels) != real:
                 raise DataError(
-                    f"user_labels must have one label for each of the {real} real rows, "
-                    f"got {len(self.user_labels)}"
+                    f"user_labels must have one label for each of the {real} real rows, got {len(self.user_labels)}"
                 )
             if n and len(self.user_labels) <= self.source.max():
                 raise DataError(
@@ -137,9 +134,7 @@ class Sequences:
         if bad.any():
             row = real + int(np.argmax(bad))
             known = f"one of the {real} real rows" if real else "not negative"
-            raise DataError(
-                f"the source of a generated row must be {known}, but row {row} has {self.source[row]}"
-            )
+            raise DataError(f"the source of a generated row must be {known}, but row {row} has {self.source[row]}")
 
     def __len__(self) -> int:
         """Number of rows, real and generated."""
@@ -180,9 +175,7 @@ class Sequences:
         return int(np.count_nonzero(self.round == 0))
 
     @classmethod
-    def from_lists(
-        cls, lists: Iterable[Sequence[int]], num_items: int | None = None, **fields: Any
-    ) -> Sequences:
+    def from_lists(cls, lists: Iterable[Sequence[int]], num_items: int | None = None, **fields: Any) -> Sequences:
         """Build from one list of item ids a row; `fields` are the other arguments of the constructor.
 
         `num_items` defaults to the largest id that occurs. It loops in Python: meant for tests and small
@@ -195,9 +188,7 @@ class Sequences:
                 raise DataError("num_items must be given when there is no item to take it from")
             num_items = max(items)
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        return cls(
-            items=np.array(items or np.zeros(0, np.int32)), offsets=offsets, num_items=num_items, **fields
-        )
+        return cls(items=np.array(items or np.zeros(0, np.int32)), offsets=offsets, num_items=num_items, **fields)
 
     def select(self, rows: npt.ArrayLike) -> Sequences:
         """Some rows, in the order given; the catalogue stays whole.
@@ -273,9 +264,7 @@ class Sequences:
         ordered = real + [part for part in parts if not part.num_real]
         sizes = sorted({part.num_items for part in ordered})
         if len(sizes) > 1:
-            raise DataError(
-                f"parts must share one catalogue, got catalogues of {', '.join(map(str, sizes))} items"
-            )
+            raise DataError(f"parts must share one catalogue, got catalogues of {', '.join(map(str, sizes))} items")
         timed = all(part.times is not None for part in ordered if len(part))
         times = [part.times for part in ordered if part.times is not None]
         return cls(
@@ -367,9 +356,7 @@ def _checked_offsets(values: npt.ArrayLike, nnz: int) -> Int64Array:
         raise DataError(f"offsets must go from 0 to the number of items, {nnz}, got {ends}")
     if (np.diff(offsets) < 0).any():
         row = int(np.argmax(np.diff(offsets) < 0))
-        raise DataError(
-            f"offsets must not decrease, but row {row} goes from {offsets[row]} to {offsets[row + 1]}"
-        )
+        raise DataError(f"offsets must not decrease, but row {row} goes from {offsets[row]} to {offsets[row + 1]}")
     return offsets
 
 
@@ -407,9 +394,7 @@ def _checked_labels(name: str, labels: Any) -> pa.Array:
     if isinstance(labels, pa.ChunkedArray):
         labels = labels.combine_chunks()
     if not isinstance(labels, pa.Array):
-        raise DataError(
-            f"{name} must be a pyarrow array, got {type(labels).__name__}; wrap it in pyarrow.array"
-        )
+        raise DataError(f"{name} must be a pyarrow array, got {type(labels).__name__}; wrap it in pyarrow.array")
     if pa.types.is_integer(labels.type):
         wanted = pa.int64()
     elif pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from rsir.config import DataConfig
 from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of, ragged_indices
 
 Target = Literal["last", "first", "all", "random"]
@@ -140,9 +141,7 @@ def global_time(
     test_start = ordered[min(last, round((1 - test_fraction) * ordered.size))]
     valid_start = ordered[min(last, round((1 - test_fraction - valid_fraction) * ordered.size))]
 
-    training_lengths = np.add.reduceat(
-        np.append(data.times < valid_start, False), data.offsets[:-1], dtype=np.int64
-    )
+    training_lengths = np.add.reduceat(np.append(data.times < valid_start, False), data.offsets[:-1], dtype=np.int64)
     train = _prefixes(data, np.where(data.lengths > 0, training_lengths, 0))
     seen = np.zeros(data.num_items + 1, bool)
     seen[train.items] = True
@@ -163,16 +162,19 @@ def global_time(
                 f"validation starts at {valid_start} and test at {test_start}: change the fractions, or split "
                 "by leave-one-out"
             )
-        events = _choose(
-            events, row_of[events], target, np.random.Generator(np.random.Philox(key=[seed, number]))
-        )
+        events = _choose(events, row_of[events], target, np.random.Generator(np.random.Philox(key=[seed, number])))
         sets.append(_tasks(data, row_of[events], events))
     return Split(train, *sets)
 
 
-def _choose(
-    events: Int64Array, rows: Int64Array, target: Target, generator: np.random.Generator
-) -> Int64Array:
+def split(data: Sequences, config: DataConfig) -> Split:
+    """The split that a configuration names, by `leave_one_out` or `global_time`."""
+    if config.split == "leave-one-out":
+        return leave_one_out(data)
+    return global_time(data, config.validation_fraction, config.test_fraction, config.target)
+
+
+def _choose(events: Int64Array, rows: Int64Array, target: Target, generator: np.random.Generator) -> Int64Array:
     """Of the possible targets (in row order) those that the rule picks."""
     if target == "all":
         return events

@@ -45,10 +45,12 @@ def encode(data: Sequences, file_format: FileFormat) -> bytes:
 def save(data: Sequences, path: Path) -> None:
     """Write `data` to `path` in the format of its suffix, whole or not at all."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise DataError(
-            f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}"
-        )
-    content = encode(data, _SUFFIXES[path.suffix.lower()])
+        raise DataError(f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
+    write_whole(path, encode(data, _SUFFIXES[path.suffix.lower()]))
+
+
+def write_whole(path: Path, content: bytes | pa.Buffer) -> None:
+    """Write a file so that it appears whole or not at all, even if the machine fails."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -71,9 +73,7 @@ def load(path: Path) -> Sequences:
     with path.open("rb") as file:
         magic = file.read(6)
     if not magic.startswith(b"PAR1") and magic != b"ARROW1":
-        raise DataError(
-            f"{path}: neither a Parquet nor an Arrow IPC file, or damaged (it starts with {magic!r})"
-        )
+        raise DataError(f"{path}: neither a Parquet nor an Arrow IPC file, or damaged (it starts with {magic!r})")
     try:
         table = _read_parquet(path) if magic.startswith(b"PAR1") else _read_arrow(path)
         table.validate(full=True)
@@ -129,9 +129,7 @@ def _to_table(data: Sequences) -> pa.Table:
 
 def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
     items, offsets = _flat(table, "items", np.int32)
-    times, time_offsets = (
-        _flat(table, "times", np.int64) if "times" in table.column_names else (None, offsets)
-    )
+    times, time_offsets = _flat(table, "times", np.int64) if "times" in table.column_names else (None, offsets)
     if not np.array_equal(offsets, time_offsets):
         raise DataError("items and times differ in length")
     return Sequences(

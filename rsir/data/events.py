@@ -1,0 +1,116 @@
+"""From a log of events to `Sequences`: filters, duplicates, order, dense ids."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rsir.config import DataConfig
+from rsir.data.sequences import DataError, Int64Array, Sequences, offsets_of
+
+
+class DataWarning(UserWarning):
+    """Data was changed on reading; the message says what and how much."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """A log in file order: codes of users and items (n,) int64 into their labels, and what else is known of each."""
+
+    name: str
+    users: Int64Array
+    items: Int64Array
+    user_labels: pa.Array
+    item_labels: pa.Array
+    times: Int64Array | None = None
+    ratings: npt.NDArray[np.float64] | None = None
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> Events:
+        """Only the events of the mask."""
+        return replace(
+            self,
+            users=self.users[mask],
+            items=self.items[mask],
+            times=None if self.times is None else self.times[mask],
+            ratings=None if self.ratings is None else self.ratings[mask],
+        )
+
+
+def to_sequences(events: Events, config: DataConfig) -> Sequences:
+    """Filter by `config`, drop exact duplicates, order each user's events by time and then by place in the file.
+
+    Users and items are numbered in the order of their labels, so the result depends on the order of the log only
+    where times are equal or missing.
+    """
+    if config.min_rating is not None and events.ratings is not None:
+        highest = events.ratings.max()
+        events = events.keep(events.ratings >= config.min_rating)
+        if not events.users.size:
+            raise DataError(f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
+                            f"the highest is {highest:g}: lower min_rating")  # fmt: skip
+    if events.times is not None:
+        events = _without_duplicates(events, events.times)
+    if config.k_core > 1:
+        events = _core(events, config.k_core)
+    users, user_labels = _dense(events.users, events.user_labels)
+    items, item_labels = _dense(events.items, events.item_labels)
+    if len(user_labels) < 2:
+        raise DataError(f"{events.name}: there is only one user, {user_labels[0].as_py()!r}, but sequences of several "
+                        "are needed to learn from; check which column holds the users (data.user)")  # fmt: skip
+    counts = np.bincount(users)
+    if counts.max() < 3:
+        raise DataError(f"{events.name}: no user has 3 or more items (the most is {counts.max()}), one each to train, "
+                        "validate and test; check which column holds the users (data.user)")  # fmt: skip
+    order = np.argsort(users, kind="stable") if events.times is None else np.lexsort((events.times, users))
+    return Sequences(
+        items=(items + 1).astype(np.int32)[order],
+        offsets=offsets_of(counts),
+        num_items=len(item_labels),
+        times=None if events.times is None else events.times[order],
+        item_labels=item_labels,
+        user_labels=user_labels,
+    )
+
+
+def _without_duplicates(events: Events, times: Int64Array) -> Events:
+    """Of events of the same user, item and time, the first in the file."""
+    order = np.lexsort((events.items, times, events.users))
+    users, items, times = events.users[order], events.items[order], times[order]
+    same = (users[1:] == users[:-1]) & (items[1:] == items[:-1]) & (times[1:] == times[:-1])
+    dropped = int(np.count_nonzero(same))
+    if not dropped:
+        return events
+    warnings.warn(
+        f"{events.name}: dropped {dropped} of {users.size} events that repeat another one's user, item and time",
+        DataWarning,
+        stacklevel=4,  # the caller of read or from_frame
+    )
+    mask = np.ones(users.size, bool)
+    mask[order[1:][same]] = False
+    return events.keep(mask)
+
+
+def _core(events: Events, k: int) -> Events:
+    from rsir.data.kcore import k_core  # imports numba, which takes a while
+
+    kept = events.keep(k_core(events.users, events.items, k))
+    if not kept.users.size:
+        raise DataError(f"{events.name}: the {k}-core is empty: of {events.users.size} events none is left once every "
+                        f"user and item must have {k}; lower k_core")  # fmt: skip
+    return kept
+
+
+def _dense(codes: Int64Array, labels: pa.Array) -> tuple[Int64Array, pa.Array]:
+    """Codes renumbered 0.. in the order of the labels that occur."""
+    occurs = np.zeros(len(labels), bool)
+    occurs[codes] = True
+    ranked = pc.array_sort_indices(labels).to_numpy()
+    ranked = ranked[occurs[ranked]]
+    place = np.zeros(len(labels), np.int64)
+    place[ranked] = np.arange(ranked.size)
+    return place[codes], labels.take(pa.array(ranked))

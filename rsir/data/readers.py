@@ -1,0 +1,360 @@
+"""Read interaction logs into `Sequences`: text, CSV, Parquet, RecBole `.inter`, and data frames."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import itertools
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rsir.config import DataConfig
+from rsir.data import columns
+from rsir.data.columns import Origin
+from rsir.data.events import DataWarning, Events, to_sequences
+from rsir.data.sequences import DataError, Sequences
+
+FORMATS = {
+    "text": (".txt", ".text", ".dat", ".seq"),
+    "csv": (".csv", ".tsv"),
+    "parquet": (".parquet", ".pq"),
+    "inter": (".inter",),
+}
+_EXPORTED = ("source", "round")  # what rsir.data.write adds
+_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+
+
+def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequences:
+    """Read one file of interactions.
+
+    The format goes by the extension, or by ``config.format``:
+
+    - text (``.txt``): one user a line, ``user item item ...`` oldest first, separated by spaces, or by tabs if ids
+      hold spaces. A user may have several lines (``user item`` a line is the extreme case). No times.
+    - CSV (``.csv``, ``.tsv``): a header line, then one event a line; commas, semicolons, tabs or bars.
+    - Parquet (``.parquet``): one event a row; or a file of `Sequences.save`.
+    - RecBole (``.inter``): tab-separated with a typed header such as ``user_id:token``.
+
+    Text formats may be compressed (``.csv.gz``) and are UTF-8. Columns are found by their usual names unless given.
+
+    Parameters
+    ----------
+    path : path of the file
+    config : DataConfig, default: DataConfig()
+        Uses `format`, `user`, `item`, `time`, `rating`, `min_rating` and `k_core`; not `path` and not the split.
+
+    Returns
+    -------
+    Sequences
+        One row a user, ordered by time and then by place in the file; users and items are numbered in the order of
+        their labels, so dense integer ids 1..N stay what they are.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be used; names the line or row, the column, what was expected and what came.
+
+    Warns
+    -----
+    DataWarning
+        If events were dropped because another one has the same user, item and time.
+    """
+    config = config or DataConfig()
+    path = Path(path)
+    _check_file(path)
+    file_format = _format_of(path) if config.format == "auto" else config.format
+    try:
+        if file_format == "text":
+            events = _read_text(path)
+        elif file_format == "parquet":
+            with pq.ParquetFile(path) as file:
+                if b"rsir.version" in (file.metadata.metadata or {}):
+                    return _read_saved(path, config)
+                origin = Origin(str(path), _row)
+                events = _events(file.schema_arrow.names, lambda names: file.read(list(names)), config, origin)
+        else:
+            events = _read_delimited(path, config, typed=file_format == "inter")
+    except UnicodeDecodeError:
+        raise _undecodable(path) from None
+    except (pa.ArrowException, OSError) as error:
+        if "UTF8" in str(error):
+            raise _undecodable(path) from None
+        raise DataError(f"{path}: cannot be read as {file_format}: {error}") from error
+    return to_sequences(events, config)
+
+
+def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
+    """Read events from a data frame: pandas, polars, an Arrow table, or any other that narwhals knows, lazy or not.
+
+    As `read`, with one event a row; rows are counted from 0 in messages.
+    """
+    import narwhals as nw
+
+    try:
+        known: Any = nw.from_native(frame)
+    except TypeError as error:
+        raise DataError(f"expected a data frame (pandas, polars, Arrow), got {type(frame).__name__}") from error
+    origin = Origin(f"{type(frame).__module__.split('.')[0]} frame", _row)
+
+    def load(names: list[str]) -> pa.Table:
+        chosen = known.select(names)
+        try:
+            return (chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen).to_arrow()
+        except (pa.ArrowException, TypeError) as error:  # a column of mixed types
+            raise DataError(f"{origin.name}: cannot be made an Arrow table: {error}") from error
+
+    return to_sequences(
+        _events(known.collect_schema().names(), load, config or DataConfig(), origin), config or DataConfig()
+    )
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file of interactions; name the file in it")
+    if not path.exists():
+        if not path.parent.is_dir():
+            raise DataError(f"{path}: no such file, nor is there a folder {str(path.parent)!r}")
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], 3, 0.6)
+        raise DataError(f"{path}: no such file" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ""))
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty, expected interactions")
+
+
+def _format_of(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    for name, known in FORMATS.items():
+        if suffixes and suffixes[-1] in known:
+            return name
+    raise DataError(
+        f"{path}: which format is this? Its extension is none of "
+        f"{', '.join(suffix for known in FORMATS.values() for suffix in known)}: "
+        f"rename it, or choose one of {', '.join(FORMATS)} by the option data.format"
+    )
+
+
+def _row(row: int) -> str:
+    return f"row {row} (counted from 0)"
+
+
+def _events(
+    present: list[str],
+    load: Callable[[list[str]], pa.Table],
+    config: DataConfig,
+    origin: Origin,
+    from_text: bool = False,
+) -> Events:
+    """Find the columns among those present, load them, and turn them into events."""
+    names = {role: columns.find(role, getattr(config, role), present, origin.name) for role in ("user", "item", "time")}
+    if config.min_rating is not None:
+        names["rating"] = columns.find("rating", config.rating, present, origin.name)
+        if names["rating"] is None:
+            raise DataError(
+                f"{origin.name}: min_rating needs ratings, and no column has a usual name; its columns "
+                f"are {', '.join(map(repr, present))}: name one by the option data.rating"
+            )
+    chosen = [name for name in names.values() if name is not None]
+    for name in chosen:
+        if present.count(name) > 1:
+            raise DataError(f"{origin.name}: {present.count(name)} columns are called {name!r}; rename all but one")
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"{origin.name}: one column cannot serve twice: {names}")
+    unused = set(present) - {*chosen, *_EXPORTED, columns.find("rating", None, present, origin.name)}
+    if names["time"] is None and unused:
+        warnings.warn(
+            f"{origin.name}: no column of times found among {', '.join(map(repr, present))}, so each user's events are "
+            "taken in the order of the file; name the column by the option data.time",
+            DataWarning,
+            stacklevel=4,
+        )
+    table = load(chosen)
+    if table.num_rows == 0:
+        raise DataError(f"{origin.name}: has columns but no events")
+    users, user_labels = columns.ids(table[names["user"]], "user", origin, from_text)
+    items, item_labels = columns.ids(table[names["item"]], "item", origin, from_text)
+    time, rating = names["time"], names.get("rating")
+    return Events(
+        name=origin.name,
+        users=users,
+        items=items,
+        user_labels=user_labels,
+        item_labels=item_labels,
+        times=None if time is None else columns.times(table[time], time, origin),
+        ratings=None if rating is None else columns.ratings(table[rating], rating, origin),
+    )
+
+
+def _read_saved(path: Path, config: DataConfig) -> Sequences:
+    if config.min_rating is not None or config.k_core > 1:
+        raise DataError(
+            f"{path}: is a file of Sequences.save, which min_rating and k_core cannot filter: "
+            "filter the log that it came from"
+        )
+    return Sequences.load(path)
+
+
+def _open(path: Path) -> Any:
+    return pa.input_stream(str(path), compression="detect")
+
+
+def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
+    """CSV, or RecBole's `.inter` when typed."""
+    from pyarrow import csv as arrow_csv
+
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
+        header = file.readline().rstrip("\r\n")
+    delimiter = "\t" if typed else max(",;\t|", key=header.count)
+    present = header.split(delimiter) if typed else next(csv.reader([header], delimiter=delimiter), [])
+    if typed:
+        untyped = [name for name in present if not re.search(":(token|float)(_seq)?$", name)]
+        if untyped:
+            raise DataError(
+                f"{path}: line 1: expected a tab-separated header of names and types such as "
+                f"user_id:token, got {untyped[0]!r}; a file without types is read as CSV (data.format)"
+            )
+        present = [name.rpartition(":")[0] for name in present]
+    if any(re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", name) for name in present):
+        raise DataError(
+            f"{path}: line 1: expected the names of the columns, got {header!r}; "
+            "add a header line such as user_id,item_id,timestamp"
+        )
+
+    ragged: list[arrow_csv.InvalidRow] = []
+
+    def refuse(row: arrow_csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    def load(names: list[str]) -> pa.Table:
+        encoded = pa.dictionary(pa.int32(), pa.string())
+        kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[:2], encoded)  # user and item come first
+        return arrow_csv.read_csv(
+            _open(path),
+            read_options=arrow_csv.ReadOptions(column_names=present, skip_rows=1),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char=False if typed else '"',
+                newlines_in_values=not typed,
+                invalid_row_handler=refuse,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=names,
+                column_types=kinds,
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+
+    origin = Origin(str(path), lambda row: f"line {_line_of(path, row)}")
+    try:
+        return _events(present, load, config, origin, from_text=True)
+    except pa.ArrowInvalid:
+        if not ragged:
+            raise
+        row = ragged[0]
+        raise DataError(
+            f"{path}: line {_line_with(path, row.text)}: expected {row.expected_columns} fields as in the "
+            f"header, got {row.actual_columns}: {row.text[:80]!r}; quote ids that hold the separator "
+            f"{delimiter!r}, or mend the line"
+        ) from None
+
+
+def _line_origin(path: Path, lines: NDArray[np.int64]) -> Origin:
+    return Origin(str(path), lambda index: f"line {lines[index] + 1}")
+
+
+def _line_of(path: Path, row: int) -> int:
+    """Number of the line that holds an event, counting the header and blank lines."""
+    with _open(path) as file:
+        filled = (number for number, line in enumerate(_lines(file), 1) if line.strip())
+        return next(itertools.islice(filled, row + 1, None), row + 2)
+
+
+def _line_with(path: Path, text: str) -> int:
+    with _open(path) as file:
+        wanted = text.encode().splitlines()[0]
+        return next((number for number, line in enumerate(_lines(file), 1) if line.rstrip(b"\r\n") == wanted), 0)
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    return iter(io.BufferedReader(file).readline, b"")
+
+
+def _undecodable(path: Path) -> DataError:
+    """The error for a file that is not UTF-8, with the place of the first fault."""
+    with _open(path) as file:
+        for number, line in enumerate(_lines(file), 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{path}: line {number}: expected UTF-8 text, got byte {line[error.start]:#04x} at "
+                    f"position {error.start}; convert the file to UTF-8, for example with iconv"
+                )
+    return DataError(f"{path}: is not UTF-8 text; convert it, for example with iconv")
+
+
+def _read_text(path: Path) -> Events:
+    """`user item item ...` lines."""
+    with _open(path) as file:
+        content = file.read().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        raise DataError(
+            f"{path}: holds null bytes, so it is not UTF-8 text; if it is a Parquet file, name its format "
+            "(data.format), if it is UTF-16, convert it to UTF-8"
+        )
+    # Python's own splitlines would break at characters that may be part of an id
+    lines = pa.array(content.decode().split("\n"), pa.large_string())
+    numbers_only = re.search(rb"[^\d\s]", content) is None
+    del content
+    lines = pc.ascii_trim(lines, " \t\r")
+    filled = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
+    if not filled.size:
+        raise DataError(f"{path}: holds only blank lines, expected interactions")
+    lines = lines.take(pa.array(filled))
+    by_tab = not numbers_only and "\t" in lines[0].as_py()
+    fields = pc.split_pattern(lines, "\t") if by_tab else pc.ascii_split_whitespace(lines)
+    counts = pc.list_value_length(fields).to_numpy()
+    if counts.min() < 2:
+        short = int(np.argmin(counts))
+        raise DataError(
+            f"{path}: line {filled[short] + 1}: user {lines[short].as_py()[:80]!r} has no items; expected "
+            f"`user item item ...` separated by {'tabs' if by_tab else 'spaces'} (delete the line, or choose another "
+            "format by the option data.format)"
+        )
+    starts = fields.offsets.to_numpy()[:-1]
+    is_item = np.ones(counts.sum(), bool)
+    is_item[starts] = False
+    codes, labels = [], []
+    for role, rows, tokens in (
+        ("user", np.arange(filled.size), fields.flatten().take(pa.array(starts))),
+        ("item", np.repeat(np.arange(filled.size), counts - 1), fields.flatten().filter(pa.array(is_item))),
+    ):
+        origin = _line_origin(path, filled[rows])
+        code, label = columns.ids(pa.chunked_array([tokens]), role, origin, from_text=True)
+        integers = pa.types.is_integer(label.type)
+        below = pc.less(label, 1) if integers else pc.match_substring_regex(label, "^(-[0-9]+|[+-]?0+)$")
+        if pc.any(below).as_py():
+            index = int(np.argmax(below.to_numpy(zero_copy_only=False)[code]))
+            raise origin.error(
+                index,
+                f"expected {role} ids from 1 in a text file, where 0 is padding, got "
+                f"{tokens[index].as_py()!r}; if it is a real id, write the events as CSV "
+                "(user_id,item_id), which takes any id",
+            )
+        codes.append(code)
+        labels.append(label)
+    return Events(str(path), np.repeat(codes[0], counts - 1), codes[1], labels[0], labels[1])
