@@ -3,8 +3,8 @@
 from rsir.data.events import DataWarning
 from rsir.data.readers import from_frame, read
 from rsir.data.sequences import DataError, Sequences
-from rsir.data.simulate import SimulatedData, simulate, simulate_with_truth
-from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out, split
+from rsir.data.simulate import SimulatedData, simulate
+from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out
 from rsir.data.writers import to_table, write
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "leave_one_out",
     "read",
     "simulate",
-    "simulate_with_truth",
-    "split",
     "to_table",
     "write",
 ]

@@ -97,8 +97,8 @@ class SimulatedData:
         return out / out.sum(1, keepdims=True)
 
 
-def simulate(config: SimulationConfig | None = None) -> Sequences:
-    """Simulated sequences; equal configurations give equal data.
+def simulate(config: SimulationConfig | None = None) -> SimulatedData:
+    """Simulated sequences with the structure planted in them; equal configurations give equal data.
 
     Parameters
     ----------
@@ -106,14 +106,9 @@ def simulate(config: SimulationConfig | None = None) -> Sequences:
 
     Returns
     -------
-    Sequences
-        ``config.num_users`` rows of at least 5 items each, with times (seconds) and labels.
+    SimulatedData
+        Its `sequences` has ``config.num_users`` rows of at least 5 items each, with times (seconds) and labels.
     """
-    return simulate_with_truth(config).sequences
-
-
-def simulate_with_truth(config: SimulationConfig | None = None) -> SimulatedData:
-    """`simulate`, together with the planted structure."""
     config = config or SimulationConfig()
     users, items = config.num_users, config.num_items
     # only uniform numbers are drawn: their stream stays the same from one numpy to the next

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsir.config import DataConfig
 from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of, ragged_indices
 
 Target = Literal["last", "first", "all", "random"]
@@ -165,13 +164,6 @@ def global_time(
         events = _choose(events, row_of[events], target, np.random.Generator(np.random.Philox(key=[seed, number])))
         sets.append(_tasks(data, row_of[events], events))
     return Split(train, *sets)
-
-
-def split(data: Sequences, config: DataConfig) -> Split:
-    """The split that a configuration names, by `leave_one_out` or `global_time`."""
-    if config.split == "leave-one-out":
-        return leave_one_out(data)
-    return global_time(data, config.validation_fraction, config.test_fraction, config.target)
 
 
 def _choose(events: Int64Array, rows: Int64Array, target: Target, generator: np.random.Generator) -> Int64Array:
