@@ -1,0 +1,168 @@
+"""Files that hold their old content or their new one, whatever happens; and the lock of a folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Lock", "RunError", "append", "checksum", "digest", "read_json", "refused", "replace", "sync", "to_json"]
+
+TEMPORARY = re.compile(r"\..+\.tmp")
+"""Names of files that :func:`replace` had not finished."""
+
+
+class RunError(ValueError):
+    """A run's folder cannot be used, or not written to; the message names the file, the cause and how to mend it."""
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all: under a temporary name in its folder, fsync, rename, fsync of the folder.
+
+    Raises
+    ------
+    RunError
+        The disk refuses; the old content, if there was any, is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException as cause:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(cause, OSError):
+            raise refused(path, cause) from cause
+        raise
+
+
+def append(path: Path, line: bytes) -> None:
+    """Append a line; one that an interruption cut short before it is ended first."""
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+    except OSError as cause:
+        raise refused(path, cause) from cause
+
+
+def sync(folder: Path) -> None:
+    """Make the renames in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    sha256, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+            size += len(block)
+    return {"sha256": sha256.hexdigest(), "size": size}
+
+
+def checksum(value: Any) -> str:
+    """SHA-256 of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(to_json(value)).hexdigest()
+
+
+def to_json(value: Any) -> bytes:
+    """JSON with sorted keys, floats as short as they read back exactly, nan as null, and a newline at the end."""
+    return json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def plain(value: Any) -> Any:
+    """NumPy scalars as Python's, nan as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; RunError if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as cause:
+        raise RunError(f"{path}: is missing; put it back, or start another run") from cause
+    except OSError as cause:
+        raise RunError(f"{path}: cannot be read: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise RunError(f"{path}: is damaged ({cause}); put the original back, or start another run") from cause
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: is damaged (expected a JSON object, got {type(value).__name__})")
+    return value
+
+
+def refused(path: Path, cause: OSError) -> RunError:
+    """The error to raise when the system refuses to write."""
+    mend = {
+        errno.ENOSPC: "free some space and go on with --resume",
+        errno.EDQUOT: "free some of your quota and go on with --resume",
+        errno.EACCES: "choose an --out that you may write to",
+        errno.EROFS: "choose an --out that can be written to",
+    }.get(cause.errno or 0, "mend that and go on with --resume")
+    return RunError(f"{path}: cannot be written: {cause.strerror or cause}; {mend}")
+
+
+class Lock:
+    """An advisory lock on a folder: a file ``.lock``, free again when the process that holds it ends.
+
+    Raises
+    ------
+    RunError
+        Another process holds it.
+    """
+
+    NAME = ".lock"
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / self.NAME
+        while True:
+            try:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as cause:
+                raise refused(self._path, cause) from cause
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(self._file).st_ino == os.stat(self._path).st_ino:
+                    return
+            except BlockingIOError as cause:
+                os.close(self._file)
+                raise RunError(
+                    f"{folder}: another process is writing this run; wait for it to end, or choose another --out"
+                ) from cause
+            except FileNotFoundError:
+                pass  # as below
+            except OSError as cause:
+                os.close(self._file)
+                raise refused(self._path, cause) from cause
+            os.close(self._file)  # its last holder removed it between our open and our lock
+
+    def release(self) -> None:
+        """Remove the file and let others have the lock."""
+        with suppress(OSError):
+            self._path.unlink()
+        os.close(self._file)

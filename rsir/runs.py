@@ -1,0 +1,409 @@
+"""Run directories: what a run wrote survives any interruption, and damage to it is noticed.
+
+A run's folder::
+
+    config.json     every setting
+    env.json        versions of what computed it
+    manifest.json   fingerprint of the data; size and SHA-256 of every file of every finished round
+    log.jsonl       what happened when
+    round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
+    .lock           there while a process writes
+
+Every file but the log is written whole or not at all (:mod:`rsir.durable`). Formats are JSON, Arrow and
+safetensors; nothing here can execute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+from . import durable
+from .config import ConfigError, RecursionConfig, from_dict, to_dict
+from .durable import Lock, RunError
+
+__all__ = ["RunDirectory", "RunError", "flat"]
+
+FORMAT = 1
+CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
+_FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
+_ROUND = re.compile(r"round-(\d{2,})")
+_CHANGEABLE = ("rounds", "data.path", "generation.slots")
+"""Options that a resumed run may have other values for: more rounds, the same data elsewhere, less memory."""
+
+
+class RunDirectory:
+    """A run's folder; made by :meth:`create` (to write) or :meth:`open` (to read).
+
+    Attributes
+    ----------
+    path : Path
+    config : RecursionConfig
+    data : str
+        Fingerprint of the data the run was made from.
+    """
+
+    def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | None) -> None:
+        self.path, self.config, self.data, self._lock = path, config, data, lock
+        self._settings = _settled(to_dict(config))
+        self._rounds: dict[str, dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], config: RecursionConfig, data: str, *, resume: bool = False
+    ) -> RunDirectory:
+        """Begin a run in a folder that is new or empty, or go on with the one in it.
+
+        Parameters
+        ----------
+        path : path
+            Its parents are made too.
+        config : RecursionConfig
+        data : str
+            Fingerprint of the data.
+        resume : bool, default False
+            The folder holds a run; what an interruption left unfinished there is removed. The run must have the
+            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere and
+            ``generation.slots``, which changes no result, is free.
+
+        Raises
+        ------
+        RunError
+            The folder holds another run, something else or (with `resume`) nothing; an option or the data differ;
+            a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
+        """
+        path = Path(path)
+        cls.check(path, resume=resume)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)
+            try:
+                cls.check(path, resume=resume)  # once more: another process could have begun here until now
+                return cls._reopen(path, config, data, lock) if resume else cls._begin(path, config, data, lock)
+            except BaseException:
+                lock.release()
+                raise
+        except BaseException as cause:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+            if isinstance(cause, OSError):
+                raise durable.refused(path, cause) from cause
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """A run to read from.
+
+        Raises
+        ------
+        RunError
+            There is none, it is damaged, or another version of rsir wrote it.
+        """
+        path = Path(path)
+        cls.check(path, resume=True)
+        manifest = _read_manifest(path / MANIFEST)
+        values = durable.read_json(path / CONFIG)
+        try:
+            config = from_dict(RecursionConfig, values)
+        except ConfigError as cause:
+            raise RunError(
+                f"{path / CONFIG}: does not hold settings of this version of rsir ({cause}); {ENVIRONMENT} names the "
+                "version that wrote it"
+            ) from cause
+        if manifest["settings"] != _settled(values):
+            raise RunError(f"{path / CONFIG}: has been changed since the run began; put the original back")
+        directory = cls(path, config, manifest["data"], None)
+        directory._settings, directory._rounds = manifest["settings"], manifest["rounds"]
+        return directory
+
+    @staticmethod
+    def check(path: str | os.PathLike[str], *, resume: bool) -> None:
+        """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be gone on with."""
+        path = Path(path)
+        try:
+            names = set(os.listdir(path)) if os.path.lexists(path) else set()
+        except NotADirectoryError as cause:
+            raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
+        except OSError as cause:
+            raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
+        if MANIFEST in names:
+            if not resume:
+                raise RunError(f"{path}: holds a run already; go on with it by --resume, or choose another --out")
+            return
+        ours = {name for name in names if name in _FIRST or durable.TEMPORARY.fullmatch(name)}
+        begun = Lock.NAME in names and names == ours  # interrupted before there was anything to go on with
+        if resume:
+            state = "the one in it was interrupted before it began" if begun else "there is none"
+            raise RunError(f"{path}: no run to resume, {state}; start it without --resume")
+        if names and not begun:
+            raise RunError(f"{path}: holds files that are not of a run ({_some(names)}); choose another --out")
+
+    @classmethod
+    def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+        directory = cls(path, config, data, lock)
+        try:
+            directory.write_json(CONFIG, to_dict(config))
+            directory.write_json(ENVIRONMENT, _environment())
+            directory.log("begin", rounds=config.rounds)
+            directory._write_manifest()  # last: with it there is a run
+        except BaseException:
+            for name in (MANIFEST, CONFIG, ENVIRONMENT, LOG):
+                with suppress(OSError):
+                    (path / name).unlink()
+            raise
+        return directory
+
+    @classmethod
+    def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+        directory = cls.open(path)
+        _compare(path, directory.config, config, directory.data == data)
+        finished = directory.finished_rounds()
+        directory._lock = lock
+        directory._discard(finished)
+        if config != directory.config:
+            values = directory.read_json(CONFIG)
+            for name in _CHANGEABLE:
+                *sections, option = name.split(".")
+                old, new = values, to_dict(config)
+                for section in sections:
+                    old, new = old[section], new[section]
+                old[option] = new[option]
+            directory.write_json(CONFIG, values)
+            directory.config = config
+        before, now = directory.read_json(ENVIRONMENT), _environment()
+        changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
+        directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
+        return directory
+
+    def finished_rounds(self) -> int:
+        """Number of finished rounds, every file of which has been found as it was written.
+
+        Raises
+        ------
+        RunError
+            Names the file that is missing or damaged, or the round that is missing, and how to mend it.
+        """
+        done = sorted(number for number in self._round_folders() if (self.round_path(number) / DONE).exists())
+        for number in done:
+            self._verify(number)
+        if done != list(range(len(done))):
+            missing = next(number for number, other in enumerate(done) if number != other)
+            raise RunError(f"{self.round_path(missing)}: is not finished, yet later rounds are; {_mend(missing)}")
+        return len(done)
+
+    def round_path(self, round_: int) -> Path:
+        """Folder of a round."""
+        return self.path / f"round-{round_:02d}"
+
+    def start_round(self, round_: int) -> str:
+        """Make a round's folder, empty; returns its name inside the run."""
+        self._writable()
+        folder = self.round_path(round_)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
+            durable.sync(self.path)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        return folder.name
+
+    def finish_round(self, round_: int) -> None:
+        """Record what the round's folder holds and mark the round as finished."""
+        self._writable()
+        folder = self.round_path(round_)
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name != DONE)
+            self._rounds[folder.name] = {name: durable.digest(folder / name) for name in names}
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        self._write_manifest()
+        self.log("round", round=round_)
+        self.write_bytes(f"{folder.name}/{DONE}", b"")
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all; `name` is relative to the run's folder.
+
+        Raises
+        ------
+        RunError
+            The disk refuses (the old content, if any, is still there), or the name leads out of the folder.
+        """
+        self._writable()
+        durable.replace(self._inside(name), content)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write JSON: keys sorted, floats as short as they read back exactly, nan as null, newline at the end."""
+        self.write_bytes(name, durable.to_json(value))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object; RunError if it is missing or damaged."""
+        return durable.read_json(self._inside(name))
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append a line to log.jsonl: the time (UTC), the event and what belongs to it."""
+        self._writable()
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps(durable.plain({"time": now, "event": event, **fields}), allow_nan=False)
+        durable.append(self.path / LOG, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _writable(self) -> None:
+        if self._lock is None:
+            raise RunError(f"{self.path}: open for reading only; use RunDirectory.create(..., resume=True) to write")
+
+    def _inside(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or any(part.startswith((".", "/")) or "\0" in part for part in parts):
+            raise RunError(f"expected the name of a file inside the run's folder, got {name!r}")
+        return self.path.joinpath(*parts)
+
+    def _round_folders(self) -> list[int]:
+        numbers = [int(match[1]) for name in os.listdir(self.path) if (match := _ROUND.fullmatch(name))]
+        return sorted(number for number in set(numbers) if self.round_path(number).is_dir())
+
+    def _verify(self, number: int) -> None:
+        folder = self.round_path(number)
+        if folder.name not in self._rounds:
+            raise RunError(f"{folder}: is marked {DONE} but not recorded in {MANIFEST}; {_mend(number)}")
+        for name, recorded in self._rounds[folder.name].items():
+            path = self._inside(f"{folder.name}/{name}")
+            try:
+                found = durable.digest(path)
+            except FileNotFoundError as cause:
+                raise RunError(f"{path}: is missing; put it back, or {_mend(number)}") from cause
+            except OSError as cause:
+                raise RunError(f"{path}: cannot be read: {cause.strerror}; mend that, or {_mend(number)}") from cause
+            if found != recorded:
+                sizes = f"{found['size']:,} bytes where {recorded['size']:,} were written"
+                what = "other content" if found["size"] == recorded["size"] else sizes
+                raise RunError(f"{path}: is damaged ({what}); put the original back, or {_mend(number)}")
+
+    def _discard(self, finished: int) -> None:
+        """Remove what an interruption left: unfinished rounds and temporary files."""
+        keep = [self.round_path(number) for number in range(finished)]
+        try:
+            for number in self._round_folders():
+                if number >= finished:
+                    shutil.rmtree(self.round_path(number))
+            for entry in (entry for folder in (self.path, *keep) for entry in os.scandir(folder)):
+                if durable.TEMPORARY.fullmatch(entry.name):
+                    os.unlink(entry.path)
+        except OSError as cause:
+            raise durable.refused(Path(cause.filename or self.path), cause) from cause
+        self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
+
+    def _write_manifest(self) -> None:
+        content = {"format": FORMAT, "settings": self._settings, "data": self.data, "rounds": self._rounds}
+        self.write_json(MANIFEST, {**content, "checksum": durable.checksum(content)})
+
+
+def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, in their order."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        result |= flat(value, name) if isinstance(value, dict) else {name: value}
+    return result
+
+
+def _compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data: bool) -> None:
+    old, new = flat(to_dict(before)), flat(to_dict(now))
+    mend = "repeat the run's own settings, or start another run in another --out"
+    for name in old:
+        if name not in _CHANGEABLE and new[name] != old[name]:
+            difference = f"the run has {old[name]!r}, got {new[name]!r}"
+            raise RunError(f"{path}: cannot resume with another {name}: {difference}; {mend}")
+    if now.rounds < before.rounds:
+        raise RunError(
+            f"{path}: cannot resume with fewer rounds: the run has {before.rounds}, got {now.rounds}; give as many, "
+            "or more to extend the run"
+        )
+    if not same_data and before.data.path != now.data.path:
+        raise RunError(
+            f"{path}: cannot resume with another data.path: the run has {before.data.path!r}, got {now.data.path!r}, "
+            f"whose content differs; {mend}"
+        )
+    if not same_data:
+        raise RunError(
+            f"{path}: cannot resume: the data ({before.data.path or 'given or simulated'}) are not those the run was "
+            "made from; put them back, or start another run in another --out"
+        )
+
+
+def _mend(number: int) -> str:
+    folders = f"the folder round-{number:02d} and those of all later rounds"
+    return f"remove {folders}, and --resume makes them again"
+
+
+def _settled(values: dict[str, Any]) -> str:
+    """Checksum of the settings that a run keeps for good."""
+    return durable.checksum({name: value for name, value in flat(values).items() if name not in _CHANGEABLE})
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = durable.read_json(path)
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise RunError(
+            f"{path}: has format {manifest['format']!r}, this rsir reads {FORMAT}: use the rsir that wrote it"
+        )
+    checksum = manifest.pop("checksum", None)
+    if checksum != durable.checksum(manifest) or not {"settings", "data", "rounds"} <= set(manifest):
+        raise RunError(f"{path}: is damaged; put the original back, or start another run")
+    return manifest
+
+
+def _environment() -> dict[str, Any]:
+    """Versions and processor; nothing that names the machine or its user."""
+    torch = sys.modules.get("torch")  # imported by whatever computes the run
+    return {
+        **{name: _version(name) for name in ("rsir", "torch", "numpy")},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _processor(),
+        "instruction_set": "unknown" if torch is None else str(torch.backends.cpu.get_cpu_capability()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _some(names: set[str], most: int = 3) -> str:
+    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
