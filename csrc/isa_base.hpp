@@ -31,6 +31,17 @@ struct Isa {
     const I hit = x > bar;
     return static_cast<std::uint32_t>((hit[0] & 1) | (hit[1] & 2) | (hit[2] & 4) | (hit[3] & 8));
   }
+
+  // Puts a candidate behind the equal ones of a list in descending order and drops the last entry.
+  static void insert_sorted(float* logits, std::int32_t* ids, std::int64_t stride, float logit, std::int32_t id) {
+    std::int64_t place = stride - 1;
+    for (; place > 0 && logits[place - 1] < logit; --place) {
+      logits[place] = logits[place - 1];
+      ids[place] = ids[place - 1];
+    }
+    logits[place] = logit;
+    ids[place] = id;
+  }
 };
 
 }  // namespace

@@ -135,13 +135,7 @@ struct Scan {
     }
     float* logits = a.top_logits + row * a.top_stride;
     std::int32_t* ids = a.top_ids + row * a.top_stride;
-    std::int64_t place = a.k - 1;
-    for (; place > 0 && logits[place - 1] < logit; --place) {
-      logits[place] = logits[place - 1];
-      ids[place] = ids[place - 1];
-    }
-    logits[place] = logit;
-    ids[place] = id;
+    Isa::insert_sorted(logits, ids, a.top_stride, logit, id);
     return logits[a.k - 1];
   }
 
