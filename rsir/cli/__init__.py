@@ -1,0 +1,1 @@
+"""Parts of the command line: options, progress bars and the table of rounds; :mod:`rsir.recurse` joins them."""

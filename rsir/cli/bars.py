@@ -1,0 +1,32 @@
+"""Progress bars on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+__all__ = ["Bars"]
+
+
+class Bars:
+    """A :class:`rsir.progress.Progress` that shows the phase under way as a bar on stderr, with its rate."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._bar: tqdm | None = None
+
+    def __call__(self, phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
+        if self._bar is None or phase != self._phase or done < self._bar.n:
+            self.close()
+            self._phase = phase
+            self._bar = tqdm(desc=phase, total=total, unit=f" {unit}", leave=False, dynamic_ncols=True, file=sys.stderr)
+        self._bar.total = total
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

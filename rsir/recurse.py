@@ -1,0 +1,172 @@
+"""The command line: ``rsir``, or ``python -m rsir.recurse``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import warnings
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .cli.bars import Bars
+from .cli.options import configuration, dump, split_arguments
+from .cli.table import line, rounds_table, verdict
+from .config import ConfigError, RecursionConfig
+from .progress import silent
+from .runs import RunDirectory, RunError
+
+if TYPE_CHECKING:
+    from .recursion import RoundResult, Run
+
+__all__ = ["main"]
+
+RUNS = Path("runs")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 options or data that cannot be used (nothing is written then), 130 interrupted.
+        Anything unexpected is raised.
+    """
+    try:
+        options, given = split_arguments(arguments)
+        if options.version:
+            print(f"rsir {__version__}")
+            return 0
+        base = RunDirectory.open(_resumed(options)).config if options.resume else RecursionConfig()
+        config = configuration(base, options.config, given)
+        if options.print_config:
+            print(dump(config), end="")
+            return 0
+        return _run(config, options)
+    except (ConfigError, RunError) as error:
+        return _fail(error)
+
+
+def _run(config: RecursionConfig, options: Namespace) -> int:
+    out = Path(options.out) if options.out is not None else _free_folder(config)
+    RunDirectory.check(out, resume=options.resume)
+    if options.threads is not None and options.threads < 1:
+        raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
+    from .data.sequences import DataError  # from here on torch and the compiled parts are loaded, which takes seconds
+    from .models import BackboneError, names
+    from .models.checkpoint import CheckpointError
+    from .ops import BackendUnavailable
+    from .recursion import recurse
+    from .training import TrainingError
+
+    if config.model.name not in names():
+        raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
+    device = _device(options.gpu)
+    if options.threads is not None:
+        _limit_threads(options.threads)
+    bars = Bars() if sys.stderr.isatty() else None
+    rounds: list[RoundResult] = []
+
+    def report(result: RoundResult) -> None:
+        rounds.append(result)
+        if bars is not None:
+            bars.close()
+        print(line(result, rounds[0]), file=sys.stderr, flush=True)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
+            run = recurse(
+                config,
+                out=out,
+                resume=options.resume,
+                device=device,
+                threads=options.threads,
+                progress=silent if bars is None else bars,
+                on_round=report,
+            )
+    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print(f"\n{_interrupted(out)}", file=sys.stderr)
+        return 130
+    finally:
+        if bars is not None:
+            bars.close()
+    _summarise(run, out)
+    return 0
+
+
+def _summarise(run: Run, out: Path) -> None:
+    folder = run.path or out
+    more = run.rounds[-1].round + 2
+    print()
+    print(rounds_table(run.rounds, run.best))
+    print()
+    print(verdict(run.rounds, run.best, run.config.rounds))
+    print(f"Run:     {folder}")
+    print(f"Extend:  rsir --out {shlex.quote(str(folder))} --resume --rounds {more}")
+
+
+def _fail(error: Exception) -> int:
+    print(f"rsir: error: {error}", file=sys.stderr)
+    return 2
+
+
+def _interrupted(out: Path) -> str:
+    try:
+        RunDirectory.check(out, resume=True)
+    except RunError:
+        return "Interrupted before the run began; nothing was written."
+    return f"Interrupted. Go on with: rsir --out {shlex.quote(str(out))} --resume"
+
+
+def _resumed(options: Namespace) -> Path:
+    if options.out is None:
+        runs = sorted(RUNS.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+        newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
+        raise ConfigError(f"--resume: needs --out DIR, the folder of the run to go on with{newest}")
+    return Path(options.out)
+
+
+def _free_folder(config: RecursionConfig) -> Path:
+    """runs/NAME-NNN, NAME after the data, NNN one above the highest there is."""
+    stem = "simulated" if config.data.path is None else Path(config.data.path).stem
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
+    taken = [re.fullmatch(re.escape(name) + r"-(\d{3,})", path.name) for path in RUNS.glob(f"{name}-*")]
+    return RUNS / f"{name}-{max((int(match[1]) + 1 for match in taken if match), default=0):03d}"
+
+
+def _device(gpu: bool) -> str:
+    if not gpu:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        build = "is a CPU build" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
+        raise ConfigError(
+            f"--gpu: torch finds no CUDA device (torch {torch.__version__} {build}); leave --gpu away, or mend the "
+            "driver or the installation of torch"
+        )
+    return "cuda"
+
+
+def _limit_threads(threads: int) -> None:
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

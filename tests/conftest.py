@@ -1,0 +1,34 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+# the same examples on every run, and no deadline: compilation and a busy machine would trip it
+settings.register_profile("rsir", deadline=None, derandomize=True)
+settings.load_profile("rsir")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _uninitialised_memory_is_nan() -> Iterator[None]:
+    """A place of an output that nobody wrote shows as nan, and not now and then as a plausible number."""
+
+    def filled(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def wrapper(*arguments: Any, **options: Any) -> torch.Tensor:
+            tensor = make(*arguments, **options)
+            if tensor.is_floating_point():
+                with torch.no_grad():
+                    tensor.fill_(float("nan"))
+            return tensor
+
+        return wrapper
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", filled(torch.empty))
+        patch.setattr(torch, "empty_like", filled(torch.empty_like))
+        yield
