@@ -1,0 +1,264 @@
+"""Every op on every backend against the row-by-row truth in naive.py."""
+
+from __future__ import annotations
+
+import naive
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import ragged, random_case
+
+from rsir import ops
+
+SEED = 2**63 + 12345  # both key words in use
+
+
+def _equal(got, want) -> None:
+    for one, other in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
+        np.testing.assert_array_equal(one.cpu().numpy(), other)
+        assert one.cpu().numpy().dtype == other.dtype
+
+
+def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | None) -> None:
+    """All ops on one case."""
+    packed, device = scorer.pack(case.items), scorer.device
+    queries, counters = case.queries.to(device), case.counters.to(device)
+    targets, excluded, pool = (ragged(lists, device) for lists in (case.targets, case.excluded, case.pool))
+    draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
+    logits = case.logits()
+
+    _equal(ops.topk(queries, packed, k), naive.topk(logits, k))
+    _equal(ops.topk(queries, packed, k, excluded=excluded), naive.topk(logits, k, case.excluded))
+    want = naive.sample(logits, k, temperature, SEED, case.counters, None, case.excluded)
+    _equal(ops.topk_sample(queries, packed, excluded=excluded, **draw), want)
+    want_pool = naive.sample(logits, k, temperature, SEED, case.counters, case.pool, case.excluded)
+    _equal(ops.pool_sample(queries, packed, pool, excluded=excluded, **draw), want_pool)
+    want_ranks = naive.ranks(logits, case.targets, tau)
+    _equal(ops.rank_within(queries, packed, targets, tau), (want_ranks,))
+    passed = want_ranks <= (packed.num_items if tau is None else tau)
+    _equal(
+        ops.rank_and_sample(queries, packed, targets, tau, excluded=excluded, **draw),
+        (want_ranks, np.where(passed, want[0], 0), np.where(passed, want[1], np.float32(-np.inf))),
+    )
+
+
+@pytest.mark.parametrize(("k", "tau"), [(1, None), (5, 1), (20, 10)])
+def test_every_op_on_every_shape(scorer, shape, k, tau):
+    _check_everything(scorer, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
+
+
+def test_k_above_catalogue_and_pool(scorer):
+    case = random_case((4, 9, 3))
+    _check_everything(scorer, case, k=12, temperature=1.0, tau=None)
+
+
+def test_any_small_case(scorer):
+    """Property test: any shape, lists, k, temperature and tau, with rows of special values among the items."""
+    most = 6 if scorer.interpreted else 90
+    special = st.sampled_from([0.0, 1.0, -1.0, 2.0, float("nan"), float("inf"), float("-inf")])
+
+    @settings(max_examples=2 if scorer.interpreted else 25, deadline=None)
+    @given(data=st.data())
+    def check(data):
+        shape = tuple(data.draw(st.integers(1, limit)) for limit in (most, most, 9))
+        case = random_case(shape, data.draw(st.integers(0, 2**32)))
+        for row in data.draw(st.lists(st.integers(0, shape[1]), max_size=6)):
+            case.items[row] = torch.tensor(data.draw(st.lists(special, min_size=shape[2], max_size=shape[2])))
+        k = data.draw(st.sampled_from([1, 2, 7, 30]))
+        temperature = data.draw(st.sampled_from([0.3, 1.0, 4.0]))
+        tau = data.draw(st.sampled_from([None, 1, 3, 10**12]))
+        _check_everything(scorer, case, k=k, temperature=temperature, tau=tau)
+
+    check()
+
+
+def test_equal_scores_come_in_id_order(scorer):
+    packed = scorer.pack(torch.ones(71, 4))
+    queries = torch.ones(3, 4, device=scorer.device)
+    found = ops.topk(queries, packed, 40, excluded=ragged([[], [1, 2], [5]], scorer.device))
+    assert found.ids[0].tolist() == list(range(1, 41))
+    assert found.ids[1].tolist() == list(range(3, 43))
+    assert found.ids[2].tolist() == [1, 2, 3, 4, *range(6, 42)]
+    assert ops.rank_within(queries, packed, ragged([[70], [1], [35, 2]], scorer.device), 1).tolist() == [
+        1,
+        1,
+        1,
+    ]
+
+
+def test_nan_and_infinite_logits(scorer):
+    nan, inf = float("nan"), float("inf")
+    values = torch.tensor([0.0, nan, inf, -inf, 1.0, inf, -1.0, nan])
+    packed = scorer.pack(values[:, None])
+    queries = torch.ones(1, 1, device=scorer.device)
+    found = ops.topk(queries, packed, 7)
+    assert found.ids.tolist() == [[2, 5, 4, 6, 0, 0, 0]]
+    assert found.logits.tolist() == [[inf, inf, 1.0, -1.0, -inf, -inf, -inf]]
+
+    def rank(*targets: int) -> int:
+        return int(ops.rank_within(queries, packed, ragged([targets], scorer.device)))
+
+    assert [rank(item) for item in range(1, 8)] == [5, 1, 5, 3, 1, 4, 5]
+    assert rank(1, 6) == 4
+    assert rank() == 8
+    # +inf beats any noise, and between two of them the lower id wins
+    draws = torch.arange(24).reshape(8, 3).to(scorer.device)
+    sampled = ops.topk_sample(queries.repeat(8, 1), packed, k=4, seed=1, counters=draws)
+    assert sampled.ids.tolist() == [2] * 8
+    # a query of NaN has no item to offer
+    silent = ops.rank_and_sample(queries * nan, packed, ragged([[4]], scorer.device), 3)
+    assert (silent.ranks.item(), silent.ids.item(), silent.logits.item()) == (1, 0, -inf)
+
+
+def test_nothing_eligible(scorer):
+    packed = scorer.pack(torch.ones(6, 2))
+    queries = torch.ones(2, 2, device=scorer.device)
+    everything = ragged([range(1, 6), [1, 2, 3, 4, 5, 5, 1]], scorer.device)
+    assert ops.topk(queries, packed, 3, excluded=everything).ids.tolist() == [[0] * 3] * 2
+    for drawn in (
+        ops.topk_sample(queries, packed, excluded=everything),
+        ops.pool_sample(queries, packed, ragged([[1, 2], []], scorer.device), excluded=everything),
+        ops.pool_sample(queries, packed, ragged([[], []], scorer.device)),
+        ops.rank_and_sample(queries, packed, ragged([[1], []], scorer.device), 2, excluded=everything)[1:],
+    ):
+        ids, logits = drawn
+        assert ids.tolist() == [0, 0]
+        assert logits.tolist() == [-float("inf")] * 2
+
+
+def test_no_rows(scorer):
+    packed = scorer.pack(torch.ones(6, 2))
+    none = torch.zeros(0, 2, device=scorer.device)
+    empty = ragged([], scorer.device)
+    assert ops.topk(none, packed, 3, excluded=empty).ids.shape == (0, 3)
+    assert ops.rank_within(none, packed, empty).shape == (0,)
+    assert ops.rank_and_sample(none, packed, empty, 1).ids.shape == (0,)
+    assert ops.pool_sample(none, packed, empty).ids.shape == (0,)
+
+
+def test_rank_is_the_place_in_the_ranking(scorer):
+    """With unrounded embeddings too: an item never counts itself, whatever the arithmetic."""
+    rows, num_items, dim = (3, 50, 20) if scorer.interpreted else (40, 700, 64)
+    generator = torch.Generator().manual_seed(0)
+    packed = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
+    queries = torch.randn(rows, dim, generator=generator).to(scorer.device)
+    ids = ops.topk(queries, packed, 15).ids
+    one_each = torch.arange(rows + 1, device=scorer.device)
+    for place in range(15):
+        targets = ops.Ragged(ids[:, place].contiguous(), one_each)
+        assert ops.rank_within(queries, packed, targets).tolist() == [place + 1] * rows
+        assert ops.rank_within(queries, packed, targets, 7).tolist() == [min(place, 7) + 1] * rows
+
+
+def test_draws_follow_the_softmax_over_the_top_k(scorer):
+    """Chi-square against the exact probabilities; 29.9 is its 99.99% point at 7 degrees of freedom."""
+    n, k, temperature = (150 if scorer.interpreted else 20_000), 8, 1.7
+    values = torch.tensor([0.0, 3, -1, 2, 2, 0, 1, 4, -2, 3, 1, 2, -3])
+    packed = scorer.pack(values[:, None])
+    counters = torch.stack([torch.arange(n), torch.full((n,), 7), torch.zeros(n, dtype=torch.int64)], 1)
+    counters = counters.to(scorer.device)
+    queries = torch.ones(n, 1, device=scorer.device)
+    pool = ragged([range(1, 13)] * n, scorer.device)
+    draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
+    top = ops.topk(queries[:1], packed, k)
+    expected = n * (top.logits[0].double() / temperature).softmax(0).cpu().numpy()
+    for drawn in (ops.topk_sample(queries, packed, **draw), ops.pool_sample(queries, packed, pool, **draw)):
+        counts = np.bincount(drawn.ids.cpu().numpy(), minlength=13)
+        assert set(np.flatnonzero(counts)) <= set(top.ids[0].tolist())
+        observed = counts[top.ids[0].cpu().numpy()]
+        assert ((observed - expected) ** 2 / expected).sum() < 29.9
+
+
+def test_a_draw_does_not_depend_on_its_batch(scorer):
+    rows, num_items, dim = (6, 40, 8) if scorer.interpreted else (100, 900, 64)
+    case = random_case((rows, num_items, dim), seed=3)
+    packed, device = scorer.pack(case.items), scorer.device
+
+    def draw(chosen: list[int], threads: int | None = None):
+        return ops.rank_and_sample(
+            case.queries[chosen].to(device),
+            packed,
+            ragged([case.targets[row] for row in chosen], device),
+            50,
+            k=9,
+            temperature=2.0,
+            excluded=ragged([case.excluded[row] for row in chosen], device),
+            seed=SEED,
+            counters=case.counters[chosen].to(device),
+            threads=threads,
+        )
+
+    whole = draw(list(range(rows)))
+    assert len(set(whole.ids.tolist())) > 1
+    order = np.random.default_rng(0).permutation(rows).tolist()
+    for chosen in ([0], [rows - 1], order[: rows // 2], order):
+        for got, want in zip(draw(chosen), whole, strict=True):
+            assert torch.equal(got, want[chosen])
+    for threads in (1, 2, 5):
+        assert all(torch.equal(a, b) for a, b in zip(draw(list(range(rows)), threads), whole, strict=True))
+
+
+def test_neighbour_votes(scorer):
+    rows, num_items, degree = (5, 20, 4) if scorer.interpreted else (200, 300, 10)
+    rng = np.random.default_rng(0)
+    graph = rng.integers(0, num_items + 1, (num_items + 1, degree)).astype(np.int32)
+    items = rng.integers(1, num_items + 1, rows)
+    sources = [rng.integers(1, num_items + 1, rng.integers(0, 60)) for _ in range(rows)]
+    want = [
+        sum(item in graph[s] for s in set(source.tolist()))
+        for item, source in zip(items, sources, strict=True)
+    ]
+    assert sum(want) > 0
+    got = ops.neighbour_votes(
+        torch.from_numpy(graph).to(scorer.device),
+        torch.from_numpy(items).to(scorer.device),
+        ragged(sources, scorer.device),
+        backend=scorer.backend,
+    )
+    assert got.dtype == torch.int64
+    assert got.tolist() == want
+
+
+@pytest.mark.parametrize("bad", [0, -3, 6])
+def test_ids_out_of_range_name_the_row(scorer, bad):
+    packed = scorer.pack(torch.ones(6, 2))
+    queries = torch.ones(3, 2, device=scorer.device)
+    lists = ragged([[1], [], [5, bad]], scorer.device)
+    for call in (
+        lambda: ops.topk(queries, packed, 2, excluded=lists),
+        lambda: ops.topk_sample(queries, packed, excluded=lists),
+        lambda: ops.pool_sample(queries, packed, lists),
+        lambda: ops.rank_within(queries, packed, lists, 1),
+        lambda: ops.rank_and_sample(queries, packed, lists, 1),
+    ):
+        with pytest.raises(ValueError, match=rf"row 2 holds id {bad}, expected ids in 1..5"):
+            call()
+
+
+def test_strided_input_and_both_id_types(scorer):
+    case = random_case((6, 30, 5), seed=4)
+    want = naive.topk(case.logits(), 4, case.excluded)
+    strided = torch.stack([case.items, case.items], 2)[:, :, 0]
+    queries = torch.stack([case.queries, case.queries], 2)[:, :, 0].to(scorer.device)
+    assert not strided.is_contiguous()
+    packed = scorer.pack(strided)
+    for dtype in (torch.int32, torch.int64):
+        _equal(ops.topk(queries, packed, 4, excluded=ragged(case.excluded, scorer.device, dtype)), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+def test_other_dtypes_are_refused(scorer, dtype):
+    packed = scorer.pack(torch.ones(4, 2))
+    with pytest.raises(ValueError, match=r"expected float32.*\.float\(\)"):
+        ops.topk(torch.ones(1, 2, device=scorer.device).to(dtype), packed, 1)
+    with pytest.raises(ValueError, match=r"expected float32.*\.float\(\)"):
+        ops.pack(torch.ones(4, 2).to(dtype), backend=scorer.backend)
+
+
+def test_packed_items_belong_to_one_backend(scorer):
+    packed = scorer.pack(torch.ones(4, 2))
+    other = "cpp" if scorer.backend == "reference" else "reference"
+    with pytest.raises(ValueError, match="pack them anew"):
+        ops.topk(torch.ones(1, 2, device=scorer.device), packed, 1, backend=other)
