@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsir.data.sequences import DataError, FileFormat, Sequences
+from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -128,8 +128,11 @@ def _to_table(data: Sequences) -> pa.Table:
 
 
 def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
-    items, offsets = _flat(table, "items", np.int32)
-    times, time_offsets = _flat(table, "times", np.int64) if "times" in table.column_names else (None, offsets)
+    for name, kind in (("source", pa.int64()), ("round", pa.int16())):
+        if table[name].type != kind:
+            raise DataError(f"column {name} is of {table[name].type}, expected {kind}")
+    items, offsets = _flat(table["items"], pa.int32())
+    times, time_offsets = _flat(table["times"], pa.int64()) if "times" in table.column_names else (None, offsets)
     if not np.array_equal(offsets, time_offsets):
         raise DataError("items and times differ in length")
     return Sequences(
@@ -150,14 +153,14 @@ def _lists(values: NDArray[Any], offsets: NDArray[np.int64]) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
-def _flat(table: pa.Table, name: str, dtype: type[np.integer]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    values, lengths = [np.zeros(0, dtype)], [np.zeros(1, np.int64)]
-    for chunk in table[name].chunks:
-        if chunk.null_count:
-            raise DataError(f"column {name} has nulls")
-        values.append(chunk.flatten().to_numpy().astype(dtype, casting="safe", copy=False))
-        lengths.append(np.diff(chunk.offsets.to_numpy()))
-    return np.concatenate(values), np.cumsum(np.concatenate(lengths), dtype=np.int64)
+def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Values and offsets of a column of lists."""
+    if column.type not in (pa.list_(kind), pa.large_list(kind)) or column.null_count:
+        raise DataError(f"a column is of {column.type} with {column.null_count} nulls, expected lists of {kind}")
+    values = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
+    empty = np.zeros(0, kind.to_pandas_dtype())
+    return np.concatenate([empty, *values]), offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths]))
 
 
 def _labels_to_text(labels: pa.Array) -> bytes:
