@@ -149,7 +149,7 @@ def _fill_hnsw(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: 
 
 
 class CandidateIndex:
-    """Items likely to score highest against a query, and bounds on all others, for large catalogues on a CPU.
+    """Items likely to score highest against a query, for large catalogues on a CPU.
 
     Parameters
     ----------
@@ -199,10 +199,8 @@ class CandidateIndex:
     def _build_ivf(self, threads: int, seed: int) -> None:
         weights = self.packed.weights
         # Lists are compact in L2 and probed by inner product: a centroid's logit is the mean logit of its list.
-        lists = self.lists = _Lists.build(weights, threads, seed, spherical=False)
+        lists = _Lists.build(weights, threads, seed, spherical=False)
         self._centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
-        residual = torch.linalg.vector_norm(weights[1:] - lists.centroids[lists.assigned], dim=1)
-        self.radii = torch.zeros(len(lists)).scatter_reduce_(0, lists.assigned, residual, "amax")
         self._quantizer = faiss.IndexFlatIP(self.packed.dim)  # kept here: FAISS holds a bare pointer to it
         self._quantizer.add(lists.centroids.numpy())
         self._ivf = faiss.IndexIVFFlat(self._quantizer, self.packed.dim, len(lists), faiss.METRIC_INNER_PRODUCT)
@@ -234,21 +232,11 @@ class CandidateIndex:
         if self.method == "hnsw":
             return _search_hnsw(self._hnsw, queries.detach().numpy(), k, threads, 16 * self.probes)
         # The lists come from our op and not from FAISS, whose choice in a close call depends on the batch.
-        near = ops.topk(queries, self._centroids, min(self.probes, len(self.lists)), threads=threads)
-        return self.search_lists(queries, near.ids - 1, k, threads)
-
-    def search_lists(self, queries: Tensor, lists: Tensor, k: int, threads: int) -> TopK:
-        """The k best items within the named lists (B, P) int64, -1 for none."""
-        self._ivf.nprobe = lists.shape[1]
+        near = ops.topk(queries, self._centroids, min(self.probes, len(self._centroids.weights) - 1), threads=threads)
+        self._ivf.nprobe = near.ids.shape[1]
         with _faiss_threads(threads):
-            logits, found = self._ivf.search_preassigned(queries.detach().numpy(), k, lists.numpy(), None)
+            logits, found = self._ivf.search_preassigned(queries.detach().numpy(), k, near.ids.numpy() - 1, None)
         return _found(found, logits)
-
-    def highest(self, queries: Tensor) -> Tensor:
-        """(B, C): no item of a list scores above this (in exact arithmetic, but for the rounding of this very sum):
-        the centroid's logit plus, by Cauchy and Schwarz, all that the farthest item can add."""
-        norms = torch.linalg.vector_norm(queries, dim=1)
-        return queries @ self.lists.centroids.T + norms[:, None] * self.radii
 
 
 # ---------------------------------------------------------------------------------------------- helpers
