@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from . import data as datasets
 from .acquisition import acquire
 from .config import DataConfig, RecursionConfig
-from .data.sequences import DataError, Sequences
+from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
 from .evaluation import evaluate, recommend
 from .fidelity import build
@@ -131,28 +131,26 @@ class Run:
         DataError
             A history is empty or holds an item the model does not know; names the history and the item.
         """
-        ids, offsets = self._ids([list(history) for history in histories])
-        best = recommend(self.model, ids, offsets, k).ids.cpu().numpy()
+        listed = [list(history) for history in histories]
+        offsets = offsets_of([len(history) for history in listed])
+        best = recommend(self.model, self._ids(listed, offsets), offsets, k).ids.cpu().numpy()
         return [self._labels(row[row > 0]) for row in best]
 
-    def _ids(self, histories: list[list[Any]]) -> tuple[np.ndarray, np.ndarray]:
-        lengths = np.array([len(history) for history in histories], np.int64)
-        if (lengths == 0).any():
-            raise DataError(f"history {int(lengths.argmin())} is empty: give at least one item to start from")
+    def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
+        """(nnz,) item ids of labels."""
         flat = [label for history in histories for label in history]
         labels = self.data.item_labels
         if labels is None:
-            labels = pa.array(range(1, self.data.num_items + 1))
+            return np.array(flat, np.int64)
         try:
-            places = pc.index_in(pa.array(flat).cast(labels.type), labels)
+            ids = pc.index_in(pa.array(flat, labels.type), labels)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as cause:
-            raise DataError(f"item labels: expected {labels.type} as in the data, got {flat[:3]!r}") from cause
-        unknown = np.flatnonzero(places.is_null().to_numpy(zero_copy_only=False))
+            raise DataError(f"item labels: expected {labels.type} as in the data, got {flat[:3]!r}: {cause}") from cause
+        unknown = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
         if len(unknown):
-            history = int(np.searchsorted(np.cumsum(lengths), unknown[0], side="right"))
+            history = int(np.searchsorted(offsets, unknown[0], side="right")) - 1
             raise DataError(f"history {history}: item {flat[unknown[0]]!r} is not in the catalogue; leave it out")
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return places.to_numpy(zero_copy_only=False).astype(np.int32) + 1, offsets
+        return ids.to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
     def _labels(self, ids: np.ndarray) -> list[Any]:
         labels = self.data.item_labels
@@ -259,6 +257,7 @@ class _Loop:
         self.config, self.parts, self.directory = config, parts, directory
         self.device, self.threads, self.progress = device, threads, progress
         self.finished = 0 if directory is None else directory.finished_rounds()
+        self.popularity = np.bincount(parts.train.items, minlength=parts.train.num_items + 1)
         self.acquired: list[Sequences] = []
         self.model: Any = None
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
@@ -292,7 +291,7 @@ class _Loop:
                 seed=_training_seed(config.seed, round_),
                 init=self._initial(round_),
                 device=self.device,
-                progress=self._named(f"round {round_} train"),
+                progress=self._progress_of(round_),
             )
         self.model = trained.model
         with _timed(seconds, "evaluate"):
@@ -325,7 +324,7 @@ class _Loop:
             round_=round_,
             on_fail=config.fidelity.on_fail,
             threads=self.threads,
-            progress=self.progress,
+            progress=self._progress_of(round_),
         )
         new = acquire(found.trajectories, config.acquisition, seed=config.seed, round_=round_)
         self._take(new)
@@ -348,11 +347,11 @@ class _Loop:
         return self.model if round_ > 0 and self.config.successor == "finetune" else None
 
     def _evaluate(self, tasks: EvaluationSet) -> dict[str, float]:
-        return evaluate(self.model, tasks, threads=self.threads).metrics
+        return evaluate(self.model, tasks, popularity=self.popularity, threads=self.threads).metrics
 
-    def _named(self, phase: str) -> Progress:
-        def report(_: str, done: int, total: int | None, unit: str, note: str = "") -> None:
-            self.progress(phase, done, total, unit, note)
+    def _progress_of(self, round_: int) -> Progress:
+        def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
+            self.progress(f"round {round_} {phase}", done, total, unit, note)
 
         return report
 

@@ -31,6 +31,9 @@ class ToyState:
     def reset(self, slots: Tensor) -> None:
         self.sums[slots] = 0
 
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        self.sums[targets] = self.sums[sources]
+
 
 class IncrementalToyBackbone(ToyBackbone):
     """The same queries, item by item."""

@@ -63,6 +63,10 @@ class State(Protocol):
         """Empty these slots, (n,) int64."""
         ...
 
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Let each target slot, (n,) int64, hold what its source slot holds; no target is a source."""
+        ...
+
 
 @runtime_checkable
 class IncrementalBackbone(Backbone, Protocol):

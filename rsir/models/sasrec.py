@@ -89,6 +89,13 @@ class SASRecState:
         """Empty these slots, (n,) int64."""
         self.lengths[slots] = 0
 
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Let each target slot, (n,) int64, hold what its source slot holds; no target is a source."""
+        self.lengths[targets] = self.lengths[sources]
+        width = int(self.lengths[sources].max()) if len(sources) else 0
+        for cache in (self.keys, self.values):
+            cache[:, targets, :, :width] = cache[:, sources, :, :width]
+
 
 @register("sasrec")
 class SASRec(nn.Module):

@@ -1,0 +1,305 @@
+"""The decoding engine behind :mod:`rsir.generation`: many trajectories side by side, one slot each.
+
+A slot that ends is given to the next trajectory at once, so the batch stays full. Trajectories of one source that
+have the same items so far share one encoding and one verdict: they follow a leader, until they part.
+What a trajectory becomes depends on its source, its number and the seed alone: never on the slots or their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from . import ops
+from .config import GenerationConfig
+from .data.sequences import Sequences, ragged_indices
+from .fidelity import Fidelity
+from .models.encoding import encode_sequences
+from .models.protocol import Backbone
+from .ops import Ragged
+from .philox import Stream, counters, uniform
+from .progress import Progress
+
+__all__ = ["Engine", "Found"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Finished trajectories, ordered by source row and number.
+
+    Attributes
+    ----------
+    row : (T,) int64
+        Source row of each.
+    items : (T, L) int32
+        Padded with 0.
+    lengths : (T,) int64
+    refused : int
+        How many of them the fidelity check ended.
+    """
+
+    row: np.ndarray
+    items: np.ndarray
+    lengths: np.ndarray
+    refused: int
+
+
+class Engine:
+    """One generation over all sources; see :func:`rsir.generation.generate` for the parameters.
+
+    A job is one trajectory: job j is number ``j % m`` of source ``order[j // m]``.
+    """
+
+    def __init__(
+        self,
+        model: Backbone,
+        sources: Sequences,
+        config: GenerationConfig,
+        fidelity: Fidelity,
+        *,
+        seed: int,
+        round_: int,
+        drop: bool,
+        backend: str,
+        threads: int | None,
+    ) -> None:
+        self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
+        self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
+        self.packed = ops.pack(model.item_embeddings(), backend=backend)
+        # Sources side by side should be of like length: their items are held as one padded matrix.
+        several = np.flatnonzero(_has_two_items(sources))
+        self.order = several[np.argsort(sources.lengths[several], kind="stable")]
+        self.jobs = len(self.order) * config.m
+        self.refused = 0
+        self.max_length = model.max_len
+
+        slots = min(config.slots, max(self.jobs, 1))
+        device = self.device = self.packed.weights.device
+        self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else _Recomputed(model, slots)
+        self.step = model.step if hasattr(model, "step") else _Recomputed.step
+        self.job = torch.full((slots,), -1, device=device)
+        self.items = torch.zeros(slots, self.max_length, dtype=torch.int64, device=device)
+        self.length = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.given = torch.zeros_like(self.length)  # how many items come from the source: the start
+        self.pending = torch.zeros_like(self.length)  # the item to append next
+        self.source = torch.zeros(slots, 1, dtype=torch.int64, device=device)  # items of the source, 0-padded
+        self.used = torch.zeros(slots, 1, dtype=torch.bool, device=device)  # which of them the trajectory has
+        self.leader = torch.arange(slots, device=device)  # the slot that is encoded for this one
+        self.query = torch.zeros(slots, self.packed.dim, device=device)  # of leaders
+
+    def run(self, progress: Progress) -> Found:
+        """Decode every job."""
+        jobs: list[np.ndarray] = []
+        items: list[np.ndarray] = []
+        lengths: list[np.ndarray] = []
+        started = finished = 0
+        while finished < self.jobs:
+            free = (self.job < 0).nonzero()[:, 0][: self.jobs - started]
+            if len(free) >= self.config.m:
+                # Whole sources where there is room, so that their trajectories can share.
+                free = free[: len(free) - len(free) % self.config.m]
+            if len(free):
+                self._start(free, started)
+                started += len(free)
+            ended = self._advance((self.job >= 0).nonzero()[:, 0])
+            if len(ended):
+                jobs.append(self.job[ended].cpu().numpy())
+                items.append(self.items[ended].cpu().numpy().astype(np.int32))
+                lengths.append(self.length[ended].cpu().numpy())
+                self.job[ended] = -1
+                finished += len(ended)
+                progress("generate", finished, self.jobs, "trajectories")
+        if not jobs:
+            nothing = np.zeros(0, np.int64)
+            return Found(nothing, np.zeros((0, self.max_length), np.int32), nothing, 0)
+        row, number = self._row_and_number(np.concatenate(jobs))
+        sorted_ = np.lexsort((number, row))
+        return Found(row[sorted_], np.concatenate(items)[sorted_], np.concatenate(lengths)[sorted_], self.refused)
+
+    def _start(self, slots: Tensor, first_job: int) -> None:
+        """Give free slots the next jobs."""
+        job = first_job + np.arange(len(slots))
+        row, number = self._row_and_number(job)
+        lengths = self.sources.lengths[row]
+        padded = np.zeros((len(row), int(lengths.max())), np.int64)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = self.sources.items[
+            ragged_indices(self.sources.offsets[row], lengths)
+        ]
+        missing = padded.shape[1] - self.source.shape[1]
+        if missing > 0:
+            self.source, self.used = pad(self.source, (0, missing)), pad(self.used, (0, missing))
+        self.source[slots] = pad(self._tensor(padded), (0, max(-missing, 0)))
+        self.used[slots] = False
+        self.job[slots] = self._tensor(job)
+        self.items[slots] = 0
+        self.length[slots] = 0
+        self.given[slots] = self._tensor(self._start_lengths(row, number, lengths))
+        self.pending[slots] = self.source[slots, 0]
+        first = np.append(True, row[1:] != row[:-1])
+        self.leader[slots] = slots[self._tensor(np.maximum.accumulate(np.where(first, np.arange(len(row)), 0)))]
+        self.state.reset(slots)
+
+    def _start_lengths(self, row: np.ndarray, number: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        if self.config.start == "first":
+            return np.ones(len(row), np.int64)
+        longest = np.minimum(lengths, self.max_length) - 1
+        words = counters(Stream.PREFIX, self.round, row, number, np.zeros_like(row))
+        return 1 + (uniform(self.seed, words) * longest).astype(np.int64)
+
+    def _advance(self, slots: Tensor) -> Tensor:
+        """Append each slot's pending item, verify, draw the next one; -> the slots whose trajectory ends."""
+        self.items[slots, self.length[slots]] = self.pending[slots]
+        self.used[slots] |= self.source[slots] == self.pending[slots, None]
+        leaders = slots[self.leader[slots] == slots]
+        self.query[leaders] = self.step(self.state, leaders, self.pending[leaders])
+        self.length[slots] += 1
+        length = self.length[slots]
+        ended = length == self.max_length
+        starting = (length < self.given[slots]) & ~ended
+        self.pending[slots[starting]] = self.source[slots[starting], length[starting]]
+
+        deciding = (~ended & ~starting).nonzero()[:, 0]
+        if len(deciding):
+            ended[deciding] = self._decide(slots[deciding])
+        self._part(slots[~ended])
+        return slots[ended]
+
+    def _part(self, slots: Tensor) -> None:
+        """Let slots that had one leader and now append different items follow leaders of their own."""
+        together = self.leader[slots] * (self.packed.num_items + 1) + self.pending[slots]
+        _, group = together.unique(return_inverse=True)
+        lowest = torch.full((len(slots),), len(self.job), device=self.device)
+        lowest = lowest.scatter_reduce(0, group, slots, "amin")[group]
+        # The old leader leads again if it goes on: it is the lowest of those it led. Its state stays where it is.
+        new = (lowest == slots) & (self.leader[slots] != slots)
+        self.state.copy(self.leader[slots[new]], slots[new])
+        self.leader[slots] = lowest
+
+    def _decide(self, slots: Tensor) -> Tensor:
+        """Verify trajectories and draw their next items; -> whether each ends here."""
+        source, length = self.source[slots], self.length[slots]
+        passed = self._open(slots).any(dim=1)  # no target left is an end, but no failure
+
+        generated = length > self.given[slots]
+        checked = (passed & generated).nonzero()[:, 0]
+        accepted = self.fidelity.accepts(self.items[slots[checked], length[checked] - 1], _ragged(source[checked]))
+        failed = torch.zeros_like(passed)
+        if accepted is not None:
+            failed[checked] = ~accepted
+
+        going = (passed & ~failed).nonzero()[:, 0]
+        own = self._draws_own(slots[going])
+        drawn = torch.zeros_like(length)
+        for rows, draw in ((going[own], self._draw_own), (going[~own], self._draw_catalogue)):
+            if not len(rows):
+                continue
+            if self.config.k == 1:  # the same for all that follow a leader
+                leaders, inverse = self.leader[slots[rows]].unique(return_inverse=True)
+                within, best = draw(leaders)
+                failed[rows], drawn[rows] = ~within[inverse], best[inverse]
+            else:
+                within, drawn[rows] = draw(slots[rows])
+                failed[rows] = ~within
+        self.pending[slots] = drawn
+        self.refused += int(failed.sum())
+        if self.drop:
+            back = slots[failed & generated]
+            self.length[back] -= 1
+            self.items[back, self.length[back]] = 0
+        return drawn == 0
+
+    def _open(self, slots: Tensor) -> Tensor:
+        """(n, w) bool: which places of the source matrix hold items that the trajectory has not used."""
+        return (self.source[slots] > 0) & ~self.used[slots]
+
+    def _draws_own(self, slots: Tensor) -> Tensor:
+        """Whether each slot's next item comes from its source's own items (probability p)."""
+        return self._tensor(uniform(self.seed, self._counters(Stream.POOL, slots)) < self.config.p)
+
+    def _draw_own(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """-> whether each slot is within tau, and its draw from its source's unused items, 0 where it is not."""
+        tau, queries, targets = self.fidelity.tau, self.query[self.leader[slots]], self._targets(slots)
+        drawn = torch.zeros_like(slots)
+        within = torch.ones_like(slots, dtype=torch.bool)
+        if tau is not None:
+            within = ops.rank_within(queries, self.packed, targets, tau, threads=self.threads) <= tau
+            slots, queries, targets = slots[within], queries[within], self._targets(slots[within])
+        # The unused own items are the targets themselves, so nothing else needs to be excluded.
+        drawn[within] = ops.pool_sample(queries, self.packed, targets, **self._sampling(slots)).ids
+        return within, drawn
+
+    def _draw_catalogue(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """-> whether each slot is within tau, and its draw from the catalogue, 0 where it is not."""
+        tau, queries = self.fidelity.tau, self.query[self.leader[slots]]
+        sampling = self._sampling(slots) | {"excluded": _ragged(self.items[slots])}
+        if tau is None:
+            drawn = ops.topk_sample(queries, self.packed, **sampling).ids
+            return torch.ones_like(drawn, dtype=torch.bool), drawn
+        verdict = ops.rank_and_sample(queries, self.packed, self._targets(slots), tau, **sampling)
+        return verdict.ranks <= tau, verdict.ids
+
+    def _targets(self, slots: Tensor) -> Ragged:
+        return _ragged(torch.where(self._open(slots), self.source[slots], 0))
+
+    def _sampling(self, slots: Tensor) -> dict[str, Any]:
+        return {
+            "k": self.config.k,
+            "temperature": self.config.temperature,
+            "seed": self.seed,
+            "counters": self._tensor(self._counters(Stream.ITEM, slots)),
+            "threads": self.threads,
+        }
+
+    def _counters(self, stream: Stream, slots: Tensor) -> np.ndarray:
+        row, number = self._row_and_number(self.job[slots].cpu().numpy())
+        return counters(stream, self.round, row, number, self.length[slots].cpu().numpy())
+
+    def _row_and_number(self, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.order[job // self.config.m], job % self.config.m
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+class _Recomputed:
+    """Decoding state of a backbone without ``step``: the items themselves, encoded anew each time."""
+
+    def __init__(self, model: Backbone, slots: int) -> None:
+        self.model = model
+        device = model.item_embeddings().device
+        self.items = torch.zeros(slots, model.max_len, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(slots, dtype=torch.int64, device=device)
+
+    def reset(self, slots: Tensor) -> None:
+        self.items[slots] = 0
+        self.lengths[slots] = 0
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        self.items[targets] = self.items[sources]
+        self.lengths[targets] = self.lengths[sources]
+
+    def step(self, slots: Tensor, items: Tensor) -> Tensor:
+        self.items[slots, self.lengths[slots]] = items
+        self.lengths[slots] += 1
+        prefixes = _ragged(self.items[slots])
+        return encode_sequences(self.model, prefixes.ids.int().cpu().numpy(), prefixes.offsets.cpu().numpy())
+
+
+def _ragged(padded: Tensor) -> Ragged:
+    """Rows of ids with 0 for nothing (n, w) -> lists of the ids."""
+    real = padded > 0
+    return Ragged(padded[real], pad(real.sum(dim=1).cumsum(dim=0), (1, 0)))
+
+
+def _has_two_items(sources: Sequences) -> np.ndarray:
+    """(n,) bool: whether a row holds at least two different items."""
+    row = np.repeat(np.arange(len(sources)), sources.lengths)
+    first = sources.items[sources.offsets[row]]
+    differs = np.zeros(len(sources), bool)
+    differs[row[sources.items != first]] = True
+    return differs

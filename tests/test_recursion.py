@@ -1,0 +1,218 @@
+"""The loop over rounds, on simulated users and a small model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsir.config import (
+    AcquisitionConfig,
+    FidelityConfig,
+    GenerationConfig,
+    ModelConfig,
+    RecursionConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
+from rsir.data import DataError, Sequences
+from rsir.models import checkpoint
+from rsir.recursion import RoundResult, Run, load_data, recurse
+from rsir.runs import RunError
+
+SMALL = RecursionConfig(
+    rounds=2,
+    stop_after=9,
+    simulation=SimulationConfig(num_users=120, num_items=60, mean_length=7),
+    model=ModelConfig(dim=16, layers=1, heads=2, feedforward=16, dropout=0.1, max_len=12),
+    training=TrainingConfig(batch_size=32, negatives=32, max_evaluations=3, learning_rate=1e-2),
+    generation=GenerationConfig(m=2, slots=64),
+    fidelity=FidelityConfig(tau=15),
+)
+
+
+def small(**changes: object) -> RecursionConfig:
+    return dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return recurse(SMALL, out=tmp_path_factory.mktemp("runs") / "run")
+
+
+def metrics(run: Run) -> list[dict[str, object]]:
+    return [result.metrics() for result in run.rounds]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file that must not differ between two runs: all but wall clocks, log and lock."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    free = {"log.jsonl", ".lock", "manifest.json"}
+    return {n: (folder / n).read_bytes() for n in names if n not in free and not n.endswith("timings.json")}
+
+
+def test_rounds_count_what_they_train_on(run: Run) -> None:
+    base, *later = run.rounds
+    assert [result.round for result in run.rounds] == [0, 1, 2]
+    assert (base.generated, base.verified, base.acquired, base.sequences) == (0, 0, 0, 120)
+    assert np.isnan(base.novel_share)
+    for result in later:
+        assert result.generated == 240
+        assert 0 < result.acquired == result.verified <= 240
+        assert result.sequences == 120 + result.acquired  # only the newest round's trajectories
+        assert 0 < result.novel_share < 1
+        assert result.mean_length >= 3
+        assert set(result.seconds) == {"generate", "train", "evaluate"}
+    assert run.best == max(run.rounds, key=lambda result: result.validation["ndcg@20"]).round
+
+
+def test_a_run_holds_what_its_models_were_trained_on(run: Run) -> None:
+    assert run.path is not None
+    assert not (run.path / "round-00" / "trajectories.parquet").exists()
+    trajectories = Sequences.load(run.path / "round-01" / "trajectories.parquet")
+    assert len(trajectories) == run.rounds[1].acquired
+    assert (trajectories.round == 1).all()
+    for row in range(len(trajectories)):
+        source = run.data[int(trajectories.source[row])][:-2].tolist()  # leave-one-out keeps the last two out
+        made = trajectories[row].tolist()
+        assert made[0] == source[0]
+        assert len(set(made)) == len(made)
+        assert made != source[: len(made)]
+    assert checkpoint.load(run.path / f"round-{run.best:02d}").num_items == 60
+
+
+def test_without_a_folder_nothing_is_written_and_the_result_is_the_same(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    again = recurse(SMALL)
+    assert metrics(again) == metrics(run)
+    assert again.best == run.best
+    assert again.path is None
+    assert list(tmp_path.iterdir()) == []
+    history = [run.data.item_labels[:3].to_pylist()]
+    assert again.recommend(history, 5) == run.recommend(history, 5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"accumulate": True, "sources": "all", "successor": "finetune"},
+        {"acquisition": AcquisitionConfig("capped", cap=1)},
+    ],
+    ids=["default", "as-the-authors", "capped"],
+)
+@pytest.mark.parametrize("killed_after", [0, 1])
+def test_resuming_gives_the_files_of_an_uninterrupted_run(
+    changes: dict[str, object], killed_after: int, tmp_path: Path
+) -> None:
+    config = small(**changes)
+    whole = recurse(config, out=tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(result: RoundResult) -> None:
+        if result.round == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        recurse(config, out=tmp_path / "killed", on_round=kill)
+    resumed = recurse(config, out=tmp_path / "killed", resume=True)
+    assert metrics(resumed) == metrics(whole)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:
+    recurse(small(rounds=1), out=tmp_path / "run")
+    longer = recurse(small(rounds=2), out=tmp_path / "run", resume=True)
+    assert metrics(longer) == metrics(recurse(small(rounds=2)))
+
+
+def test_the_authors_variant_accumulates(tmp_path: Path) -> None:
+    run = recurse(small(accumulate=True, sources="all"), out=tmp_path / "run")
+    first, second = run.rounds[1], run.rounds[2]
+    assert second.generated > first.generated  # trajectories are sources too
+    assert second.sequences == 120 + first.acquired + second.acquired
+
+
+def test_fidelity_off_keeps_more(run: Run) -> None:
+    unfiltered = recurse(small(rounds=1, fidelity=FidelityConfig(policy="off")))
+    assert metrics(unfiltered)[0] == metrics(run)[0]
+    assert unfiltered.rounds[1].acquired > run.rounds[1].acquired
+
+
+def test_nearest_neighbour_fidelity_runs() -> None:
+    result = recurse(small(rounds=1, fidelity=FidelityConfig(policy="neighbours", neighbours=10))).rounds[1]
+    assert 0 < result.acquired < result.generated
+
+
+def test_another_seed_is_another_run(run: Run) -> None:
+    assert recurse(small(rounds=0, seed=1)).rounds[0].validation != run.rounds[0].validation
+
+
+def test_the_recursion_ends_when_validation_no_longer_gains() -> None:
+    # A learning rate this small makes no model better than another for long.
+    run = recurse(small(rounds=9, stop_after=1, training=TrainingConfig(max_evaluations=1, learning_rate=1e-9)))
+    assert len(run.rounds) < 10
+    assert run.best == run.rounds[-1].round - 1
+
+
+def test_recommendations_are_labels_new_to_the_user(run: Run) -> None:
+    labels = run.data.item_labels.to_pylist()
+    histories = [labels[:2], labels[5:9]]
+    lists = run.recommend(histories, 7)
+    assert [len(items) for items in lists] == [7, 7]
+    for history, items in zip(histories, lists, strict=True):
+        assert set(items) <= set(labels) - set(history)
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ([["genre 1"]], "history 0: item 'genre 1' is not in the catalogue"),
+        ([[]], "history 0 is empty"),
+        ([[3]], "expected large_string"),
+    ],
+)
+def test_histories_that_cannot_be_used(run: Run, histories: list[list[object]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run.recommend(histories)
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    short = Sequences.from_lists([[1, 2], [2, 3]], num_items=5)
+    with pytest.raises(DataError, match="no user has 3 or more items"):
+        recurse(SMALL, data=short, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_in_the_folder_is_left_alone(run: Run) -> None:
+    assert run.path is not None
+    before = files(run.path)
+    with pytest.raises(RunError, match="holds a run already"):
+        recurse(SMALL, out=run.path)
+    with pytest.raises(RunError, match=r"cannot resume with another generation\.p"):
+        recurse(small(generation=GenerationConfig(p=0.9)), out=run.path, resume=True)
+    assert files(run.path) == before
+
+
+def test_held_out_items_reach_no_training_or_synthetic_byte(tmp_path: Path) -> None:
+    data = load_data(SMALL)
+    generator = np.random.default_rng(0)
+    items = data.items.copy()
+    for row in range(len(data)):  # other validation and test items for everybody
+        items[data.offsets[row + 1] - 2 : data.offsets[row + 1]] = generator.choice(60, 2, replace=False) + 1
+    changed = Sequences(items=items, offsets=data.offsets, num_items=60, item_labels=data.item_labels)
+    # One validation, so that the choice of the best weights cannot differ.
+    config = small(rounds=1, training=dataclasses.replace(SMALL.training, max_evaluations=1))
+    for name, sequences in (("a", data), ("b", changed)):
+        recurse(config, data=sequences, out=tmp_path / name)
+    for name in ("round-00/model.safetensors", "round-01/model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    a, b = (Sequences.load(tmp_path / name / "round-01" / "trajectories.parquet") for name in ("a", "b"))
+    assert a.items.tobytes() == b.items.tobytes()
+    assert a.offsets.tobytes() == b.offsets.tobytes()
