@@ -32,7 +32,7 @@ class Fidelity(Protocol):
 class Off:
     """No check: the ablation that the paper reports to collapse."""
 
-    tau = None
+    tau: int | None = None
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
         return None

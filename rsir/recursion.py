@@ -274,7 +274,8 @@ class _Loop:
         return self.kept_models[best] if self.directory is None else self._load_model(best)
 
     def _make(self, round_: int) -> RoundResult:
-        config, seconds = self.config, {}
+        config = self.config
+        seconds: dict[str, float] = {}
         counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
         counts |= {"novel_share": float("nan"), "mean_length": float("nan")}
         new: Sequences | None = None
