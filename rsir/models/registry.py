@@ -55,7 +55,7 @@ def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:
     num_items : int
         Size N of the catalogue, at least 1.
     seed : int, default 0
-        0..2**63 - 1; equal seeds give equal weights.
+        0..2**63 - 1; equal seeds give equal weights. torch's global generator is left as it was.
 
     Raises
     ------
@@ -66,4 +66,7 @@ def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:
         raise BackboneError(f"model.name: expected one of {', '.join(names())}, got {config.name!r}")
     if num_items < 1:
         raise BackboneError(f"num_items: expected at least 1, got {num_items}")
-    return _MAKERS[config.name](config, num_items, torch.Generator().manual_seed(seed))
+    # torch's own layers draw from the global generator when they are made, whatever we overwrite afterwards
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _MAKERS[config.name](config, num_items, torch.Generator().manual_seed(seed))

@@ -1,0 +1,103 @@
+"""Saving and loading every registered backbone, and what happens to damaged files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import rsir
+from rsir.config import ConfigError, ModelConfig
+from rsir.models import BackboneError, build, checkpoint, names
+from rsir.models.checkpoint import CheckpointError
+
+
+@pytest.mark.parametrize("name", names())
+def test_round_trip(name, tmp_path):
+    config = ModelConfig(name=name, dim=8, feedforward=8, max_len=7)
+    model = build(config, 20, seed=1)
+    checkpoint.save(model, config, tmp_path / "new" / "folder", metrics={"ndcg@20": 0.5})
+    loaded = checkpoint.load(tmp_path / "new" / "folder")
+    assert not loaded.training
+    assert loaded.config == config
+    for (name_a, a), (name_b, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert name_a == name_b
+        assert torch.equal(a, b)
+    card = checkpoint.read_card(tmp_path / "new" / "folder")
+    assert card["metrics"] == {"ndcg@20": 0.5}
+    assert (card["num_items"], card["rsir"]) == (20, rsir.__version__)
+    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == ["model.json", "model.safetensors"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    config = ModelConfig(dim=8, feedforward=8, max_len=7)
+    checkpoint.save(build(config, 20), config, tmp_path)
+    return tmp_path
+
+
+def edit_card(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_equal_models_give_equal_files(saved):
+    config = ModelConfig(dim=8, feedforward=8, max_len=7)
+    for name, content in checkpoint.to_files(build(config, 20), config).items():
+        assert (saved / name).read_bytes() == content
+
+
+def test_damaged_weights(saved):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        checkpoint.load(saved)
+
+
+def test_missing_files(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read: No such file"):
+        checkpoint.load(saved)
+    with pytest.raises(CheckpointError, match=r"model\.json cannot be read: No such file"):
+        checkpoint.load(saved / "nowhere")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"format": 99}', b'{"format": 1}'])
+def test_damaged_card(saved, content):
+    (saved / "model.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        checkpoint.load(saved)
+
+
+def test_card_and_weights_of_different_models(saved):
+    edit_card(saved, num_items=21)
+    with pytest.raises(CheckpointError, match=r"does not hold the weights of the model in model\.json"):
+        checkpoint.load(saved)
+
+
+def test_weights_that_are_no_safetensors(saved):
+    import hashlib
+
+    (saved / "model.safetensors").write_bytes(b"nonsense")
+    edit_card(saved, sha256=hashlib.sha256(b"nonsense").hexdigest())
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        checkpoint.load(saved)
+
+
+def test_unknown_backbone_and_setting(saved):
+    card = checkpoint.read_card(saved)
+    edit_card(saved, model=card["model"] | {"name": "other"})
+    with pytest.raises(BackboneError, match="got 'other'"):
+        checkpoint.load(saved)
+    edit_card(saved, model=card["model"] | {"colour": "red"})
+    with pytest.raises(ConfigError, match=r"model\.colour: unknown option"):
+        checkpoint.load(saved)
+
+
+def test_weights_are_plain_safetensors(saved):
+    tensors = safetensors.torch.load_file(saved / "model.safetensors")
+    assert tensors["items.weight"].shape == (21, 8)

@@ -1,0 +1,190 @@
+"""Metrics, recommendations and the paired test against naive oracles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsir.config import ModelConfig
+from rsir.data import DataError, EvaluationSet, Sequences, leave_one_out
+from rsir.data.sequences import offsets_of
+from rsir.evaluation import evaluate, paired_test, recommend
+from rsir.models import BackboneError, build
+
+
+class Lookup:
+    """A backbone whose query is a row of a table, by the last item; small whole numbers, so that ties abound."""
+
+    max_len = 4
+
+    def __init__(self, num_items, seed=0, spread=2, dim=3):
+        generator = np.random.default_rng(seed)
+        self.num_items = num_items
+        self.table = torch.tensor(generator.integers(-spread, spread + 1, (num_items + 1, dim)), dtype=torch.float32)
+        self.queries = torch.tensor(generator.integers(-spread, spread + 1, (num_items + 1, dim)), dtype=torch.float32)
+
+    def encode(self, items, lengths):
+        return self.queries[items[torch.arange(len(items)), lengths - 1]]
+
+    def item_embeddings(self):
+        return self.table
+
+
+def tasks_of(histories, targets):
+    return EvaluationSet(
+        rows=np.arange(len(targets)),
+        items=np.array([item for row in histories for item in row], np.int32),
+        offsets=offsets_of([len(row) for row in histories]),
+        targets=np.array(targets, np.int32),
+    )
+
+
+def order_of(model, history, left_out):
+    """All items that may be shown, best first."""
+    logits = (model.table @ model.queries[history[-1]]).tolist()
+    allowed = [i for i in range(1, model.num_items + 1) if i not in left_out]
+    return sorted(allowed, key=lambda i: (-logits[i], i))
+
+
+def oracle(model, histories, targets, popularity):
+    totals, shown = {}, []
+    for history, target in zip(histories, targets, strict=True):
+        order = order_of(model, history, set(history) - {target})
+        rank = order.index(target) + 1
+        shown += order[:10]
+        for k in (5, 10, 20):
+            hit = rank <= k
+            for name, gain in [("recall", 1.0), ("ndcg", 1 / math.log2(rank + 1)), ("mrr", 1 / rank)]:
+                totals[f"{name}@{k}"] = totals.get(f"{name}@{k}", 0.0) + hit * gain
+    metrics = {name: total / len(targets) for name, total in totals.items()}
+    metrics["coverage@10"] = len(set(shown)) / model.num_items
+    metrics["popularity@10"] = sum(popularity[i] for i in shown) / len(shown)
+    return metrics
+
+
+@st.composite
+def problems(draw):
+    num_items = draw(st.integers(2, 40))
+    item = st.integers(1, num_items)
+    histories = draw(st.lists(st.lists(item, min_size=1, max_size=9), min_size=1, max_size=30))
+    targets = draw(st.lists(item, min_size=len(histories), max_size=len(histories)))
+    return num_items, histories, targets, draw(st.integers(0, 1000))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(["reference", "cpp"]))
+def test_metrics_equal_the_oracle_at_every_batch_size(problem, backend):
+    num_items, histories, targets, seed = problem
+    model = Lookup(num_items, seed)
+    popularity = np.random.default_rng(seed).integers(0, 50, num_items + 1)
+    tasks = tasks_of(histories, targets)
+    results = [evaluate(model, tasks, popularity=popularity, batch_size=size, backend=backend) for size in (1, 7, 512)]
+    expected = oracle(model, histories, targets, popularity)
+    assert results[0].metrics == pytest.approx(expected, rel=0, abs=1e-12)
+    for result in results[1:]:
+        assert result.metrics == results[0].metrics
+        assert np.array_equal(result.ranks, results[0].ranks)
+    for name in ("recall@5", "ndcg@10", "mrr@20"):
+        assert results[0].gains(name).mean() == results[0].metrics[name]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_trained_shape_is_the_same_at_every_batch_size(threads):
+    """Real logits, where a different rounding would move places."""
+    generator = np.random.default_rng(0)
+    data = Sequences.from_lists([generator.integers(1, 301, n) for n in generator.integers(3, 40, 300)], 300)
+    model = build(ModelConfig(dim=16, feedforward=16, max_len=20), 300)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        tasks = leave_one_out(data).test
+        results = [evaluate(model, tasks, batch_size=size) for size in (41, 8192)]
+    finally:
+        torch.set_num_threads(before)
+    assert results[0].metrics == results[1].metrics
+    assert results[0].metrics["recall@20"] > 0
+
+
+def test_a_target_in_the_history_is_ranked_and_other_history_is_not():
+    model = Lookup(30)
+    model.table[:] = 0  # all tie: lower ids first
+    result = evaluate(model, tasks_of([[1, 2, 3], [1, 2, 3]], [2, 5]))
+    assert result.ranks.tolist() == [1, 2]
+
+
+def test_bad_input():
+    model = Lookup(5)
+    with pytest.raises(DataError, match="no task"):
+        evaluate(model, tasks_of([], []))
+    with pytest.raises(DataError, match=r"target: expected item ids in 1..5, got ids from 6 to 6"):
+        evaluate(model, tasks_of([[1]], [6]))
+    with pytest.raises(DataError, match=r"history: expected item ids in 1..5"):
+        evaluate(model, tasks_of([[9]], [1]))
+    with pytest.raises(DataError, match=r"popularity: expected \(6,\)"):
+        evaluate(model, tasks_of([[1]], [1]), popularity=np.zeros(5, np.int64))
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        evaluate(model, tasks_of([[1]], [1]), batch_size=0)
+    with pytest.raises(BackboneError, match="lacks num_items"):
+        evaluate(object(), tasks_of([[1]], [1]))
+    with pytest.raises(ValueError, match=r"metric: expected one of recall@5, .* got 'ndcg@7'"):
+        evaluate(model, tasks_of([[1]], [1])).gains("ndcg@7")
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems(), st.integers(1, 50), st.booleans())
+def test_recommendations(problem, k, exclude):
+    num_items, histories, _, seed = problem
+    model = Lookup(num_items, seed)
+    items = np.array([item for row in histories for item in row])
+    best = recommend(model, items, offsets_of([len(row) for row in histories]), k, exclude_history=exclude)
+    assert best.ids.shape == best.logits.shape == (len(histories), k)
+    for history, ids, logits in zip(histories, best.ids.tolist(), best.logits, strict=True):
+        order = order_of(model, history, set(history) if exclude else set())[:k]
+        assert ids == order + [0] * (k - len(order))
+        expected = model.table[order] @ model.queries[history[-1]]
+        assert torch.equal(logits[: len(order)], expected)
+        assert bool((logits[len(order) :] == -torch.inf).all())
+
+
+def test_recommend_names_bad_histories():
+    model = Lookup(5)
+    with pytest.raises(ValueError, match="history 1 is empty"):
+        recommend(model, np.array([1, 2]), np.array([0, 1, 1, 2]), 3)
+    with pytest.raises(DataError, match=r"1..5, got ids from 0 to 2"):
+        recommend(model, np.array([0, 2]), np.array([0, 2]), 3)
+
+
+class TestPaired:
+    def test_equal_models(self):
+        gains = np.random.default_rng(0).random(50)
+        result = paired_test(gains, gains)
+        assert (result.difference, result.low, result.high, result.p_value) == (0, 0, 0, 1)
+
+    def test_exact_p_value(self):
+        """Five tasks, all better: of the 32 ways to swap, 2 are as extreme."""
+        result = paired_test(np.zeros(5), np.ones(5), permutations=20_000)
+        assert result.p_value == pytest.approx(2 / 32, abs=0.006)
+
+    def test_p_values_are_uniform_without_a_difference(self):
+        generator = np.random.default_rng(1)
+        p = [paired_test(*generator.normal(size=(2, 60)), permutations=500, seed=i).p_value for i in range(200)]
+        assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.06)
+
+    def test_a_clear_difference(self):
+        generator = np.random.default_rng(2)
+        noise = generator.normal(0, 0.5, 3000)
+        result = paired_test(np.zeros(3000), noise - noise.mean() + 0.05)
+        assert result.difference == pytest.approx(0.05)
+        assert (result.low, result.high) == pytest.approx(
+            (0.05 - 1.96 * 0.5 / 3000**0.5, 0.05 + 1.96 * 0.5 / 3000**0.5), rel=0.05
+        )
+        assert result.p_value == 1 / 10_001
+
+    def test_shapes(self):
+        with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):
+            paired_test([1, 2, 3], [1, 2])

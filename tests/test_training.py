@@ -1,0 +1,183 @@
+"""fit: determinism, early stopping, weights, errors; on a toy catalogue with a planted order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from rsir import training
+from rsir.config import ModelConfig, TrainingConfig
+from rsir.data import DataError, Sequences, leave_one_out
+from rsir.evaluation import evaluate
+from rsir.models import BackboneError, build, registry
+from rsir.training import CRITERION, TrainingError, fit
+
+MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
+SETTINGS = TrainingConfig(batch_size=32, negatives=20, learning_rate=5e-3, patience=2, max_evaluations=6)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """Users walk round a circle of 60 items, sometimes skipping one."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (np.cumsum(generator.integers(1, 3, generator.integers(4, 12))) + generator.integers(60)) % 60 + 1
+        for _ in range(300)
+    ]
+    return leave_one_out(Sequences.from_lists(rows, 60))
+
+
+def fit_toy(parts, *, seed=0, config=SETTINGS, **changes):
+    return fit(MODEL, config, changes.pop("train", parts.train), parts.validation, seed=seed, **changes)
+
+
+def weights_of(trained):
+    return torch.cat([value.flatten() for value in trained.model.state_dict().values()])
+
+
+def test_learns_and_reports(parts):
+    calls = []
+    settings = dataclasses.replace(SETTINGS, max_evaluations=15, patience=15)
+    trained = fit_toy(parts, config=settings, progress=lambda *call: calls.append(call))
+    per_pass = -(-int((parts.train.lengths >= 2).sum()) // 32)
+    assert [entry.step for entry in trained.history] == [per_pass * (i + 1) for i in range(15)]
+    assert trained.best.metrics[CRITERION] == max(entry.metrics[CRITERION] for entry in trained.history)
+    assert trained.best.metrics["recall@10"] > 0.5  # chance is 0.17
+    assert trained.history[-1].loss < trained.history[0].loss
+    assert evaluate(trained.model, parts.validation).metrics[CRITERION] == trained.best.metrics[CRITERION]
+    assert not trained.model.training
+    assert trained.steps == per_pass * 15
+    assert trained.tokens == 15 * int((parts.train.lengths[parts.train.lengths >= 2] - 1).sum())
+    assert 0 < trained.evaluation_seconds < trained.seconds
+    assert trained.tokens_per_second > 0
+    assert [call[:4] for call in calls if not call[1] % per_pass][-1] == (
+        "train",
+        trained.steps,
+        trained.steps,
+        "steps",
+    )
+    assert "validation ndcg@20" in calls[-1][4]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_seed_decides_every_bit_and_nothing_global_does(parts, threads):
+    torch.set_num_threads(threads)
+    config = dataclasses.replace(SETTINGS, max_evaluations=2, evaluate_every=4)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = fit_toy(parts, config=config)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    second = fit_toy(parts, config=config)
+    assert torch.equal(weights_of(first), weights_of(second))
+    assert [entry.metrics for entry in first.history] == [entry.metrics for entry in second.history]
+    assert not torch.equal(weights_of(first), weights_of(fit_toy(parts, config=config, seed=1)))
+
+
+def scripted(monkeypatch, values):
+    """Let validation report these values in turn."""
+    values = iter(values)
+
+    def report(*args, **keywords):
+        return dataclasses.replace(evaluate(*args, **keywords), metrics={CRITERION: next(values)})
+
+    monkeypatch.setattr(training, "evaluate", report)
+
+
+def test_stops_when_patience_runs_out_and_keeps_the_best(parts, monkeypatch):
+    scripted(monkeypatch, [0.1, 0.3, 0.3, 0.2])  # an equal value is no better
+    trained = fit_toy(parts)
+    per_pass = trained.history[0].step
+    assert (trained.best_step, trained.steps, len(trained.history)) == (2 * per_pass, 4 * per_pass, 4)
+    scripted(monkeypatch, [0.1, 0.3])
+    short = fit_toy(parts, config=dataclasses.replace(SETTINGS, max_evaluations=2))
+    assert torch.equal(weights_of(trained), weights_of(short))
+
+
+def test_stops_at_the_most_evaluations_and_where_nothing_is_ever_found(parts, monkeypatch):
+    scripted(monkeypatch, [0.0] * 6)
+    trained = fit_toy(parts)
+    assert (trained.best_step, len(trained.history)) == (trained.history[0].step, 3)
+    scripted(monkeypatch, [0.1 * i for i in range(6)])
+    assert len(fit_toy(parts).history) == 6
+
+
+def enriched(parts, count):
+    lists = [[1 + i % 58, 2 + i % 58, 3 + i % 58] for i in range(count)]
+    return Sequences.concat(
+        parts.train, Sequences.from_lists(lists, 60, source=np.zeros(count, int), round=np.ones(count, int))
+    )
+
+
+def test_validates_after_as_many_steps_whatever_is_generated(parts, monkeypatch):
+    for train in (parts.train, enriched(parts, 400)):
+        scripted(monkeypatch, [0.1, 0.0, 0.0])
+        trained = fit_toy(parts, train=train)
+        assert trained.history[0].step == -(-int((parts.train.lengths >= 2).sum()) // 32)
+    scripted(monkeypatch, [0.1, 0.0, 0.0])
+    trained = fit_toy(parts, config=dataclasses.replace(SETTINGS, evaluate_every=3))
+    assert [entry.step for entry in trained.history] == [3, 6, 9]
+
+
+def test_synthetic_sequences_of_weight_0_change_nothing(parts, monkeypatch):
+    config = dataclasses.replace(SETTINGS, synthetic_weight=0.0)
+    assert torch.equal(weights_of(fit_toy(parts, train=enriched(parts, 50), config=config)), weights_of(fit_toy(parts)))
+    config = dataclasses.replace(SETTINGS, synthetic_weight=0.5)
+    assert not torch.equal(
+        weights_of(fit_toy(parts, train=enriched(parts, 50), config=config)),
+        weights_of(fit_toy(parts, train=enriched(parts, 50))),
+    )
+
+
+def test_starts_from_given_weights(parts):
+    first = fit_toy(parts)
+    once = dataclasses.replace(SETTINGS, max_evaluations=1)
+    further, afresh = fit_toy(parts, config=once, init=first.model), fit_toy(parts, config=once)
+    assert further.history[0].loss < afresh.history[0].loss
+    assert torch.equal(weights_of(further), weights_of(fit_toy(parts, config=once, init=first.model.state_dict())))
+    with pytest.raises(TrainingError, match="do not fit this backbone and catalogue"):
+        fit_toy(parts, init=build(MODEL, 61))
+
+
+def test_names_the_step_of_a_loss_that_is_not_finite(parts, monkeypatch):
+    real, calls = torch.Tensor.backward, []
+
+    def poison(self, *args, **keywords):
+        real(self, *args, **keywords)
+        calls.append(self)
+        if len(calls) == 4:
+            parameter = next(iter(model.parameters()))
+            parameter.grad = torch.full_like(parameter, torch.nan)
+
+    model = None
+
+    def remember(*args, **keywords):
+        nonlocal model
+        model = build(*args, **keywords)
+        return model
+
+    monkeypatch.setattr(training, "build", remember)
+    monkeypatch.setattr(torch.Tensor, "backward", poison)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 5: .* lower training.learning_rate"):
+        fit_toy(parts)
+
+
+def test_bad_input(parts, monkeypatch):
+    with pytest.raises(BackboneError, match="got 'none'"):
+        fit(ModelConfig(name="none"), SETTINGS, parts.train, parts.validation, seed=0)
+    with pytest.raises(DataError, match="nothing to learn from"):
+        fit_toy(parts, train=Sequences.from_lists([[1], []], 60))
+    monkeypatch.setitem(registry._MAKERS, "bare", lambda config, num_items, generator: torch.nn.Linear(1, 1))
+    with pytest.raises(BackboneError, match=r"Linear is no TrainableBackbone: it lacks num_items, .* loss"):
+        fit(ModelConfig(name="bare"), SETTINGS, parts.train, parts.validation, seed=0)
