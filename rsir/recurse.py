@@ -107,14 +107,15 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
 
 
 def _summarise(run: Run, out: Path) -> None:
-    folder = run.path or out
-    more = run.rounds[-1].round + 2
+    folder = shlex.quote(str(out))
     print()
     print(rounds_table(run.rounds, run.best))
     print()
     print(verdict(run.rounds, run.best, run.config.rounds))
-    print(f"Run:     {folder}")
-    print(f"Extend:  rsir --out {shlex.quote(str(folder))} --resume --rounds {more}")
+    print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
+    print(f"The run:   {out}")
+    if len(run.rounds) > run.config.rounds:
+        print(f"Go on:     rsir --out {folder} --resume --rounds {run.config.rounds + 2}")
 
 
 def _fail(error: Exception) -> int:

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from . import durable
+from . import __version__, durable
 from .config import ConfigError, RecursionConfig, from_dict, to_dict
 from .durable import Lock, RunError
 
@@ -38,8 +38,8 @@ FORMAT = 1
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
 _ROUND = re.compile(r"round-(\d{2,})")
-_CHANGEABLE = ("rounds", "data.path", "generation.slots")
-"""Options that a resumed run may have other values for: more rounds, the same data elsewhere, less memory."""
+_CHANGEABLE = ("rounds", "stop_after", "data.path", "generation.slots")
+"""Options that a resumed run may have other values for, as they change nothing that has been computed."""
 
 
 class RunDirectory:
@@ -73,8 +73,8 @@ class RunDirectory:
             Fingerprint of the data.
         resume : bool, default False
             The folder holds a run; what an interruption left unfinished there is removed. The run must have the
-            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere and
-            ``generation.slots``, which changes no result, is free.
+            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after`` and
+            ``generation.slots`` are free.
 
         Raises
         ------
@@ -382,7 +382,8 @@ def _environment() -> dict[str, Any]:
     """Versions and processor; nothing that names the machine or its user."""
     torch = sys.modules.get("torch")  # imported by whatever computes the run
     return {
-        **{name: _version(name) for name in ("rsir", "torch", "numpy")},
+        "rsir": __version__,
+        **{name: _version(name) for name in ("torch", "numpy")},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),

@@ -8,6 +8,9 @@ from tqdm import tqdm
 
 __all__ = ["Bars"]
 
+_KNOWN_END = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {rate_noinv_fmt}{postfix}]"
+_OPEN_END = "{desc}: {n_fmt} [{elapsed}, {rate_noinv_fmt}{postfix}]"
+
 
 class Bars:
     """A :class:`rsir.progress.Progress` that shows the phase under way as a bar on stderr, with its rate."""
@@ -17,11 +20,19 @@ class Bars:
         self._bar: tqdm | None = None
 
     def __call__(self, phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
-        if self._bar is None or phase != self._phase or done < self._bar.n:
+        if self._bar is None or phase != self._phase:
             self.close()
             self._phase = phase
-            self._bar = tqdm(desc=phase, total=total, unit=f" {unit}", leave=False, dynamic_ncols=True, file=sys.stderr)
-        self._bar.total = total
+            self._bar = tqdm(
+                desc=phase,
+                total=total,
+                unit=f" {unit}",
+                leave=False,
+                dynamic_ncols=True,
+                # no time left: training ends when it no longer gains, long before its total
+                bar_format=_OPEN_END if total is None else _KNOWN_END,
+                file=sys.stderr,
+            )
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 

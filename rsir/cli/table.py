@@ -45,11 +45,10 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
 def line(result: RoundResult, base: RoundResult) -> str:
     """One finished round in one line."""
     kept = f", {result.acquired:,} of {result.generated:,} generated kept" if result.round else ""
-    value = " ".join(_value(result, base, "validation", "ndcg@20").split())
-    change = "" if result.round == 0 else f" ({value.partition(' ')[2] or 'no change'})"
+    change = _change(result.validation["ndcg@20"], base.validation["ndcg@20"]) if result.round else ""
     return (
-        f"round {result.round}: {result.sequences:,} sequences{kept}, "
-        f"validation NDCG@20 {value.partition(' ')[0]}{change}, {_seconds(result)} s"
+        f"round {result.round}: {result.sequences:,} sequences{kept}, validation NDCG@20 "
+        f"{result.validation['ndcg@20']:.4f}{change and f' ({change})'}, {_seconds(result)} s"
     )
 
 
