@@ -20,7 +20,7 @@ class DataWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Events:
-    """A log in file order: codes of users and items (n,) int64 into their labels, and what else is known of each."""
+    """A log: codes of users and items (n,) int64 into their labels, and what else is known of each."""
 
     name: str
     users: Int64Array
@@ -30,14 +30,14 @@ class Events:
     times: Int64Array | None = None
     ratings: npt.NDArray[np.float64] | None = None
 
-    def keep(self, mask: npt.NDArray[np.bool_]) -> Events:
-        """Only the events of the mask."""
+    def keep(self, which: npt.NDArray[np.bool_] | Int64Array) -> Events:
+        """The events of a mask, or of indices in their order."""
         return replace(
             self,
-            users=self.users[mask],
-            items=self.items[mask],
-            times=None if self.times is None else self.times[mask],
-            ratings=None if self.ratings is None else self.ratings[mask],
+            users=self.users[which],
+            items=self.items[which],
+            times=None if self.times is None else self.times[which],
+            ratings=None if self.ratings is None else self.ratings[which],
         )
 
 
@@ -51,8 +51,11 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
         highest = events.ratings.max()
         events = events.keep(events.ratings >= config.min_rating)
         if not events.users.size:
-            raise DataError(f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
-                            f"the highest is {highest:g}: lower min_rating")  # fmt: skip
+            raise DataError(
+                f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
+                f"the highest is {highest:g}: lower min_rating"
+            )
+    events = _in_order(events)
     if events.times is not None:
         events = _without_duplicates(events, events.times)
     if config.k_core > 1:
@@ -60,28 +63,42 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
     users, user_labels = _dense(events.users, events.user_labels)
     items, item_labels = _dense(events.items, events.item_labels)
     if len(user_labels) < 2:
-        raise DataError(f"{events.name}: there is only one user, {user_labels[0].as_py()!r}, but sequences of several "
-                        "are needed to learn from; check which column holds the users (data.user)")  # fmt: skip
+        raise DataError(
+            f"{events.name}: there is only one user, {user_labels[0].as_py()!r}, but sequences of several "
+            "are needed to learn from; check which column holds the users (data.user)"
+        )
     counts = np.bincount(users)
     if counts.max() < 3:
-        raise DataError(f"{events.name}: no user has 3 or more items (the most is {counts.max()}), one each to train, "
-                        "validate and test; check which column holds the users (data.user)")  # fmt: skip
-    order = np.argsort(users, kind="stable") if events.times is None else np.lexsort((events.times, users))
+        raise DataError(
+            f"{events.name}: no user has 3 or more items (the most is {counts.max()}), one each to train, "
+            "validate and test; check which column holds the users (data.user)"
+        )
     return Sequences(
-        items=(items + 1).astype(np.int32)[order],
+        items=(items + 1).astype(np.int32),
         offsets=offsets_of(counts),
         num_items=len(item_labels),
-        times=None if events.times is None else events.times[order],
+        times=events.times,
         item_labels=item_labels,
         user_labels=user_labels,
     )
 
 
+def _in_order(events: Events) -> Events:
+    """Sorted by user label, then time, then place in the file; later steps only drop events."""
+    users, user_labels = _dense(events.users, events.user_labels)
+    keys = (users,) if events.times is None else (events.times, users)
+    return replace(events, users=users, user_labels=user_labels, ratings=None).keep(np.lexsort(keys))
+
+
 def _without_duplicates(events: Events, times: Int64Array) -> Events:
-    """Of events of the same user, item and time, the first in the file."""
-    order = np.lexsort((events.items, times, events.users))
-    users, items, times = events.users[order], events.items[order], times[order]
-    same = (users[1:] == users[:-1]) & (items[1:] == items[:-1]) & (times[1:] == times[:-1])
+    """Of events of the same user, item and time, the first. The events are in order."""
+    users, items = events.users, events.items
+    tied = np.zeros(users.size + 1, bool)
+    tied[1:-1] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    candidates = np.flatnonzero(tied[1:] | tied[:-1])
+    order = candidates[np.lexsort((items[candidates], times[candidates], users[candidates]))]
+    before, after = order[:-1], order[1:]
+    same = (users[after] == users[before]) & (items[after] == items[before]) & (times[after] == times[before])
     dropped = int(np.count_nonzero(same))
     if not dropped:
         return events
@@ -91,7 +108,7 @@ def _without_duplicates(events: Events, times: Int64Array) -> Events:
         stacklevel=4,  # the caller of read or from_frame
     )
     mask = np.ones(users.size, bool)
-    mask[order[1:][same]] = False
+    mask[after[same]] = False
     return events.keep(mask)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from rsir.config import DataConfig
 from rsir.data import DataError, DataWarning, Sequences, from_frame, read
@@ -238,3 +240,17 @@ def test_nothing_is_warned_of_without_cause(tmp_path):
         warnings.simplefilter("error")
         read(put(tmp_path, "e.csv", EVENTS))
         read(put(tmp_path, "f.csv", "user,item,rating\na,x,1\na,y,1\na,z,1\nb,x,1\n"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_any_log_against_a_loop(events):
+    """Order, ties and duplicates, by the definition."""
+    wanted = {}
+    for user, item, time in dict.fromkeys(events):
+        wanted.setdefault(user, []).append((time, item))
+    wanted = {user: [item for _, item in sorted(row, key=lambda e: e[0])] for user, row in sorted(wanted.items())}
+    assume(len(wanted) > 1 and max(map(len, wanted.values())) > 2)
+    users, items, times = zip(*events, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        assert by_label(from_frame(pa.table({"user": users, "item": items, "time": times}))) == wanted
