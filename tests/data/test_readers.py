@@ -70,8 +70,8 @@ def test_parquet_and_frames(tmp_path):
 def test_polars(tmp_path):
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"user": list("baaba"), "item": list("yzxxy"), "ts": [3, 2, 1, 4, 9]})
-    for given in (frame, frame.lazy()):
-        assert by_label(from_frame(given)) == WANTED
+    for either in (frame, frame.lazy()):
+        assert by_label(from_frame(either)) == WANTED
 
 
 def test_a_frame_that_is_none():
