@@ -278,7 +278,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("neighbour_votes", &neighbour_votes, py::arg("graph"), py::arg("items"), py::arg("sources"),
         py::arg("threads"));
   m.def("measure_fma", &measure_fma, py::arg("instruction_set"), py::arg("threads"), py::arg("seconds"),
-        "Multiply-adds in registers: floating point operations a second over all threads.");
+        "Multiply-adds in registers: floating point operations per second of running, summed over threads.");
   m.def("measure_read", &measure_read, py::arg("threads"), py::arg("bytes"),
         "Bytes a second that the threads read, each from a buffer of its own.");
 }

@@ -17,7 +17,7 @@ namespace {
 using rsir::ScanArgs;
 
 constexpr int kWidth = Isa::kLanes * Isa::kVectors;
-constexpr std::int64_t kBlocksBetweenDrops = 512 / kWidth;  // how often finished rows leave the tiles
+constexpr std::int64_t kBlocksBetweenDrops = 256 / kWidth;  // how often finished rows leave the tiles
 constexpr float kLowest = -__builtin_inff();
 
 struct Scan {

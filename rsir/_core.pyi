@@ -68,7 +68,7 @@ def neighbour_votes(
     graph: NDArray[np.int32], items: NDArray[np.int32], sources: _Lists, threads: int
 ) -> NDArray[np.int64]: ...
 def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
-    """Multiply-adds in registers: floating point operations a second over all threads."""
+    """Multiply-adds in registers: floating point operations per second of running, summed over threads."""
 
 def measure_read(threads: int, bytes: int) -> float:
     """Bytes a second that the threads read, each from a buffer of its own."""

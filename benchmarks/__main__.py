@@ -1,0 +1,28 @@
+"""``python -m benchmarks`` lists the benchmarks; ``python -m benchmarks NAME --help`` says what one of them takes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "ops": "CPU scoring: rank count, masked top-20, early exit and threads, against torch and faiss",
+}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("python -m benchmarks NAME [options]\n")
+        for name, summary in BENCHMARKS.items():
+            print(f"  {name:<8} {summary}")
+        return 0
+    name, *rest = arguments
+    if name not in BENCHMARKS:
+        print(f"benchmarks: expected one of {sorted(BENCHMARKS)}, got {name!r}", file=sys.stderr)
+        return 2
+    result: int = importlib.import_module(f"benchmarks.{name}").main(rest)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,226 @@
+"""CPU scoring: rank count, masked top-20 with rank count, early exit and threads.
+
+Against the best of several chunk sizes of torch.mm + topk + count, and against faiss' IndexFlatIP search for 20, which
+neither masks nor counts. Answers are checked in double precision first; a wrong one ends the run without a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsir import _core, ops
+
+from .harness import Contender, Report, compare, describe_machine, extra_memory
+from .workloads import Workload, random_workload, read_log, simulate_log, trained_workload
+
+K = 20
+ROWS = {
+    12_000: 4096,
+    100_000: 1024,
+    1_000_000: 256,
+}  # queries by catalogue size: a run takes about a second at most
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ops", description=__doc__)
+    parser.add_argument("--items", type=int, nargs="+", default=list(ROWS), help="catalogue sizes")
+    parser.add_argument("--rows", type=int, help="queries a run (default: by catalogue size)")
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=9, help="turns that are timed")
+    parser.add_argument(
+        "--instruction-set", choices=_core.instruction_sets(), default=_core.instruction_sets()[0]
+    )
+    parser.add_argument(
+        "--log", type=Path, help="interaction log to train the early-exit model on (default: simulated)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one small catalogue, three turns")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="time by processor seconds, for a machine that others use, too",
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.items, options.rows, options.rounds = [12_000], options.rows or 512, 3
+
+    report = Report(f"CPU ops, d = {options.dim}, {options.instruction_set}", describe_machine())
+    read_rates = {}
+    for threads in options.threads:
+        alone = max(_core.measure_fma(options.instruction_set, threads, 0.2) for _ in range(3))
+        read_rates[threads] = _core.measure_read(threads, 1 << 27)
+        report.machine[f"{threads} threads alone"] = (
+            f"{alone / 1e9:.0f} GFLOP/s of multiply-adds, {read_rates[threads] / 1e9:.1f} GB/s read"
+        )
+    for num_items in options.items:
+        rows = options.rows or ROWS.get(num_items, 1024)
+        _catalogue(report, random_workload(rows, num_items, options.dim), options, read_rates)
+    log = read_log(options.log) if options.log else simulate_log()
+    _early_exit(report, trained_workload(log, options.rows or 4096, options.dim), options)
+    report.notes.append(
+        "Peak is the multiply-add rate measured between the contenders, at the clock the load leaves; the rate above "
+        "was measured alone. Times slower than the first contender are medians over turns."
+    )
+    print(report.markdown())
+    if options.json:
+        report.save(options.json)
+    return 0
+
+
+def _catalogue(
+    report: Report, work: Workload, options: argparse.Namespace, read_rates: dict[int, float]
+) -> None:
+    import faiss  # slow to import, and not needed for --help
+
+    rows, dim = work.queries.shape
+    num_items = len(work.items) - 1
+    packed = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
+    counters = torch.stack([torch.arange(rows)] * 3, 1)
+    _check(work, packed, counters)
+    index = faiss.IndexFlatIP(dim)
+    index.add(work.items[1:].numpy())
+    names = {
+        "count": f"rank count, N = {num_items:,}",
+        "both": f"masked top-{K} + rank count, N = {num_items:,}",
+    }
+    cost = {
+        "operations": 2.0 * rows * num_items * dim,
+        "traffic": 4.0 * num_items * dim,  # one pass over the items
+    }
+    first_of_threads: dict[int, float] = {}
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+
+        def count(threads: int = threads) -> object:
+            return ops.rank_within(work.queries, packed, work.targets, threads=threads)
+
+        def both(threads: int = threads) -> object:
+            return ops.rank_and_sample(
+                work.queries,
+                packed,
+                work.targets,
+                k=K,
+                excluded=work.excluded,
+                counters=counters,
+                threads=threads,
+            )
+
+        contenders = {
+            "count": [Contender("rsir", count), Contender("torch", _best_chunk(work, select=False))],
+            "both": [
+                Contender("rsir", both),
+                Contender("torch", _best_chunk(work, select=True)),
+                Contender("faiss (top only)", lambda: index.search(work.queries.numpy(), K)),
+            ],
+        }
+        for case, group in contenders.items():
+            figures = compare(
+                names[case],
+                group,
+                threads=threads,
+                rounds=options.rounds,
+                cpu_time=options.cpu_time,
+                peak=lambda threads=threads: _core.measure_fma(options.instruction_set, threads, 0.02),  # type: ignore[misc]
+                read_rate=read_rates[threads],
+                **cost,
+            )
+            for contender, figure in zip(group, figures, strict=True):
+                figure.extra_mib = extra_memory(contender.run)
+            report.figures += figures
+            if case == "both":
+                first_of_threads[threads] = figures[0].median_ms
+    low, high = min(first_of_threads), max(first_of_threads)
+    if low != high:
+        ratio = first_of_threads[low] / first_of_threads[high]
+        report.notes.append(f"- {names['both']}: {high} threads are {ratio:.2f}x as fast as {low}.")
+
+
+def _early_exit(report: Report, work: Workload, options: argparse.Namespace) -> None:
+    packed = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
+    exact = ops.rank_within(work.queries, packed, work.targets)
+    threads = options.threads[0]
+    contenders = []
+    for tau in (None, 10, 50):
+
+        def run(tau: int | None = tau) -> Tensor:
+            return ops.rank_within(work.queries, packed, work.targets, tau, threads=threads)
+
+        if tau is not None and not torch.equal(run(), exact.clamp(max=tau + 1)):
+            raise SystemExit(f"early exit at tau {tau}: wrong ranks")
+        contenders.append(Contender("full count" if tau is None else f"tau = {tau}", run))
+    within = (exact <= 10).float().mean()
+    name = f"trained model, {packed.num_items:,} items, {within:.0%} of rows within 10"
+    report.figures += compare(
+        name,
+        contenders,
+        threads=threads,
+        rounds=options.rounds,
+        cpu_time=options.cpu_time,
+        peak=lambda: _core.measure_fma(options.instruction_set, threads, 0.02),
+    )
+
+
+def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
+    """torch.mm over chunks of queries, at the chunk size that was fastest in a trial."""
+    items = work.items[1:].T
+    rows = len(work.queries)
+    row_of_target = torch.repeat_interleave(work.targets.offsets.diff())
+    row_of_excluded = torch.repeat_interleave(work.excluded.offsets.diff())
+
+    def run(chunk: int) -> tuple[Tensor, Tensor | None]:
+        ranks, ids = torch.empty(rows, dtype=torch.int64), torch.empty(rows, K, dtype=torch.int64)
+        for low in range(0, rows, chunk):
+            high = min(low + chunk, rows)
+            logits = work.queries[low:high] @ items
+            begin, end = work.targets.offsets[low], work.targets.offsets[high]
+            local = row_of_target[begin:end] - low
+            best = torch.full((high - low,), -torch.inf)
+            best.scatter_reduce_(0, local, logits[local, work.targets.ids[begin:end] - 1], "amax")
+            ranks[low:high] = 1 + (logits > best[:, None]).sum(1)
+            if select:
+                begin, end = work.excluded.offsets[low], work.excluded.offsets[high]
+                logits[row_of_excluded[begin:end] - low, work.excluded.ids[begin:end] - 1] = -torch.inf
+                ids[low:high] = logits.topk(K).indices + 1
+        return ranks, ids
+
+    trials = {}
+    for mib in (1, 4, 16, 64, 256):
+        chunk = max(1, min(rows, mib * 2**20 // (4 * items.shape[1])))
+        if chunk in trials:
+            continue
+        run(chunk)
+        start = time.perf_counter()
+        run(chunk)
+        trials[chunk] = time.perf_counter() - start
+    best_chunk = min(trials, key=lambda chunk: trials[chunk])
+    return lambda: run(best_chunk)
+
+
+def _check(work: Workload, packed: ops.PackedItems, counters: Tensor) -> None:
+    """Ranks and top lists of some rows against double precision, up to rounding at near ties."""
+    got = ops.rank_and_sample(
+        work.queries, packed, work.targets, k=K, excluded=work.excluded, counters=counters
+    )
+    top = ops.topk(work.queries, packed, K, excluded=work.excluded)
+    for row in range(0, len(work.queries), max(1, len(work.queries) // 16)):
+        logits = work.items.double() @ work.queries[row].double()
+        margin = 1e-5 * float(logits.abs().max())
+        logits[0] = -torch.inf
+        begin, end = work.targets.offsets[row], work.targets.offsets[row + 1]
+        best = logits[work.targets.ids[begin:end]].max()
+        low, high = (int((logits > best + shift).sum()) for shift in (margin, -margin))
+        begin, end = work.excluded.offsets[row], work.excluded.offsets[row + 1]
+        logits[work.excluded.ids[begin:end]] = -torch.inf
+        want = logits.topk(K).values
+        if not low <= int(got.ranks[row]) - 1 <= high + 1:
+            raise SystemExit(f"row {row}: rank {int(got.ranks[row])}, expected within {low + 1}..{high + 2}")
+        if (top.logits[row].double() - want).abs().max() > margin or int(got.ids[row]) not in top.ids[row]:
+            raise SystemExit(f"row {row}: wrong top-{K}")
