@@ -249,7 +249,7 @@ def _targets(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan) -> t
             targets.offsets,
             best,
             rows,
-            **_tile_constants(plan, table.dim),
+            **_tile_constants(plan, table.dim) | {"BLOCK_N": plan.target_block_n},
         )
     return best, torch.where(targets.offsets.diff() > 0, 0, _NO_TARGET).int()
 

@@ -31,6 +31,8 @@ class Plan:
     block_m: int
     block_n: int
     block_k: int
+    target_block_n: int
+    """Columns of the tiles that score the targets."""
     num_warps: int
     num_stages: int
     strided: bool
@@ -75,7 +77,7 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
         if precision not in ("ieee", "float16"):
             raise ValueError(f"precision {precision!r} is not emulated by the Triton interpreter; use 'ieee' there")
         block_k = _block_k(dim, 64)
-        return Plan(32, 128, block_k, 4, 1, precision != "ieee", 32, 128, block_k, "ieee")
+        return Plan(32, 128, block_k, 128, 4, 1, precision != "ieee", 32, 128, block_k, "ieee")
     half = precision in ("float16", "bfloat16")
     if platform == "hip":
         if precision.startswith("tf32"):
@@ -83,14 +85,14 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
         # 64 KB of LDS: float32 tiles of 128 x 64 and 64 x 64 take 36 KB at one stage.
         block_k = _block_k(dim, 64)
         block_m = 16 if rows <= 16 and not half else 64
-        return Plan(block_m, 128, block_k, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
+        return Plan(block_m, 128, block_k, 32, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
     if half:
-        return Plan(64, 128, _block_k(dim, 64), 4, 2, True, 1, 128, 16, "ieee")
+        return Plan(64, 128, _block_k(dim, 64), 64, 4, 2, True, 1, 128, 16, "ieee")
     if precision != "ieee":
-        return Plan(64, 128, _block_k(dim, 32), 4, 2, True, 1, 128, 16, precision)
+        return Plan(64, 128, _block_k(dim, 32), 64, 4, 2, True, 1, 128, 16, precision)
     if rows <= 16:
-        return Plan(16, 128, _block_k(dim, 32), 4, 2, False, 1, 128, 16, "ieee")
-    return Plan(64, 128, 8, 4, 2, False, 1, 128, 16, "ieee")
+        return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
+    return Plan(64, 128, 8, 128, 4, 3, False, 1, 128, 16, "ieee")
 
 
 def group_size(num_items: int, dim: int, picks: int) -> int:

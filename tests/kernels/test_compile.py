@@ -1,0 +1,76 @@
+"""Every kernel compiles for each architecture without a GPU, and uses what it may.
+
+Launches are those that the launcher makes. A subprocess does it, because kernels are interpreted in this one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+# One subprocess for all: exact float32 in full, of the other precisions the kernels that differ.
+SCRIPT = """
+import dataclasses, json
+from rsir.kernels.inspect import ARCHITECTURES, compile_launch, record_launches
+reports = []
+for architecture, target in ARCHITECTURES.items():
+    rest = ["float16", "bfloat16"] + (["tf32", "tf32x3"] if target.backend == "cuda" else [])
+    for precision in ["ieee", *rest]:
+        for launch in record_launches(target.backend, precision, num_items=20_000):
+            if precision == "ieee" or launch.name in ("best_target", "scan count maxima"):
+                reports.append(dataclasses.asdict(compile_launch(launch, architecture, precision)))
+print(json.dumps(reports))
+"""
+
+# Measured with triton 3.9, with room above. sm_80 has 164 KB of shared memory, gfx942 64 KB of LDS.
+LIMITS = {"sm_80": (255, 96 << 10), "sm_90": (255, 96 << 10), "sm_100": (255, 96 << 10), "gfx942": (256, 64 << 10)}
+MATRIX = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma", "gfx942": "v_mfma"}
+SCAN = {"best_target", "scan count", "scan maxima", "scan count maxima", "scan count permuted"}
+OTHERS = {"exclude", "repair", "pick", "rescore", "pool", "noise", "draw"}
+
+
+@pytest.fixture(scope="module")
+def reports():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("architecture", LIMITS)
+def test_resources(reports, architecture):
+    registers, shared = LIMITS[architecture]
+    own = [report for report in reports if report["architecture"] == architecture]
+    assert {report["kernel"] for report in own} == SCAN | OTHERS
+    for report in own:
+        assert report["spills"] == 0, report
+        assert report["registers"] <= registers, report
+        assert report["shared"] <= shared, report
+
+
+@pytest.mark.parametrize("architecture", LIMITS)
+def test_matrix_instructions(reports, architecture):
+    for report in reports:
+        if report["architecture"] != architecture or report["kernel"] not in SCAN:
+            continue
+        # Exact float32 has matrix instructions on AMD alone.
+        expected = MATRIX[architecture] if architecture == "gfx942" or report["precision"] != "ieee" else ""
+        assert report["matrix"].startswith(expected), report
+        assert bool(report["matrix"]) == bool(expected), report
+
+
+@pytest.mark.parametrize("architecture", LIMITS)
+def test_one_arithmetic_in_all_float32_kernels(reports, architecture):
+    # The scan, the targets and the rescoring must round alike: fused multiply-adds only, or one matrix instruction.
+    dots = {"best_target", "scan count", "scan maxima", "scan count maxima", "scan count permuted"}
+    dots |= {"repair", "rescore", "pool"}
+    kinds = {
+        r["dot"]
+        for r in reports
+        if r["architecture"] == architecture and r["precision"] == "ieee" and r["kernel"] in dots
+    }
+    assert len(kinds) == 1, kinds

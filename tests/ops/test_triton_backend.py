@@ -1,0 +1,42 @@
+"""The Triton backend refuses, with a way out, what it cannot do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+
+def test_cpu_tensors_need_the_interpreter():
+    code = (
+        "import torch, rsir.ops as ops\n"
+        "try:\n    ops.topk(torch.ones(1, 2), torch.ones(3, 2), 1, backend='triton')\n"
+        "except ops.BackendUnavailable as refusal:\n    print(refusal)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "TRITON_INTERPRET=1" in done.stdout
+    assert "cpp" in done.stdout
+
+
+def test_missing_triton_names_the_extra():
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, rsir.ops as ops\n"
+        "try:\n    ops.topk(torch.ones(1, 2), torch.ones(3, 2), 1, backend='triton')\n"
+        "except ops.BackendUnavailable as refusal:\n    print(refusal)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "rsir[triton]" in done.stdout
+
+
+def test_unknown_precision():
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("the kernels are not interpreted in this process")
+    from rsir import ops
+
+    with pytest.raises(ValueError, match="precision"):
+        ops.pack(torch.ones(3, 2), backend="triton", instruction_set="avx2")
