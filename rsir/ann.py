@@ -25,13 +25,16 @@ __all__ = ["CandidateIndex", "neighbour_graph"]
 _METHODS = ("auto", "flat", "ivf", "hnsw")
 
 GRAPH_FLAT_LIMIT = 50_000
-"""Largest catalogue whose graph "auto" builds by the exact all-pairs scan on a CPU."""
+"""Largest catalogue whose graph "auto" builds by the exact all-pairs scan on a CPU: there both take 2 processor seconds
+(d = 64, K = 20); at 100,000 items flat takes 7.6 and ivf 2.9."""
 
-INDEX_FLAT_LIMIT = 100_000
-"""Largest catalogue for which "auto" leaves out the index: below it the exact scan is as fast as the proofs."""
+INDEX_FLAT_LIMIT = 200_000
+"""Largest catalogue for which "auto" leaves out the index: there proofs gain less than a fifth over the exact scan with
+early exit, and at 20,000 items they lose half."""
 
-_GRAPH_POOL = 8_192
-"""Items an IVF graph compares each item with; wider pools find more of the true neighbours."""
+_GRAPH_POOL = 16_384
+"""Items an IVF graph compares each item with. Clustered items need 4,096; embeddings of a SASRec trained on 12,000
+items found 0.91 of their neighbours among 4,096 and 0.98 among 8,192."""
 
 _LINKS = 32
 """Links of an HNSW node."""
@@ -112,8 +115,8 @@ def _fill_flat(graph: np.ndarray, unit: Tensor, reach: int, threads: int) -> Non
 
 
 def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int) -> None:
-    """Each cluster's items against one shared pool, the nearest clusters: a blocked product in place of a search per
-    item, many times faster for the same recall."""
+    """Each cluster's items against one shared pool, the nearest clusters, as a blocked product: 7 times the speed of a
+    FAISS search per item that visits as many."""
     lists = _Lists.build(unit, threads, seed, spherical=True)
     size = max(_GRAPH_POOL, 4 * reach)
     centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
@@ -157,10 +160,11 @@ class CandidateIndex:
         A snapshot: build the index anew after the embeddings change. Packed items are shared, not copied.
     method : {"auto", "flat", "ivf", "hnsw"}
         flat is the exact scan and no index at all; ivf clusters the items; hnsw links them (built on one thread, to
-        be the same every time). auto takes flat up to 100,000 items, else ivf.
+        be the same every time). auto takes flat up to 200,000 items, else ivf.
     probes : int
-        Lists an ivf search visits (their number is about twice the square root of N), and a sixteenth of the nodes
-        that an hnsw search visits.
+        Lists an ivf search visits (of about twice the square root of N), and a sixteenth of the nodes an hnsw search
+        visits. At 1,000,000 items 4 proves 95% of the failing rows, 8 prove 98% and take as long as they save; more
+        are worth their time where what is not proved is trusted.
     threads : int, optional
         For building. Default: torch's number.
     seed : int
@@ -177,7 +181,7 @@ class CandidateIndex:
         items: Tensor | PackedItems,
         *,
         method: Literal["auto", "flat", "ivf", "hnsw"] = "auto",
-        probes: int = 8,
+        probes: int = 4,
         threads: int | None = None,
         seed: int = 0,
     ) -> None:

@@ -153,7 +153,7 @@ class TestCandidateIndex:
     def test_finds_nearly_the_best(self, method):
         items = table(3000, 16)
         queries = items[5:400:7] + 0.1
-        index = CandidateIndex(items, method=method)
+        index = CandidateIndex(items, method=method, probes=16)
         assert index.method == method
         found = index.search(queries, 10)
         truth = ops.topk(queries, items, 10)
