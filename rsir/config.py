@@ -1,7 +1,6 @@
 """Every setting of a run, as frozen dataclasses that check themselves and round-trip through JSON.
 
-Defaults come from validation figures (docs/defaults.md says which); where they differ from the authors' released
-code, the field says so.
+Defaults follow the paper; where they differ from the authors' released code, the field says so.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""A picture of a run: ``python -m rsir.report.plot RUN FILE.svg``; needs ``pip install 'rsir[plots]'``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rsir.runs import RunDirectory, RunError
+
+__all__ = ["main", "plot_rounds"]
+
+_LINES = [
+    ("validation", "ndcg@20", "validation NDCG@20", "-"),
+    ("test", "ndcg@10", "test NDCG@10", "--"),
+    ("test", "recall@10", "test Recall@10", ":"),
+]
+
+
+def plot_rounds(run: str | Path, file: str | Path) -> None:
+    """Draw a run's metrics by round, as changes against its base.
+
+    Parameters
+    ----------
+    run : path
+        A run's folder.
+    file : path
+        Image to write; its ending (.svg, .png, .pdf) chooses the format.
+
+    Raises
+    ------
+    RunError
+        There is no run, or it has no finished round.
+    """
+    try:
+        import matplotlib
+    except ImportError as cause:
+        raise RunError("plots need matplotlib: pip install 'rsir[plots]'") from cause
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    directory = RunDirectory.open(run)
+    rounds = [directory.read_json(f"round-{k:02d}/metrics.json") for k in range(directory.finished_rounds())]
+    if not rounds:
+        raise RunError(f"{run}: no round is finished yet, so there is nothing to draw")
+    figure, (gains, counts) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(3, 2), layout="constrained")
+    for part, metric, label, style in _LINES:
+        values = [100 * (result[part][metric] / rounds[0][part][metric] - 1) for result in rounds]
+        gains.plot(range(len(rounds)), values, style, marker="o", label=label)
+    gains.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    gains.set(title="gain over the base", xlabel="round", ylabel="%", xticks=range(len(rounds)))
+    gains.legend(frameon=False)
+    later = range(1, len(rounds))
+    counts.bar(later, [rounds[k]["generated"] for k in later], color="0.85", label="generated")
+    counts.bar(later, [rounds[k]["acquired"] for k in later], label="verified and kept")
+    counts.set(title="trajectories", xlabel="round", xticks=later)
+    counts.legend(frameon=False)
+    for axes in (gains, counts):
+        axes.spines[["top", "right"]].set_visible(False)
+    # Equal runs give equal files.
+    with matplotlib.rc_context({"svg.hashsalt": "rsir"}):
+        figure.savefig(file, dpi=150, metadata={"Date": None} if str(file).endswith(".svg") else None)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m rsir.report.plot", description=__doc__)
+    parser.add_argument("run", help="folder of a run")
+    parser.add_argument("file", help="image to write: .svg, .png or .pdf")
+    options = parser.parse_args(arguments)
+    try:
+        plot_rounds(options.run, options.file)
+    except RunError as error:
+        print(f"rsir: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
