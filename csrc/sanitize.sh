@@ -1,0 +1,27 @@
+#!/bin/sh
+# Builds the core with sanitizers beside the normal build and runs tests/ops and the fuzzer against it:
+#
+#     csrc/sanitize.sh                       address and undefined behaviour
+#     csrc/sanitize.sh thread                data races
+#     csrc/sanitize.sh address,undefined -k large_k    further arguments go to pytest
+set -eu
+kind=${1:-address,undefined}
+[ $# -eq 0 ] || shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+target=$root/build/sanitized-$(echo "$kind" | tr , -)
+python -m pip install "$root" --quiet --no-build-isolation --no-deps --upgrade --target "$target" \
+  -C build-dir="$target-objects" -C cmake.define.RSIR_SANITIZE="$kind"
+case $kind in
+  thread) runtime=libtsan.so ;;
+  *) runtime=libasan.so ;;
+esac
+compiler=${CXX:-g++}
+# libstdc++ as well: the runtime has to find __cxa_throw at start
+preload="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name=libstdc++.so.6)"
+packages=$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+# From the built package's folder and without site (-S), so that an editable install is not found first.
+# Left out: interpreted kernels, which never enter the core, and the test of peak memory, which sanitizers raise.
+cd "$target"
+export PYTHONPATH="$packages" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
+python -S "$root/tests/fuzz_bindings.py" --iterations 3000
+exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -q -p no:cacheprovider -k "not triton and not no_matrix" "$@"
