@@ -94,6 +94,14 @@ def rank_and_sample(
         return RankedSample(ranks, *_draw(best, temperature, seed, counters))
 
 
+def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
+    """Plain torch: one gather of neighbour lists is too little work for a kernel of its own."""
+    row = torch.repeat_interleave(sources.offsets.diff())
+    row, source = torch.unique(torch.stack([row, sources.ids.long()]), dim=1)  # a repeated id votes once
+    agrees = (graph[source] == items[row, None]).any(dim=1)
+    return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
+
+
 def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -> Sample:
     place = kernels.draw(best, temperature, seed, counters)[:, None]
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])

@@ -219,6 +219,11 @@ def test_neighbour_votes(scorer):
     )
     assert got.dtype == torch.int64
     assert got.tolist() == want
+    none = torch.zeros(0, dtype=torch.int64, device=scorer.device)
+    graph_here = torch.from_numpy(graph).to(scorer.device)
+    assert ops.neighbour_votes(graph_here, none, ragged([], scorer.device), backend=scorer.backend).shape == (0,)
+    with pytest.raises(ValueError, match=r"sources: row 1 holds id 0"):
+        ops.neighbour_votes(graph_here, none.new_ones(2), ragged([[1], [0]], scorer.device), backend=scorer.backend)
 
 
 @pytest.mark.parametrize("bad", [0, -3, 6])
