@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout
-from rsir.models.encoding import length_bucket, width_buckets
+from rsir.models.encoding import tile_rows, width_buckets
 from rsir.models.losses import sampled_softmax
 from rsir.models.protocol import BackboneError
 from rsir.models.registry import register
 
 __all__ = ["SASRec", "SASRecState"]
 
-# Slots that step together. Fixed, so that a slot's bits do not depend on how many are stepped; at this size each
-# elementwise kernel runs on one thread, so that they do not depend on a slot's place in the tile either.
-_STEP_TILE = 128
+# Slots that step together, about; fixed, so that a slot's bits do not depend on how many are stepped.
+_STEP_TILE = {"cpu": 256, "cuda": 4096}
+# Coarser than when encoding: every bucket in use may leave a tile half empty.
+_STEP_BUCKET = 8
 
 
 class Block(nn.Module):
@@ -187,16 +188,18 @@ class SASRec(nn.Module):
             slot = int(slots[lengths.argmax()])
             raise ValueError(f"slots: slot {slot} holds max_len = {self.max_len} items already; reset it first")
         queries = self.items.weight.new_empty(len(slots), self.config.dim)
-        bucket = length_bucket(lengths, self.max_len)
-        for number_of_bucket, width in enumerate(width_buckets(self.max_len)):
-            for part in (bucket == number_of_bucket).nonzero()[:, 0].split(_STEP_TILE):
+        size = tile_rows(_STEP_TILE.get(slots.device.type, _STEP_TILE["cuda"]))
+        widths = width_buckets(self.max_len, _STEP_BUCKET)
+        bucket = torch.bucketize(lengths, torch.tensor(widths, device=lengths.device))
+        for number_of_bucket, width in enumerate(widths):
+            for part in (bucket == number_of_bucket).nonzero()[:, 0].split(size):
                 if len(part):
-                    queries[part] = self._step_tile(state, slots[part], items[part], width)[: len(part)]
+                    queries[part] = self._step_tile(state, slots[part], items[part], size, width)[: len(part)]
         return queries
 
-    def _step_tile(self, state: SASRecState, slots: Tensor, items: Tensor, width: int) -> Tensor:
-        """Step up to _STEP_TILE slots, all of the same width bucket. (_STEP_TILE, d)"""
-        missing = _STEP_TILE - len(slots)
+    def _step_tile(self, state: SASRecState, slots: Tensor, items: Tensor, size: int, width: int) -> Tensor:
+        """Step up to ``size`` slots, all of the same width bucket. (size, d)"""
+        missing = size - len(slots)
         slots = F.pad(slots, (0, missing), value=len(state.lengths) - 1)
         state.lengths[-1] = 0
         at = state.lengths[slots]
@@ -204,11 +207,19 @@ class SASRec(nn.Module):
         none = Dropout(0.0, 0, x.device)
         future = torch.arange(width, device=x.device) > at[:, None]
         mask = torch.zeros(future.shape, device=x.device).masked_fill_(future, -torch.inf)[:, None, None]
-        for block, keys, values in zip(self.layers, state.keys, state.values, strict=True):
+        # A cache as a table with one row for each (slot, head, position): index_select then copies whole rows, many
+        # times faster than indexing slots and slicing positions.
+        heads = self.config.heads
+        first = (slots[:, None] * heads + torch.arange(heads, device=x.device)) * self.max_len
+        newest = (first + at[:, None]).flatten()
+        cached = (first[:, :, None] + torch.arange(width, device=x.device)).flatten()
+        for block, keys, values in zip(self.layers, state.keys.flatten(1, 3), state.values.flatten(1, 3), strict=True):
             query, key, value = block.split(block.in_projection(x)).unbind(0)
-            keys[slots, :, at] = key[:, :, 0]
-            values[slots, :, at] = value[:, :, 0]
-            attended = block.attend(query, keys[slots, :, :width], values[slots, :, :width], mask, none)
+            part = key.shape[-1]
+            keys.index_copy_(0, newest, key.reshape(-1, part))
+            values.index_copy_(0, newest, value.reshape(-1, part))
+            keys, values = (t.index_select(0, cached).view(len(x), heads, width, part) for t in (keys, values))
+            attended = block.attend(query, keys, values, mask, none)
             x = block.finish(x, attended, none)
         state.lengths[slots] = at + 1
         return x[:, 0]
