@@ -199,7 +199,7 @@ def _catalogue(
     plan = make_plan(platform(), table.precision, table.dim, rows)
     scanned = queries.to(table.scanned.dtype)
     ranks, parts = [], []
-    for first, last in _chunks(rows, rows_per_chunk(num_items, group, excluded is not None, scratch_bytes)):
+    for first, last in _chunks(rows, rows_per_chunk(num_items, group, num_picks, excluded is not None, scratch_bytes)):
         part = queries[first:last]
         maxima = torch.empty(last - first, num_groups, dtype=torch.float32, device=part.device)
         best = count = None

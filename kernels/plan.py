@@ -13,7 +13,7 @@ PRECISIONS = ("ieee", "tf32x3", "tf32", "float16", "bfloat16")
 """How the scan multiplies. ieee is exact float32; the others choose candidates less exactly (see ItemTable)."""
 
 SCRATCH_BYTES = 64 * 2**20
-"""Cap on group maxima and exclusion bits together; rows beyond it are processed in further chunks."""
+"""Cap on group maxima, exclusion bits and candidates together; rows beyond it are processed in further chunks."""
 
 # triton.jit reads this when a kernel is defined, so later changes have no effect.
 _INTERPRETED = triton.knobs.runtime.interpret
@@ -46,6 +46,9 @@ class Plan:
     matrix_instr_nonkdim: int | None = None
     """On AMD: 16 in every float32 kernel, so that all of them use one instruction and so have one rounding."""
 
+    max_registers: int | None = None
+    """On CUDA: the most registers a thread. Left to itself ptxas aims at 168 for some shapes and spills a few."""
+
     @property
     def options(self) -> dict[str, int | bool]:
         """Keyword arguments of a launch beside the kernel's own."""
@@ -56,6 +59,8 @@ class Plan:
         }
         if self.matrix_instr_nonkdim is not None:
             options["matrix_instr_nonkdim"] = self.matrix_instr_nonkdim
+        if self.max_registers is not None:
+            options["maxnreg"] = self.max_registers
         return options
 
 
@@ -82,17 +87,18 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
     if platform == "hip":
         if precision.startswith("tf32"):
             raise ValueError(f"precision {precision!r} is for NVIDIA GPUs; use 'ieee', 'float16' or 'bfloat16' here")
-        # 64 KB of LDS: float32 tiles of 128 x 64 and 64 x 64 take 36 KB at one stage.
+        # 64 KB of LDS: the float32 scan takes 32 KB, and up to 56 KB where it writes maxima.
         block_k = _block_k(dim, 64)
         block_m = 16 if rows <= 16 and not half else 64
         return Plan(block_m, 128, block_k, 32, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
     if half:
         return Plan(64, 128, _block_k(dim, 64), 64, 4, 2, True, 1, 128, 16, "ieee")
     if precision != "ieee":
-        return Plan(64, 128, _block_k(dim, 32), 64, 4, 2, True, 1, 128, 16, precision)
+        block_k = _block_k(dim, 16 if precision == "tf32x3" else 32)  # tf32x3 at 32 spills on sm_80
+        return Plan(64, 128, block_k, 64, 4, 2, True, 1, 128, 16, precision)
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
-    return Plan(64, 128, 8, 128, 4, 3, False, 1, 128, 16, "ieee")
+    return Plan(64, 128, 8, 128, 4, 3, False, 1, 128, 16, "ieee", max_registers=255)
 
 
 def group_size(num_items: int, dim: int, picks: int) -> int:
@@ -108,9 +114,11 @@ def group_size(num_items: int, dim: int, picks: int) -> int:
     return size
 
 
-def rows_per_chunk(num_items: int, group: int, excluding: bool, scratch_bytes: int) -> int:
-    """Rows whose group maxima (float32) and exclusion bits fit the cap; at least 1."""
-    bytes_per_row = 4 * triton.cdiv(num_items, group) + (4 * triton.cdiv(num_items, 32) if excluding else 0)
+def rows_per_chunk(num_items: int, group: int, picks: int, excluding: bool, scratch_bytes: int) -> int:
+    """Rows whose group maxima (float32), candidates' keys (int64) and exclusion bits fit the cap; at least 1."""
+    bytes_per_row = 4 * triton.cdiv(num_items, group) + 8 * picks * group
+    if excluding:
+        bytes_per_row += 4 * triton.cdiv(num_items, 32)
     return max(1, scratch_bytes // bytes_per_row)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, TopK
 
 try:
-    import rsir.kernels as kernels  # type: ignore[import-not-found]  # mapped from kernels/ by the build
+    import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]
 except ImportError as cause:
     raise BackendUnavailable(
         f"backend 'triton' cannot be used here: {cause}. Install it with `pip install rsir[triton]` (Linux on x86-64)"

@@ -1,11 +1,19 @@
-"""Kernels run in Triton's interpreter here, on CPU tensors."""
+"""Kernels run on the GPU if there is one, else in Triton's interpreter on CPU tensors."""
 
 import os
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
-
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
+
+
+@pytest.fixture(autouse=True)
+def default_device():
+    """Make tensors where the kernels run."""
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import dataclasses, json
 from rsir.kernels.inspect import ARCHITECTURES, compile_launch, record_launches
 reports = []
 for architecture, target in ARCHITECTURES.items():
-    rest = ["float16", "bfloat16"] + (["tf32", "tf32x3"] if target.backend == "cuda" else [])
+    rest = ["float16"] + (["tf32", "tf32x3"] if target.backend == "cuda" else [])
     for precision in ["ieee", *rest]:
         for launch in record_launches(target.backend, precision, num_items=20_000):
             if precision == "ieee" or launch.name in ("best_target", "scan count maxima"):

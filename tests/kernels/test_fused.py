@@ -10,7 +10,7 @@ from rsir.kernels.fused import Best
 
 
 def problem(rows, num_items, dim, *, seed=0, odd=False):
-    make = torch.Generator().manual_seed(seed)
+    make = torch.Generator(torch.get_default_device()).manual_seed(seed)
     queries = torch.randint(-2, 3, (rows, dim), generator=make).float()
     items = torch.randint(-2, 3, (num_items + 1, dim), generator=make).float()
     items[0] = 1e6  # padding must never show
@@ -22,7 +22,7 @@ def problem(rows, num_items, dim, *, seed=0, odd=False):
 
 
 def lists(rows, num_items, longest, *, seed=1):
-    make = torch.Generator().manual_seed(seed)
+    make = torch.Generator(torch.get_default_device()).manual_seed(seed)
     lengths = torch.randint(0, longest + 1, (rows,), generator=make)
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     ids = torch.randint(1, num_items + 1, (int(offsets[-1]),), generator=make, dtype=torch.int32)
@@ -108,7 +108,7 @@ def test_rank_within(tau, odd, phases):
 
 def test_rank_counts_no_equal_score_and_not_the_target_itself():
     # Equal rows must score equal bits wherever they stand: a target counts neither itself nor its copies.
-    make = torch.Generator().manual_seed(3)
+    make = torch.Generator(torch.get_default_device()).manual_seed(3)
     queries, base = torch.randn(33, 50, generator=make), torch.randn(50, generator=make)
     targets = Lists(torch.arange(1, 34, dtype=torch.int32) * 9, torch.arange(34))
     table = ItemTable.pack(base.expand(301, -1).contiguous())
@@ -140,7 +140,7 @@ def test_pool_best(odd):
 
 
 def test_bits_depend_on_neither_the_batch_nor_the_cap_nor_the_group():
-    make = torch.Generator().manual_seed(5)
+    make = torch.Generator(torch.get_default_device()).manual_seed(5)
     queries, items = torch.randn(20, 70, generator=make), torch.randn(301, 70, generator=make)
     targets, excluded = lists(20, 300, 3), lists(20, 300, 9, seed=2)
     table = ItemTable.pack(items)
@@ -175,10 +175,16 @@ def test_half_precision_scans_but_returns_float32_logits():
     assert (best_of(exact, 4)[1] - got.logits).max() < 1e-2
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "tf32", "tf32x3", "float8"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU they run")
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32", "tf32x3"])
 def test_precisions_that_the_interpreter_gets_wrong_are_refused(precision):
     with pytest.raises(ValueError, match="precision"):
         ItemTable.pack(torch.ones(3, 2), precision)
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="expected one of"):
+        ItemTable.pack(torch.ones(3, 2), "float8")
 
 
 def test_no_rows():
