@@ -11,8 +11,10 @@ struct Isa {
   typedef __m512 F;
   static constexpr const char* kName = "avx512";
   static constexpr int kLanes = 16;
-  static constexpr int kVectors = 2;
-  static constexpr int kHeight = 14;  // 28 of the 32 registers accumulate
+  // 24 of the 32 registers accumulate. 14 x 2 uses more of them and reaches 0.85 of the multiply-add peak on Sapphire
+  // Rapids where 8 x 3 reaches 0.90: it loads 0.46 values a multiply-add instead of 0.57.
+  static constexpr int kVectors = 3;
+  static constexpr int kHeight = 8;
 
   static F set1(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_load_ps(p); }
@@ -28,7 +30,9 @@ struct Isa {
     _mm512_store_si512(counter, lanes);
   }
   static bool any_above(const F (&x)[kVectors], F bar) {
-    return !_mm512_kortestz(_mm512_cmp_ps_mask(x[0], bar, _CMP_GT_OQ), _mm512_cmp_ps_mask(x[1], bar, _CMP_GT_OQ));
+    unsigned hit = 0;
+    for (int v = 0; v < kVectors; ++v) hit |= _mm512_cmp_ps_mask(x[v], bar, _CMP_GT_OQ);
+    return hit != 0;
   }
   static std::uint32_t above(F x, F bar) { return _mm512_cmp_ps_mask(x, bar, _CMP_GT_OQ); }
 

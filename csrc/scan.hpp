@@ -207,6 +207,7 @@ struct Scan {
   void run() {
     load_rows();
     const std::int64_t floats = a.dim * kWidth;
+    const bool may_drop = a.limit < (a.block_end - a.block_begin) * kWidth;
     for (std::int64_t i = a.block_begin; i < a.block_end && live > 0; ++i) {
       const float* block = a.panels + i * floats;
       const std::int32_t first_id = static_cast<std::int32_t>(i * kWidth + 1);
@@ -232,7 +233,7 @@ struct Scan {
       else if (rest == 1)
         tile<1, Count, Select>(position, block, first_id);
       if constexpr (Count)
-        if ((i - a.block_begin + 1) % kBlocksBetweenDrops == 0) drop_finished();
+        if (may_drop && (i - a.block_begin + 1) % kBlocksBetweenDrops == 0) drop_finished();
     }
     if constexpr (Count) write_counts();
   }
