@@ -6,6 +6,7 @@ busy neighbour or a falling clock rate hits all of them alike; figures are media
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import sys
@@ -143,6 +144,7 @@ def extra_memory(run: Callable[[], object]) -> float | None:
     """MiB by which a run, its result included, raises the process's peak; None where the system does not tell."""
     if not sys.platform.startswith("linux"):
         return None
+    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs left in the heap would hide this run's
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     except OSError:

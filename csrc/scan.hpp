@@ -259,6 +259,7 @@ void dots(const float* weights, std::int64_t dim, const float* query, const std:
     for (int c = 0; c < kChains; ++c) {
       item[c] = weights + static_cast<std::int64_t>(ids[i + c < n ? i + c : i]) * dim;
       acc[c] = 0.0f;
+      for (std::int64_t t = 0; t < dim; t += 16) __builtin_prefetch(item[c] + t);  // items lie far apart
     }
     for (std::int64_t t = 0; t < dim; ++t)
 #pragma GCC unroll 8
