@@ -8,6 +8,7 @@ import sys
 BENCHMARKS = {
     "ops": "CPU scoring: rank count, masked top-20, early exit and threads, against torch and faiss",
     "fidelity": "verdicts at N = 1,000,000: FAISS proofs against the exact scan with early exit",
+    "gpu": "the Triton ops on a CUDA device, the roofline beside each figure",
 }
 
 

@@ -51,8 +51,10 @@ def pack(items: Tensor, *, backend: str = "auto", instruction_set: str | None = 
         the embeddings change.
     backend : {"auto", "reference", "cpp", "triton"}
         "auto" takes cpp on CPU and triton on CUDA.
-    instruction_set : {None, "base", "avx2", "avx512"}
-        For the cpp backend: None takes the best one this CPU has.
+    instruction_set : str, optional
+        For cpp: "base", "avx2" or "avx512"; None takes the best one this CPU has. For triton: the precision of the
+        scan, "ieee" (the default, exact float32), "tf32x3", "tf32", "float16" or "bfloat16"; under all but the
+        first, ranks and candidates are approximate, while returned logits stay float32.
 
     Returns
     -------
@@ -427,14 +429,15 @@ def _check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> 
         raise ValueError(
             f"{name}.offsets: expected {len(queries) + 1} entries for {len(queries)} rows, got {len(offsets)}"
         )
-    if int(offsets[0]) != 0 or int(offsets[-1]) != len(ids) or bool((offsets.diff() < 0).any()):
-        raise ValueError(f"{name}.offsets: expected to rise from 0 to the number of ids, {len(ids)}")
-    if len(ids):
-        low, high = torch.aminmax(ids)
-        if low < 1 or high > num_items:
-            at = int(((ids < 1) | (ids > num_items)).nonzero()[0, 0])
-            row = int(torch.searchsorted(offsets, at, right=True)) - 1
-            raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
+    found, ends = ids, offsets
+    if ids.device.type == "cpu":  # by numpy: torch would start its threads for each of these small reductions
+        found, ends = ids.numpy(), offsets.numpy()  # type: ignore[assignment]
+    if int(ends[0]) != 0 or int(ends[-1]) != len(found) or bool((ends[1:] < ends[:-1]).any()):
+        raise ValueError(f"{name}.offsets: expected to rise from 0 to the number of ids, {len(found)}")
+    if len(found) and (int(found.min()) < 1 or int(found.max()) > num_items):
+        at = int(((ids < 1) | (ids > num_items)).nonzero()[0, 0])
+        row = int(torch.searchsorted(offsets, at, right=True)) - 1
+        raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
     return Ragged(ids.int().contiguous(), offsets.contiguous())
 
 
