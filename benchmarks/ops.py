@@ -34,9 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9, help="turns that are timed")
-    parser.add_argument(
-        "--instruction-set", choices=_core.instruction_sets(), default=_core.instruction_sets()[0]
-    )
+    parser.add_argument("--instruction-set", choices=_core.instruction_sets(), default=_core.instruction_sets()[0])
     parser.add_argument(
         "--log", type=Path, help="interaction log to train the early-exit model on (default: simulated)"
     )
@@ -74,9 +72,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _catalogue(
-    report: Report, work: Workload, options: argparse.Namespace, read_rates: dict[int, float]
-) -> None:
+def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read_rates: dict[int, float]) -> None:
     import faiss  # slow to import, and not needed for --help
 
     rows, dim = work.queries.shape
@@ -206,9 +202,7 @@ def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
 
 def _check(work: Workload, packed: ops.PackedItems, counters: Tensor) -> None:
     """Ranks and top lists of some rows against double precision, up to rounding at near ties."""
-    got = ops.rank_and_sample(
-        work.queries, packed, work.targets, k=K, excluded=work.excluded, counters=counters
-    )
+    got = ops.rank_and_sample(work.queries, packed, work.targets, k=K, excluded=work.excluded, counters=counters)
     top = ops.topk(work.queries, packed, K, excluded=work.excluded)
     for row in range(0, len(work.queries), max(1, len(work.queries) // 16)):
         logits = work.items.double() @ work.queries[row].double()

@@ -72,9 +72,7 @@ def trained_workload(log: list[np.ndarray], rows: int, dim: int = 64) -> Workloa
     popularity = torch.bincount(torch.cat([first, second]), minlength=num_items + 1).clamp(min=1).float()
     values = 1.0 / (popularity[first] * popularity[second]).sqrt()
     shape = (num_items + 1, num_items + 1)
-    counts = torch.sparse_coo_tensor(
-        torch.stack([first, second]), values, shape, check_invariants=False
-    ).coalesce()
+    counts = torch.sparse_coo_tensor(torch.stack([first, second]), values, shape, check_invariants=False).coalesce()
     torch.manual_seed(0)
     left, scale, right = torch.svd_lowrank((counts + counts.transpose(0, 1)).coalesce(), q=dim, niter=4)
     items = (right * scale.sqrt()).contiguous()

@@ -70,17 +70,9 @@ def one_call(rng: np.random.Generator) -> bool:
         _count(rng, 90),
         _count(rng, 90),
     )
-    temperature = float(
-        rng.choice([1.0, 0.1, 1e-30, 1e30, np.inf, 0.0, -1.0, np.nan], p=[0.5, 0.1] + [0.4 / 6] * 6)
-    )
-    seed = (
-        int(rng.integers(0, 2**64, dtype=np.uint64))
-        if rng.random() < 0.95
-        else int(rng.choice([-1, 2**62])) * 8
-    )
-    op = rng.choice(
-        ["rank_within", "topk", "topk_sample", "pool_sample", "rank_and_sample", "neighbour_votes"]
-    )
+    temperature = float(rng.choice([1.0, 0.1, 1e-30, 1e30, np.inf, 0.0, -1.0, np.nan], p=[0.5, 0.1] + [0.4 / 6] * 6))
+    seed = int(rng.integers(0, 2**64, dtype=np.uint64)) if rng.random() < 0.95 else int(rng.choice([-1, 2**62])) * 8
+    op = rng.choice(["rank_within", "topk", "topk_sample", "pool_sample", "rank_and_sample", "neighbour_votes"])
     draw_k = min(k, 2**31)
     try:
         if op == "neighbour_votes":
@@ -102,13 +94,9 @@ def one_call(rng: np.random.Generator) -> bool:
             assert ((ranks >= 1) & (ranks <= tau + 1)).all()
             return True
         if op == "topk":
-            ids, logits = _core.topk(
-                table, queries, min(k, 2**20) if rows < 2 else min(k, 2000), excluded, threads
-            )
+            ids, logits = _core.topk(table, queries, min(k, 2**20) if rows < 2 else min(k, 2000), excluded, threads)
         elif op == "topk_sample":
-            ids, logits = _core.topk_sample(
-                table, queries, draw_k, temperature, excluded, seed, counters, threads
-            )
+            ids, logits = _core.topk_sample(table, queries, draw_k, temperature, excluded, seed, counters, threads)
         elif op == "pool_sample":
             ids, logits = _core.pool_sample(
                 table, queries, lists, draw_k, temperature, excluded, seed, counters, threads

@@ -28,9 +28,7 @@ def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
     if name not in _INSTRUCTION_SETS:
         raise ValueError(f"instruction_set: expected one of {list(_INSTRUCTION_SETS)} or None, got {name!r}")
     if name not in usable:
-        raise BackendUnavailable(
-            f"instruction set {name!r} is not offered by this CPU or build; usable: {usable}"
-        )
+        raise BackendUnavailable(f"instruction set {name!r} is not offered by this CPU or build; usable: {usable}")
     if items.device.type != "cpu":
         raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
     return PackedItems("cpp", items, (_core.PackedTable(items.numpy(), name), _version(items)), name)
@@ -82,9 +80,7 @@ def pool_sample(
     return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
 
 
-def rank_within(
-    queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int
-) -> Tensor:
+def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
     ranks = _core.rank_within(_table(packed), _numpy(queries), _lists(targets), _limit(tau, packed), threads)
     return torch.from_numpy(ranks)
 
@@ -128,9 +124,7 @@ def _table(packed: PackedItems) -> _core.PackedTable:
     """The packed table; refuses one whose weights were trained on since, which would mix old and new logits."""
     table, version = packed.handle
     if _version(packed.weights) != version:
-        raise ValueError(
-            "items: the embeddings were changed in place after they were packed; pack them again"
-        )
+        raise ValueError("items: the embeddings were changed in place after they were packed; pack them again")
     return cast(_core.PackedTable, table)
 
 

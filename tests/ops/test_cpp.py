@@ -83,9 +83,7 @@ def test_a_row_has_the_same_bits_in_any_batch(instruction_set):
 @pytest.mark.skipif("avx512" not in _core.instruction_sets(), reason="this CPU has no AVX-512")
 def test_avx2_and_avx512_agree_to_the_bit():
     queries, items = _floats(50, 500, 77)
-    first, second = (
-        ops.topk(queries, ops.pack(items, instruction_set=name), 20) for name in ("avx2", "avx512")
-    )
+    first, second = (ops.topk(queries, ops.pack(items, instruction_set=name), 20) for name in ("avx2", "avx512"))
     assert torch.equal(first.ids, second.ids)
     assert torch.equal(first.logits, second.logits)
 

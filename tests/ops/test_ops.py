@@ -206,10 +206,7 @@ def test_neighbour_votes(scorer):
     graph = rng.integers(0, num_items + 1, (num_items + 1, degree)).astype(np.int32)
     items = rng.integers(1, num_items + 1, rows)
     sources = [rng.integers(1, num_items + 1, rng.integers(0, 60)) for _ in range(rows)]
-    want = [
-        sum(item in graph[s] for s in set(source.tolist()))
-        for item, source in zip(items, sources, strict=True)
-    ]
+    want = [sum(item in graph[s] for s in set(source.tolist())) for item, source in zip(items, sources, strict=True)]
     assert sum(want) > 0
     got = ops.neighbour_votes(
         torch.from_numpy(graph).to(scorer.device),
