@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 import sys
 import time
@@ -23,6 +24,8 @@ SETTLE_SECONDS = 0.01  # lets the spinning threads of the last contender's OpenM
 class Contender:
     name: str
     run: Callable[[], object]
+    work: float = 1.0
+    """What a run does, in the unit of :func:`compare`; contenders are compared by their time for a unit of it."""
 
 
 @dataclass
@@ -36,7 +39,9 @@ class Figure:
     low_ms: float
     high_ms: float
     times_slower: float
-    """Median over the turns of this contender's time over the first contender's in the same turn."""
+    """Median over the turns of this contender's time over the first contender's in the same turn, for equal work."""
+    rate: float | None = None
+    unit: str = ""
     gflops: float | None = None
     peak_fraction: float | None = None
     gbytes: float | None = None
@@ -58,12 +63,14 @@ class Report:
             ("threads", lambda f: str(f.threads)),
             ("median ms (quartiles)", lambda f: f"{f.median_ms:.2f} ({f.low_ms:.2f} to {f.high_ms:.2f})"),
             ("x first", lambda f: f"{f.times_slower:.2f}"),
+            ("a second", lambda f: "" if f.rate is None else f"{f.rate:,.0f} {f.unit}"),
             ("GFLOP/s", lambda f: _number(f.gflops, ".0f")),
             ("of peak", lambda f: _number(f.peak_fraction, ".2f")),
             ("GB/s", lambda f: _number(f.gbytes, ".2f")),
             ("of read rate", lambda f: _number(f.read_fraction, ".2f")),
             ("extra MiB", lambda f: _number(f.extra_mib, ".1f")),
         ]
+        columns = [column for column in columns if any(column[1](figure) for figure in self.figures)]
         lines = [f"## {self.title}", ""]
         lines += [f"- {key}: {value}" for key, value in self.machine.items()]
         lines += ["", "| " + " | ".join(name for name, _ in columns) + " |", "|" + "---|" * len(columns)]
@@ -80,7 +87,10 @@ def describe_machine() -> dict[str, object]:
     if cpuinfo.exists():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = f"{names[0]}, {len(names)} cores visible" if names else model
-    return {"cpu": model, "python": platform.python_version(), "system": platform.system()}
+    machine: dict[str, object] = {"cpu": model, "python": platform.python_version(), "system": platform.system()}
+    if hasattr(os, "getloadavg"):
+        machine["load before"] = f"{os.getloadavg()[0]:.2f} processes over the last minute"
+    return machine
 
 
 def compare(
@@ -90,7 +100,8 @@ def compare(
     threads: int,
     rounds: int,
     cpu_time: bool,
-    peak: Callable[[], float],
+    peak: Callable[[], float] | None = None,
+    unit: str = "",
     read_rate: float | None = None,
     operations: float | None = None,
     traffic: float | None = None,
@@ -98,7 +109,8 @@ def compare(
     """Time the contenders in turns.
 
     ``operations`` and ``traffic`` are the floating point operations and the bytes a run must at least do and read;
-    ``peak`` measures the machine's operations a second, ``read_rate`` is in bytes a second. With ``cpu_time`` a time is
+    ``peak`` measures the machine's operations a second, ``read_rate`` is in bytes a second. With a ``unit``, figures
+    show how many of them a second each contender does. With ``cpu_time`` a time is
     the processor time used over the number of threads, for machines that others use as well.
     """
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -106,7 +118,7 @@ def compare(
     clock, share = (time.process_time, threads) if cpu_time else (time.perf_counter, 1)
     for turn in range(rounds + 1):
         for contender in contenders:
-            rate = peak()
+            rate = peak() if peak else 0.0
             time.sleep(SETTLE_SECONDS)
             start = clock()
             contender.run()
@@ -114,7 +126,7 @@ def compare(
             if turn > 0:  # the first turn warms up
                 peaks.append(rate)
                 times[contender.name].append(elapsed)
-    first = times[contenders[0].name]
+    first = [seconds / contenders[0].work for seconds in times[contenders[0].name]]
     figures = []
     for contender in contenders:
         own = sorted(times[contender.name])
@@ -126,8 +138,10 @@ def compare(
             median_ms=seconds * 1e3,
             low_ms=own[len(own) // 4] * 1e3,
             high_ms=own[(3 * len(own)) // 4] * 1e3,
-            times_slower=median(a / b for a, b in zip(times[contender.name], first, strict=True)),
+            times_slower=median(a / contender.work / b for a, b in zip(times[contender.name], first, strict=True)),
         )
+        if unit:
+            figure.rate, figure.unit = contender.work / seconds, unit
         if operations is not None:
             figure.gflops = operations / seconds / 1e9
             figure.peak_fraction = operations / seconds / median(peaks)

@@ -1,4 +1,4 @@
-"""The batched engine against the plain loop of oracle.py: same randomness, same trajectories."""
+"""The batched engine against the plain loop of benchmarks/oracle.py: same randomness, same trajectories."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import all_trajectories
 from toys import IncrementalToyBackbone, ToyBackbone
 
+from benchmarks.oracle import all_trajectories
 from rsir.config import FidelityConfig, GenerationConfig
 from rsir.data.sequences import Sequences
 from rsir.fidelity import build

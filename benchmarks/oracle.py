@@ -1,6 +1,7 @@
-"""Bounded exploration as a plain loop: one trajectory at a time, one prefix encoded anew at every step.
+"""Bounded exploration as a plain loop: one trajectory at a time, as the authors' code goes about it.
 
-The truth that :mod:`rsir.generation` is tested against and the per-row baseline of its benchmark.
+At every step the whole prefix is encoded anew, the whole catalogue scored and sorted. The truth that
+:mod:`rsir.generation` is tested against, and the per-row baseline of its benchmark.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def one_trajectory(
             break
         with torch.no_grad():
             query = model.encode(torch.tensor([trajectory]), torch.tensor([len(trajectory)]))[0].numpy()
-        logits = (embeddings.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+        logits = embeddings @ query
         best = max(logits[t] for t in targets)
         failed = tau is not None and 1 + int((logits[1:] > best).sum()) > tau
         if graph is not None and len(trajectory) > given:
@@ -55,17 +56,17 @@ def one_trajectory(
                 trajectory = trajectory[:-1]
             break
         own = uniform(seed, words(Stream.POOL, len(trajectory)))[0] < config.p
-        pool = targets if own else sorted(set(range(1, model.num_items + 1)) - set(trajectory))
-        if not pool:
+        inside = np.zeros(len(logits), bool)
+        inside[targets if own else slice(1, None)] = True
+        inside[trajectory] = False
+        best_first = np.argsort(-logits, kind="stable")  # ties: lower id first
+        top = best_first[inside[best_first]][: config.k]
+        if not len(top):
             break
-        top = sorted(pool, key=lambda item: (-logits[item], item))[: config.k]
-        noise = gumbel(seed, words(Stream.ITEM, len(trajectory)), np.array([top]))[0]
         if config.k > 1:
-            top = sorted(
-                zip(top, noise, strict=True), key=lambda t: (-(logits[t[0]] / config.temperature + t[1]), t[0])
-            )
-            top = [item for item, _ in top]
-        trajectory = [*trajectory, top[0]]
+            noise = gumbel(seed, words(Stream.ITEM, len(trajectory)), top[None])[0]
+            top = top[np.lexsort((top, -(logits[top] / config.temperature + noise)))]
+        trajectory = [*trajectory, int(top[0])]
     return trajectory
 
 
@@ -73,14 +74,23 @@ def all_trajectories(
     model: Backbone, sources: Sequences, config: GenerationConfig, **settings: object
 ) -> list[tuple[int, list[int]]]:
     """Kept trajectories with their source rows, in order of row and trajectory number."""
-    kept: list[tuple[int, list[int]]] = []
+    decoded = []
     for row in range(len(sources)):
         source = sources[row].tolist()
         if len(set(source)) < 2:
             continue
         for number in range(config.m):
-            trajectory = one_trajectory(model, source, row, number, config, **settings)  # type: ignore[arg-type]
-            copy = trajectory == source[: len(trajectory)] and not config.keep_copies
-            if len(trajectory) >= config.min_length and not copy and (row, trajectory) not in kept:
-                kept.append((row, trajectory))
-    return kept
+            decoded.append((row, one_trajectory(model, source, row, number, config, **settings)))  # type: ignore[arg-type]
+    return kept(decoded, sources, config)
+
+
+def kept(
+    decoded: list[tuple[int, list[int]]], sources: Sequences, config: GenerationConfig
+) -> list[tuple[int, list[int]]]:
+    """Those that are long enough, no copy of their source's beginning, and not the same as an earlier one."""
+    found: dict[tuple[int, tuple[int, ...]], None] = {}
+    for row, trajectory in decoded:
+        copy = trajectory == sources[row][: len(trajectory)].tolist() and not config.keep_copies
+        if len(trajectory) >= config.min_length and not copy:
+            found.setdefault((row, tuple(trajectory)))
+    return [(row, list(trajectory)) for row, trajectory in found]
