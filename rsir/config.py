@@ -261,6 +261,9 @@ class FidelityConfig:
         K of the item-item nearest-neighbour graph; a list gives a value a round.
     hits
         A new item must be among the K neighbours of at least this many of the source's real items.
+    verify
+        Catalogues above 200,000 items are screened by a FAISS index, which proves most failures without a scan. exact
+        scans what is not proved; trust accepts it, scans a sample and reports the share that should have failed.
     on_fail
         drop refuses the item that caused the failure (the paper); keep leaves it (the authors' code).
     """
@@ -269,10 +272,12 @@ class FidelityConfig:
     tau: int | list[int] = 20
     neighbours: int | list[int] = 20
     hits: int = 1
+    verify: Literal["exact", "trust"] = "exact"
     on_fail: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
         _choice("fidelity.policy", self.policy, ("rank", "neighbours", "both", "off"))
+        _choice("fidelity.verify", self.verify, ("exact", "trust"))
         _choice("fidelity.on_fail", self.on_fail, ("drop", "keep"))
         _require(self.hits >= 1, "fidelity.hits", "at least 1", self.hits)
         for name in ("tau", "neighbours"):

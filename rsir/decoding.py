@@ -223,25 +223,60 @@ class Engine:
 
     def _draw_own(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """-> whether each slot is within tau, and its draw from its source's unused items, 0 where it is not."""
-        tau, queries, targets = self.fidelity.tau, self.query[self.leader[slots]], self._targets(slots)
+        within, scan = self._screened(slots)
+        tau = self.fidelity.tau
+        if tau is not None and len(scan):
+            ranks = ops.rank_within(
+                self._queries(slots[scan]),
+                self.packed,
+                self._targets(slots[scan]),
+                tau,
+                threads=self.threads,
+            )
+            within[scan] = ranks <= tau
         drawn = torch.zeros_like(slots)
-        within = torch.ones_like(slots, dtype=torch.bool)
-        if tau is not None:
-            within = ops.rank_within(queries, self.packed, targets, tau, threads=self.threads) <= tau
-            slots, queries, targets = slots[within], queries[within], self._targets(slots[within])
+        slots = slots[within]
         # The unused own items are the targets themselves, so nothing else needs to be excluded.
-        drawn[within] = ops.pool_sample(queries, self.packed, targets, **self._sampling(slots)).ids
+        drawn[within] = ops.pool_sample(
+            self._queries(slots), self.packed, self._targets(slots), **self._sampling(slots)
+        ).ids
         return within, drawn
 
     def _draw_catalogue(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """-> whether each slot is within tau, and its draw from the catalogue, 0 where it is not."""
-        tau, queries = self.fidelity.tau, self.query[self.leader[slots]]
-        sampling = self._sampling(slots) | {"excluded": _ragged(self.items[slots])}
-        if tau is None:
-            drawn = ops.topk_sample(queries, self.packed, **sampling).ids
-            return torch.ones_like(drawn, dtype=torch.bool), drawn
-        verdict = ops.rank_and_sample(queries, self.packed, self._targets(slots), tau, **sampling)
-        return verdict.ranks <= tau, verdict.ids
+        within, scan = self._screened(slots)
+        drawn = torch.zeros_like(slots)
+        if within.any():  # no check, or trusted to pass it
+            part = slots[within]
+            drawn[within] = ops.topk_sample(
+                self._queries(part), self.packed, excluded=_ragged(self.items[part]), **self._sampling(part)
+            ).ids
+        tau = self.fidelity.tau
+        if tau is not None and len(scan):
+            part = slots[scan]
+            verdict = ops.rank_and_sample(
+                self._queries(part),
+                self.packed,
+                self._targets(part),
+                tau,
+                excluded=_ragged(self.items[part]),
+                **self._sampling(part),
+            )
+            within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
+        return within, drawn
+
+    def _screened(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (n,) bool, whether each slot passes the rank check without a scan; and which of them need the scan."""
+        if self.fidelity.tau is None:
+            return torch.ones_like(slots, dtype=torch.bool), slots[:0]
+        screened = self.fidelity.screen(self._queries(slots), self._targets(slots), self.threads)
+        if screened is None:
+            return torch.zeros_like(slots, dtype=torch.bool), torch.arange(len(slots), device=self.device)
+        rejected, trusted = screened
+        return trusted, (~rejected & ~trusted).nonzero()[:, 0]
+
+    def _queries(self, slots: Tensor) -> Tensor:
+        return self.query[self.leader[slots]]
 
     def _targets(self, slots: Tensor) -> Ragged:
         return _ragged(torch.where(self._open(slots), self.source[slots], 0))

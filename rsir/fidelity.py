@@ -7,16 +7,19 @@ rank within tau under the model (RSIR, section 3.3); the engine fuses that check
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from .ann import neighbour_graph
+from .ann import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from .config import FidelityConfig
 from .ops import Ragged, neighbour_votes
+from .proofs import screen
 
 __all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled"]
+
+Verify = Literal["exact", "trust"]
 
 
 class Fidelity(Protocol):
@@ -28,6 +31,12 @@ class Fidelity(Protocol):
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
         """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool; None accepts all."""
 
+    def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
+        """Rows whose rank check needs no scan: those sure to fail, those to be trusted; None: scan them all.
+
+        See :func:`rsir.proofs.screen`.
+        """
+
 
 class Off:
     """No check: the ablation that the paper reports to collapse."""
@@ -37,18 +46,32 @@ class Off:
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
         return None
 
-
-class Rank:
-    """The paper's check: the best-ranked unused real item must be within tau of the top."""
-
-    def __init__(self, tau: int) -> None:
-        self.tau: int | None = tau
-
-    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
+    def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         return None
 
 
-class Neighbours:
+class Rank(Off):
+    """The paper's check: the best-ranked unused real item must be within tau of the top.
+
+    Parameters
+    ----------
+    tau : int
+    index : CandidateIndex, optional
+        Of the current model's item embeddings: rows are screened by it before they are scanned.
+    verify : {"exact", "trust"}
+        Whether rows without a proof are scanned or accepted.
+    """
+
+    def __init__(self, tau: int, index: CandidateIndex | None = None, verify: Verify = "exact") -> None:
+        self.tau, self.index, self.verify = tau, index, verify
+
+    def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
+        if self.index is None or self.tau is None:
+            return None
+        return screen(queries, self.index, targets, self.tau, verify=self.verify, threads=threads)
+
+
+class Neighbours(Off):
     """A new item must be among the K nearest neighbours of at least ``hits`` of the source's real items.
 
     Parameters
@@ -60,8 +83,6 @@ class Neighbours:
     hits : int
     """
 
-    tau: int | None = None
-
     def __init__(self, embeddings: Tensor, neighbours: int, hits: int) -> None:
         self.hits = hits
         self.graph = torch.from_numpy(neighbour_graph(embeddings, neighbours)).to(embeddings.device)
@@ -70,26 +91,31 @@ class Neighbours:
         return neighbour_votes(self.graph, items, sources) >= self.hits
 
 
-class Both(Neighbours):
+class Both(Rank):
     """The rank check and the neighbour check; both must pass."""
 
-    def __init__(self, embeddings: Tensor, tau: int, neighbours: int, hits: int) -> None:
-        super().__init__(embeddings, neighbours, hits)
-        self.tau = tau
+    def __init__(self, rank: Rank, neighbours: Neighbours) -> None:
+        self.tau, self.index, self.verify = rank.tau, rank.index, rank.verify
+        self.neighbours = neighbours
+
+    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
+        return self.neighbours.accepts(items, sources)
 
 
 def build(config: FidelityConfig, embeddings: Tensor, round_: int) -> Fidelity:
     """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates."""
+    if config.policy == "off":
+        return Off()
     num_items = embeddings.shape[0] - 1
-    tau = min(scheduled(config.tau, round_), num_items)
-    neighbours = min(scheduled(config.neighbours, round_), max(num_items - 1, 1))
-    if config.policy == "rank":
-        return Rank(tau)
-    if config.policy == "neighbours":
-        return Neighbours(embeddings, neighbours, config.hits)
-    if config.policy == "both":
-        return Both(embeddings, tau, neighbours, config.hits)
-    return Off()
+    if config.policy != "rank":
+        near = Neighbours(embeddings, scheduled(config.neighbours, round_), config.hits)
+        if config.policy == "neighbours":
+            return near
+    index = None
+    if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda:  # below, and on a GPU, the scan is as fast
+        index = CandidateIndex(embeddings)
+    rank = Rank(scheduled(config.tau, round_), index, config.verify)
+    return rank if config.policy == "rank" else Both(rank, near)
 
 
 def scheduled(value: int | list[int], round_: int) -> int:

@@ -16,7 +16,7 @@ from . import ops
 from .ann import CandidateIndex, at_least
 from .ops import Ragged
 
-__all__ = ["ProofStats", "rank_within_proved"]
+__all__ = ["ProofStats", "rank_within_proved", "screen"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ProofStats:
         return ProofStats(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
-def rank_within_proved(
+def screen(
     queries: Tensor,
     index: CandidateIndex,
     targets: Ragged,
@@ -54,8 +54,8 @@ def rank_within_proved(
     verify: Literal["exact", "trust"] = "exact",
     audit: float = 0.05,
     threads: int | None = None,
-) -> tuple[Tensor, ProofStats]:
-    """:func:`rsir.ops.rank_within` for large catalogues, with as few exact scans as proofs allow.
+) -> tuple[Tensor, Tensor]:
+    """Rows that need no exact scan: those proved to fail the rank check, and those to be trusted to pass it.
 
     A row is proved rejected when tau candidates score above its best target. Their logits come from other arithmetic
     than the scan's, so they are compared with a margin that covers the rounding of float32 dot products in any order
@@ -67,13 +67,13 @@ def rank_within_proved(
     ----------
     queries : (B, d) float32
     index : CandidateIndex
-        With method "flat" every row is scanned.
+        With method "flat" every row is left to the scan.
     targets : Ragged
     tau : int
         At least 1.
     verify : {"exact", "trust"}
-        What happens to rows without a proof. exact: they are scanned, and the ranks are those of ``rank_within``.
-        trust: they are accepted, but for a sample chosen by their queries' bits that is scanned to measure the leak.
+        What happens to rows without a proof. exact: they are to be scanned. trust: they are accepted, but for a
+        sample chosen by their queries' bits that is to be scanned, to measure how many of them should not have been.
     audit : float
         Share of the rows without a proof that is sampled under trust, in [0, 1].
     threads : int, optional
@@ -81,15 +81,13 @@ def rank_within_proved(
 
     Returns
     -------
-    ranks : (B,) int64
-        At most tau where a row is accepted, tau + 1 where it is not. Under trust an accepted row that was not
-        sampled has 1 + the number of candidates found above it, a lower bound of its rank.
-    stats : ProofStats
+    rejected, trusted : (B,) bool
+        Never both; what is neither needs the scan.
 
     Raises
     ------
     ValueError
-        As for ``rank_within``; an unknown ``verify``; ``audit`` out of its range.
+        As for :func:`rsir.ops.rank_within`; an unknown ``verify``; ``audit`` out of its range.
     """
     if verify not in ("exact", "trust"):
         raise ValueError(f"verify: expected 'exact' or 'trust', got {verify!r}")
@@ -97,21 +95,52 @@ def rank_within_proved(
         raise ValueError(f"audit: expected a share in [0, 1], got {audit!r}")
     tau = at_least("tau", tau, 1)
     threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
+    rejected = torch.zeros(len(queries), dtype=torch.bool)
     if index.method == "flat" or len(queries) == 0:
-        ranks = ops.rank_within(queries, index.packed, targets, tau, threads=threads)
-        return ranks, ProofStats(rows=len(queries), scanned=len(queries))
+        return rejected, rejected.clone()
+    rejected = (_count_above(queries, index, targets, tau, threads) >= tau) | (targets.offsets.diff() == 0)
+    trusted = torch.zeros_like(rejected)
+    if verify == "trust":
+        trusted = ~rejected & ~_sampled(queries, audit)
+    return rejected, trusted
 
-    above = _count_above(queries, index, targets, tau, threads)
-    rejected = (above >= tau) | (targets.offsets.diff() == 0)
-    ranks = torch.where(rejected, tau + 1, 1 + above)
-    open_rows = scan = (~rejected).nonzero()[:, 0]
-    if verify == "trust":
-        scan = open_rows[_sampled(queries[open_rows], audit)]
+
+def rank_within_proved(
+    queries: Tensor,
+    index: CandidateIndex,
+    targets: Ragged,
+    tau: int,
+    *,
+    verify: Literal["exact", "trust"] = "exact",
+    audit: float = 0.05,
+    threads: int | None = None,
+) -> tuple[Tensor, ProofStats]:
+    """:func:`rsir.ops.rank_within` for large catalogues, with as few exact scans as :func:`screen` allows.
+
+    Parameters
+    ----------
+    queries, index, targets, tau, verify, audit, threads
+        As for :func:`screen`.
+
+    Returns
+    -------
+    ranks : (B,) int64
+        At most tau where a row is accepted, tau + 1 where it is not. A trusted row has rank 1.
+    stats : ProofStats
+
+    Raises
+    ------
+    ValueError
+        As for :func:`screen`.
+    """
+    rejected, trusted = screen(queries, index, targets, tau, verify=verify, audit=audit, threads=threads)
+    ranks = torch.where(rejected, tau + 1, 1)
+    scan = (~rejected & ~trusted).nonzero()[:, 0]
     ranks[scan] = ops.rank_within(queries[scan], index.packed, _select(targets, scan), tau, threads=threads)
-    stats = ProofStats(rows=len(queries), rejected=len(queries) - len(open_rows), scanned=len(scan))
-    if verify == "trust":
+    stats = ProofStats(rows=len(queries), rejected=int(rejected.sum()), scanned=len(scan))
+    if verify == "trust" and index.method != "flat":
         leaked = int((ranks[scan] > tau).sum())
-        stats = replace(stats, trusted=len(open_rows), audited=len(scan), leaked=leaked)
+        stats = replace(stats, trusted=int(trusted.sum()) + len(scan), audited=len(scan), leaked=leaked)
     return ranks, stats
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from . import data as datasets
 from .acquisition import acquire
-from .config import DataConfig, RecursionConfig
+from .config import ConfigError, DataConfig, RecursionConfig
 from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
 from .evaluation import evaluate, recommend
@@ -216,6 +216,7 @@ def recurse(
     if data is None:
         data = load_data(config)
     parts = split(data, config.data, config.seed)
+    _check_catalogue(config, data.num_items)
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     try:
         loop = _Loop(config, parts, directory, device, threads, progress)
@@ -232,6 +233,22 @@ def recurse(
     finally:
         if directory is not None:
             directory.close()
+
+
+def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
+    """Refuse thresholds that a catalogue of this size makes void."""
+    policy, fidelity = config.fidelity.policy, config.fidelity
+    limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
+    if policy in ("rank", "both"):
+        limits.append(("fidelity.tau", fidelity.tau, num_items))
+    if policy in ("neighbours", "both"):
+        limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))
+    for name, value, most in limits:
+        if max(value if isinstance(value, list) else [value]) > most:
+            advice = "; for no check at all: fidelity.policy off" if name.startswith("fidelity") else ""
+            raise ConfigError(
+                f"{name}: expected at most {most}, as the data has {num_items} items, got {value}{advice}"
+            )
 
 
 def _best(rounds: list[RoundResult]) -> int:

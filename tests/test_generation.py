@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from toys import IncrementalToyBackbone, ToyBackbone
 
 from benchmarks.oracle import all_trajectories
+from rsir.ann import CandidateIndex
 from rsir.config import FidelityConfig, GenerationConfig
 from rsir.data.sequences import Sequences
-from rsir.fidelity import build
+from rsir.fidelity import Off, Rank, build
 from rsir.generation import generate
 
 NUM_ITEMS = 40
@@ -36,7 +37,8 @@ def check_against_oracle(
 ) -> int:
     policy = build(fidelity, model.item_embeddings(), round_)
     found = generate(model, sources, config, policy, seed=seed, round_=round_, on_fail=fidelity.on_fail)
-    graph = policy.graph.numpy() if hasattr(policy, "graph") else None
+    near = getattr(policy, "neighbours", policy)
+    graph = near.graph.numpy() if hasattr(near, "graph") else None
     expected = all_trajectories(
         model,
         sources,
@@ -128,7 +130,31 @@ def test_a_schedule_gives_each_round_its_threshold() -> None:
     embeddings = torch.randn(50, 4)
     fidelity = FidelityConfig(tau=[20, 10, 5])
     assert [build(fidelity, embeddings, round_).tau for round_ in (1, 2, 3, 4)] == [20, 10, 5, 5]
-    assert build(FidelityConfig(tau=1000), embeddings, 1).tau == 49  # never above the catalogue
+
+
+def test_screening_by_an_index_changes_nothing() -> None:
+    model, sources = ToyBackbone(NUM_ITEMS), some_sources(rows=60)
+    index = CandidateIndex(model.item_embeddings(), method="hnsw")
+    scanned, screened = (
+        generate(model, sources, GenerationConfig(k=3), policy, seed=1, round_=1)
+        for policy in (Rank(5), Rank(5, index))
+    )
+    assert scanned.refused == screened.refused > 0
+    assert as_pairs(screened.trajectories) == as_pairs(scanned.trajectories)
+
+
+def test_what_is_trusted_is_not_checked() -> None:
+    class Trusting(Rank):
+        def screen(self, queries: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+            all_of_them = torch.ones(len(queries), dtype=torch.bool)
+            return ~all_of_them, all_of_them
+
+    model, sources = ToyBackbone(NUM_ITEMS), some_sources(rows=60)
+    trusting, off = (
+        generate(model, sources, GenerationConfig(), policy, seed=1, round_=1) for policy in (Trusting(1), Off())
+    )
+    assert trusting.refused == off.refused == 0
+    assert as_pairs(trusting.trajectories) == as_pairs(off.trajectories)
 
 
 def test_sources_without_two_items_generate_nothing() -> None:

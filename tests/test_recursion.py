@@ -10,6 +10,7 @@ import pytest
 
 from rsir.config import (
     AcquisitionConfig,
+    ConfigError,
     FidelityConfig,
     GenerationConfig,
     ModelConfig,
@@ -187,6 +188,23 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     short = Sequences.from_lists([[1, 2], [2, 3]], num_items=5)
     with pytest.raises(DataError, match="no user has 3 or more items"):
         recurse(SMALL, data=short, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"fidelity": FidelityConfig(tau=[5, 61])},
+            r"fidelity\.tau: expected at most 60, .* got \[5, 61\]; .*policy off",
+        ),
+        ({"fidelity": FidelityConfig("both", tau=5, neighbours=60)}, r"fidelity\.neighbours: expected at most 59"),
+        ({"generation": GenerationConfig(k=61)}, r"generation\.k: expected at most 60"),
+    ],
+)
+def test_thresholds_above_the_catalogue_write_nothing(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recurse(small(**changes), out=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
