@@ -41,12 +41,16 @@ class Found:
     lengths : (T,) int64
     refused : int
         How many of them the fidelity check ended.
+    scanned, scanned_refused : int
+        Verdicts by exact scan (all but those a screening policy could give), and how many of these were refusals.
     """
 
     row: np.ndarray
     items: np.ndarray
     lengths: np.ndarray
     refused: int
+    scanned: int
+    scanned_refused: int
 
 
 class Engine:
@@ -76,6 +80,7 @@ class Engine:
         self.order = several[np.argsort(sources.lengths[several], kind="stable")]
         self.jobs = len(self.order) * config.m
         self.refused = 0
+        self.scanned = self.scanned_refused = 0
         self.max_length = model.max_len
 
         slots = min(config.slots, max(self.jobs, 1))
@@ -116,10 +121,17 @@ class Engine:
                 progress("generate", finished, self.jobs, "trajectories")
         if not jobs:
             nothing = np.zeros(0, np.int64)
-            return Found(nothing, np.zeros((0, self.max_length), np.int32), nothing, 0)
+            return Found(nothing, np.zeros((0, self.max_length), np.int32), nothing, 0, 0, 0)
         row, number = self._row_and_number(np.concatenate(jobs))
         sorted_ = np.lexsort((number, row))
-        return Found(row[sorted_], np.concatenate(items)[sorted_], np.concatenate(lengths)[sorted_], self.refused)
+        return Found(
+            row[sorted_],
+            np.concatenate(items)[sorted_],
+            np.concatenate(lengths)[sorted_],
+            self.refused,
+            self.scanned,
+            self.scanned_refused,
+        )
 
     def _start(self, slots: Tensor, first_job: int) -> None:
         """Give free slots the next jobs."""
@@ -234,6 +246,7 @@ class Engine:
                 threads=self.threads,
             )
             within[scan] = ranks <= tau
+            self._count_scans(within[scan])
         drawn = torch.zeros_like(slots)
         slots = slots[within]
         # The unused own items are the targets themselves, so nothing else needs to be excluded.
@@ -263,6 +276,7 @@ class Engine:
                 **self._sampling(part),
             )
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
+            self._count_scans(within[scan])
         return within, drawn
 
     def _screened(self, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,6 +288,10 @@ class Engine:
             return torch.zeros_like(slots, dtype=torch.bool), torch.arange(len(slots), device=self.device)
         rejected, trusted = screened
         return trusted, (~rejected & ~trusted).nonzero()[:, 0]
+
+    def _count_scans(self, passed: Tensor) -> None:
+        self.scanned += len(passed)
+        self.scanned_refused += int((~passed).sum())
 
     def _queries(self, slots: Tensor) -> Tensor:
         return self.query[self.leader[slots]]

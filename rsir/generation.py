@@ -30,6 +30,9 @@ class Generated:
         Trajectories decoded.
     refused : int
         Trajectories that the fidelity check ended.
+    scanned, scanned_refused : int
+        Rank verdicts by exact scan, and how many of them were refusals. Where unproved verdicts are trusted
+        (``fidelity.verify="trust"``) the scanned are a sample of them: the quotient is the share wrongly trusted.
     too_short, copies, duplicates : int
         Trajectories dropped for their length, as a prefix of their source, or as equal to an earlier one of the
         same source.
@@ -38,6 +41,8 @@ class Generated:
     trajectories: Sequences
     decoded: int
     refused: int
+    scanned: int
+    scanned_refused: int
     too_short: int
     copies: int
     duplicates: int
@@ -134,6 +139,8 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
         trajectories,
         decoded=decoded,
         refused=found.refused,
+        scanned=found.scanned,
+        scanned_refused=found.scanned_refused,
         too_short=int((~long_enough).sum()),
         copies=int(copy.sum()),
         duplicates=len(kept) - len(unique),

@@ -52,6 +52,9 @@ class RoundResult:
         Share of the acquired trajectories' items that are not in the user's own sequence; nan in round 0.
     mean_length : float
         Of the acquired trajectories; nan in round 0.
+    leak : float
+        Share of the trusted rank verdicts that were wrong, measured on a sample; nan unless fidelity.verify is trust
+        and the catalogue is large.
     validation, test : dict
         Metrics by name ("recall@10", "ndcg@20", ...).
     steps, best_step : int
@@ -67,6 +70,7 @@ class RoundResult:
     acquired: int
     novel_share: float
     mean_length: float
+    leak: float
     validation: dict[str, float]
     test: dict[str, float]
     steps: int
@@ -82,7 +86,7 @@ class RoundResult:
     @classmethod
     def from_json(cls, metrics: dict[str, Any], seconds: dict[str, float]) -> RoundResult:
         """Back from :meth:`metrics`."""
-        nan = {name: float("nan") for name in ("novel_share", "mean_length") if metrics[name] is None}
+        nan = {name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None}
         return cls(**{**metrics, **nan}, seconds=seconds)
 
 
@@ -294,7 +298,7 @@ class _Loop:
         config = self.config
         seconds: dict[str, float] = {}
         counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
-        counts |= {"novel_share": float("nan"), "mean_length": float("nan")}
+        counts |= dict.fromkeys(("novel_share", "mean_length", "leak"), float("nan"))
         new: Sequences | None = None
         if round_ > 0:
             with _timed(seconds, "generate"):
@@ -346,12 +350,14 @@ class _Loop:
         )
         new = acquire(found.trajectories, config.acquisition, seed=config.seed, round_=round_)
         self._take(new)
+        trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return new, {
             "generated": found.decoded,
             "verified": len(found.trajectories),
             "acquired": len(new),
             "novel_share": _novel_share(new, self.parts.train),
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
+            "leak": found.scanned_refused / found.scanned if trusting and found.scanned else float("nan"),
         }
 
     def _take(self, new: Sequences) -> None:

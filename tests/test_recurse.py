@@ -36,6 +36,7 @@ def result(number: int, value: float = 0.0711) -> RoundResult:
         acquired=0 if base else 34_789,
         novel_share=nan if base else 0.6125,
         mean_length=nan if base else 7.43,
+        leak=nan,
         validation=metrics,
         test={name: 0.9 * other for name, other in metrics.items()},
         steps=512,
