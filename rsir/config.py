@@ -414,7 +414,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         return value
     if _fits(hint, float(value) if type(value) is int else None):
         return float(value)
-    expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    if typing.get_origin(hint) is Literal:
+        expected = "one of " + ", ".join(map(str, typing.get_args(hint)))
+    else:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     raise ConfigError(f"{name}: expected {expected}, got {value!r}")
 
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from rsir.config import (
+    ConfigError,
+    DataConfig,
+    FidelityConfig,
+    GenerationConfig,
+    ModelConfig,
+    RecursionConfig,
+    from_dict,
+    to_dict,
+)
+
+
+def test_round_trip_through_json() -> None:
+    config = RecursionConfig(
+        rounds=5,
+        data=DataConfig(path="x.csv", min_rating=3.5),
+        generation=GenerationConfig(p=0.25, k=7),
+        fidelity=FidelityConfig(tau=[20, 10]),
+    )
+    assert from_dict(RecursionConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_left_out_keys_take_their_defaults_and_whole_numbers_widen() -> None:
+    assert from_dict(RecursionConfig, {}) == RecursionConfig()
+    assert from_dict(RecursionConfig, {"generation": {"p": 1}}).generation.p == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"round": 2}, "round: unknown option; known here: rounds, seed"),
+        ({"data": {"pth": "x"}}, r"data\.pth: unknown option; known here: path"),
+        ({"rounds": "2"}, "rounds: expected int, got '2'"),
+        ({"rounds": True}, "rounds: expected int, got True"),
+        ({"rounds": -1}, r"rounds: expected in 0\.\.32767, got -1"),
+        ({"generation": {"p": 1.5}}, r"generation\.p: expected a probability in \[0, 1\], got 1\.5"),
+        ({"generation": {"p": float("nan")}}, r"generation\.p: expected a probability"),
+        ({"generation": {"temperature": 0.0}}, r"generation\.temperature: expected above 0"),
+        ({"fidelity": {"policy": "rnk"}}, r"fidelity\.policy: expected one of rank, neighbours, both, off, got 'rnk'"),
+        ({"fidelity": {"tau": []}}, r"fidelity\.tau: expected a number of at least 1, or a list of them, got \[\]"),
+        ({"fidelity": {"tau": [5, 0]}}, r"fidelity\.tau: .* got \[5, 0\]"),
+        ({"model": {"heads": 3}}, r"model\.heads: expected a divisor of dim 64, got 3"),
+        ({"training": 5}, "training: expected a mapping, got int"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(RecursionConfig, values)
+
+
+def test_constructors_check_too_and_configurations_are_frozen() -> None:
+    with pytest.raises(ConfigError, match="p: expected a probability"):
+        GenerationConfig(p=-0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().dim = 3  # type: ignore[misc]
