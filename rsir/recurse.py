@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -60,6 +61,8 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
     RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
+    if options.profile:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
     from .data.sequences import DataError  # from here on torch and the compiled parts are loaded, which takes seconds
     from .models import BackboneError, names
     from .models.checkpoint import CheckpointError
@@ -93,6 +96,7 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
                 threads=options.threads,
                 progress=silent if bars is None else bars,
                 on_round=report,
+                profile=options.profile,
             )
     except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError) as error:
         return _fail(error)
@@ -114,6 +118,8 @@ def _summarise(run: Run, out: Path) -> None:
     print(verdict(run.rounds, run.best, run.config.rounds))
     print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
     print(f"The run:   {out}")
+    if (out / "profile").is_dir():
+        print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
     if len(run.rounds) > run.config.rounds:
         print(f"Go on:     rsir --out {folder} --resume --rounds {run.config.rounds + 2}")
 

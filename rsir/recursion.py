@@ -25,6 +25,7 @@ from .evaluation import evaluate, recommend
 from .fidelity import build
 from .generation import generate
 from .models import checkpoint
+from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
 from .runs import RunDirectory
 from .training import fit
@@ -61,6 +62,9 @@ class RoundResult:
         Training steps made, and the one whose weights were kept.
     seconds : dict
         Wall clock by phase. Kept apart from the metrics, which are the same on every repetition.
+    rates : dict
+        Work a second: "tokens/s" trained on (validation left out), "trajectories/s" generated, verified and
+        acquired, "users/s" ranked in the evaluation at the end.
     """
 
     round: int
@@ -76,18 +80,19 @@ class RoundResult:
     steps: int
     best_step: int
     seconds: dict[str, float] = field(compare=False)
+    rates: dict[str, float] = field(default_factory=dict, compare=False)
 
     def metrics(self) -> dict[str, Any]:
         """Everything but the wall clock, as JSON values (nan as None)."""
         values = asdict(self)
-        del values["seconds"]
+        del values["seconds"], values["rates"]
         return {name: None if value != value else value for name, value in values.items()}
 
     @classmethod
-    def from_json(cls, metrics: dict[str, Any], seconds: dict[str, float]) -> RoundResult:
-        """Back from :meth:`metrics`."""
+    def from_json(cls, metrics: dict[str, Any], timings: dict[str, dict[str, float]]) -> RoundResult:
+        """Back from :meth:`metrics` and the content of timings.json."""
         nan = {name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None}
-        return cls(**{**metrics, **nan}, seconds=seconds)
+        return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,7 @@ def recurse(
     threads: int | None = None,
     progress: Progress = silent,
     on_round: Callable[[RoundResult], None] | None = None,
+    profile: bool = False,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -205,6 +211,8 @@ def recurse(
     progress : Progress
     on_round : callable, optional
         Called with each finished round's result, also with those read back when resuming.
+    profile : bool
+        Trace a part of every round's training and generation (:mod:`rsir.profiling`) into ``out``/profile.
 
     Returns
     -------
@@ -217,13 +225,16 @@ def recurse(
     TrainingError
         A training diverged; the round is not marked finished.
     """
+    if profile and out is None:
+        raise ValueError("profile: traces are written into the run's folder, expected out, got None")
     if data is None:
         data = load_data(config)
     parts = split(data, config.data, config.seed)
     _check_catalogue(config, data.num_items)
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
+    tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
     try:
-        loop = _Loop(config, parts, directory, device, threads, progress)
+        loop = _Loop(config, parts, directory, device, threads, tracer or progress)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
@@ -235,6 +246,8 @@ def recurse(
         path = None if directory is None else directory.path
         return Run(config, data, rounds, best, loop.best_model(best), path)
     finally:
+        if tracer is not None:
+            tracer.close()
         if directory is not None:
             directory.close()
 
@@ -327,10 +340,16 @@ class _Loop:
             steps=trained.steps,
             best_step=trained.best_step,
             seconds=seconds,
+            rates=self._rates(seconds, counts["generated"], trained.tokens_per_second),
         )
         if self.directory is not None:
             self._write(result, new, trained)
         return result
+
+    def _rates(self, seconds: dict[str, float], generated: int, tokens: float) -> dict[str, float]:
+        users = len(self.parts.validation) + len(self.parts.test)
+        rates = {"tokens/s": tokens, "users/s": users / seconds["evaluate"]}
+        return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
     def _generate(self, round_: int) -> tuple[Sequences, dict[str, Any]]:
         """Trajectories of the newest model, verified and acquired, and what to report of them."""
@@ -388,7 +407,7 @@ class _Loop:
         if new is not None:
             self.directory.write_bytes(f"{name}/trajectories.parquet", new.to_bytes())
         self.directory.write_json(f"{name}/metrics.json", result.metrics())
-        self.directory.write_json(f"{name}/timings.json", result.seconds)
+        self.directory.write_json(f"{name}/timings.json", {"seconds": result.seconds, "rates": result.rates})
         self.directory.finish_round(result.round)
 
     def _read(self, round_: int) -> RoundResult:

@@ -61,6 +61,8 @@ class Loop:
         with RunDirectory.create(out, config, "data", resume=resume):
             if self.error is not None:
                 raise self.error
+            if options["profile"]:
+                (out / "profile").mkdir()
             options["progress"]("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
             rounds = [result(number, value) for number, value in enumerate(self.values)]
             for each in rounds:
@@ -343,6 +345,18 @@ def test_missing_data_end_with_one_line_and_nothing_written(
     assert main(["--data", "absent.csv"]) == 2
     assert capsys.readouterr().err.startswith("rsir: error: absent.csv: no such file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_profiling_says_where_the_traces_are(
+    loop: Loop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
+    assert main(["--out", "plain"]) == 0
+    assert loop.options["profile"] is False
+    assert "Traces" not in capsys.readouterr().out
+    assert main(["--profile", "--out", "a run"]) == 0
+    assert loop.options["profile"] is True
+    assert "Traces:    a run/profile (chrome://tracing" in capsys.readouterr().out
 
 
 def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,41 @@ def test_rounds_count_what_they_train_on(run: Run) -> None:
         assert 0 < result.novel_share < 1
         assert result.mean_length >= 3
         assert set(result.seconds) == {"generate", "train", "evaluate"}
+        assert set(result.rates) == {"tokens/s", "trajectories/s", "users/s"}
+        assert result.rates["trajectories/s"] == pytest.approx(240 / result.seconds["generate"])
+        assert result.rates["users/s"] == pytest.approx(240 / result.seconds["evaluate"])
     assert run.best == max(run.rounds, key=lambda result: result.validation["ndcg@20"]).round
+
+
+def test_seconds_and_rates_are_kept_apart_from_the_metrics(run: Run) -> None:
+    assert run.path is not None
+    for result in run.rounds:
+        folder = run.path / f"round-{result.round:02d}"
+        assert json.loads((folder / "timings.json").read_text()) == {"seconds": result.seconds, "rates": result.rates}
+        assert not {"seconds", "rates"} & set(json.loads((folder / "metrics.json").read_text()))
+
+
+def test_profiling_writes_traces_and_changes_nothing_else(run: Run, tmp_path: Path) -> None:
+    again = recurse(SMALL, out=tmp_path / "run", profile=True)
+    assert metrics(again) == metrics(run)
+    assert run.path is not None
+    written = files(tmp_path / "run")
+    traces = {name: written.pop(name) for name in list(written) if name.startswith("profile/")}
+    assert written == files(run.path)
+    phases = ["round-00-train", "round-01-generate", "round-01-train", "round-02-generate", "round-02-train"]
+    assert sorted(traces) == [f"profile/{phase}.json" for phase in phases]
+    for content in traces.values():
+        assert len(content) < 50e6
+        names = {event.get("name", "") for event in json.loads(content)["traceEvents"]}
+        assert any(name.startswith("aten::") for name in names)
+    # The traces are not part of what a resumed run is checked against.
+    (tmp_path / "run" / "profile" / "round-00-train.json").unlink()
+    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True, profile=True)) == metrics(run)
+
+
+def test_profiling_needs_a_folder() -> None:
+    with pytest.raises(ValueError, match="profile: traces are written into the run's folder, expected out, got None"):
+        recurse(SMALL, profile=True)
 
 
 def test_a_run_holds_what_its_models_were_trained_on(run: Run) -> None:
