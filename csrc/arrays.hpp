@@ -1,0 +1,28 @@
+// Checked access to the arrays that Python hands over.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <string>
+
+namespace rsir {
+
+namespace py = pybind11;
+
+// The data of a C-contiguous, aligned array of that very dtype.
+template <class T>
+const T* data_of(const char* name, const py::array& value, int ndim) {
+  const std::string what = name;
+  if (value.ndim() != ndim)
+    throw py::value_error(what + ": expected " + std::to_string(ndim) + " dimensions, got " +
+                          std::to_string(value.ndim()));
+  if (!py::isinstance<py::array_t<T>>(value))
+    throw py::value_error(what + ": expected dtype " + py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
+                          py::str(value.dtype()).cast<std::string>());
+  const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((value.flags() & needed) != needed)
+    throw py::value_error(what + ": expected a C-contiguous, aligned array; pass numpy.ascontiguousarray(...)");
+  return static_cast<const T*>(value.data());
+}
+
+}  // namespace rsir

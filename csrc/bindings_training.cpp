@@ -1,0 +1,199 @@
+// Python's view of training: checks shapes and types, then releases the GIL.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arrays.hpp"
+#include "softmax.hpp"
+#include "transformer.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+using rsir::data_of;
+using Optional = std::optional<py::array>;
+using Floats = py::array_t<float>;
+
+const rsir::TrainingKernels& kernels_named(const std::string& name) {
+  const rsir::TrainingKernels* found = rsir::find_training_kernels(name.c_str());
+  if (!found) throw py::value_error("instruction_set: '" + name + "' is not offered by this machine");
+  return *found;
+}
+
+std::string text(const std::vector<py::ssize_t>& shape) {
+  std::string out = "(";
+  for (const py::ssize_t size : shape) out += std::to_string(size) + ", ";
+  return out + ")";
+}
+
+template <class T>
+const T* shaped(const char* name, const py::array& value, const std::vector<py::ssize_t>& shape) {
+  const T* data = data_of<T>(name, value, static_cast<int>(shape.size()));
+  const std::vector<py::ssize_t> got(value.shape(), value.shape() + value.ndim());
+  if (got != shape) throw py::value_error(std::string(name) + ": expected " + text(shape) + ", got " + text(got));
+  return data;
+}
+
+template <class T>
+const T* optional(const char* name, const Optional& value, const std::vector<py::ssize_t>& shape) {
+  return value ? shaped<T>(name, *value, shape) : nullptr;
+}
+
+void check_threads(int threads) {
+  if (threads < 1) throw py::value_error("threads: expected at least 1, got " + std::to_string(threads));
+}
+
+py::tuple sampled_softmax(const py::array& queries, const py::array& positives, const py::array& negatives,
+                          const py::array& targets, const py::array& negative_ids, const py::array& weights,
+                          const Optional& target_offsets, const Optional& negative_offsets, int threads,
+                          const std::string& instruction_set) {
+  rsir::Softmax s = {};
+  s.queries = data_of<float>("queries", queries, 2);
+  s.negatives = data_of<float>("negatives", negatives, 2);
+  s.positions = queries.shape(0), s.dim = queries.shape(1), s.columns = negatives.shape(0);
+  s.positives = shaped<float>("positives", positives, {s.positions, s.dim});
+  shaped<float>("negatives", negatives, {s.columns, s.dim});
+  s.targets = shaped<std::int64_t>("targets", targets, {s.positions});
+  s.negative_ids = shaped<std::int64_t>("negative_ids", negative_ids, {s.columns});
+  s.weights = shaped<float>("weights", weights, {s.positions});
+  s.target_offsets = optional<float>("target_offsets", target_offsets, {s.positions});
+  s.negative_offsets = optional<float>("negative_offsets", negative_offsets, {s.columns});
+  check_threads(threads);
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  Floats grad_queries({s.positions, s.dim}), grad_positives({s.positions, s.dim}), grad_negatives({s.columns, s.dim});
+  const rsir::SoftmaxGradients gradients = {grad_queries.mutable_data(), grad_positives.mutable_data(),
+                                            grad_negatives.mutable_data()};
+  double loss;
+  {
+    const py::gil_scoped_release release;
+    loss = rsir::softmax(kernels, s, threads, gradients);
+  }
+  return py::make_tuple(loss, grad_queries, grad_positives, grad_negatives);
+}
+
+py::tuple full_softmax(const py::array& queries, const py::array& items, const py::array& targets,
+                       const py::array& weights, int threads, const std::string& instruction_set) {
+  rsir::Softmax s = {};
+  s.queries = data_of<float>("queries", queries, 2);
+  s.positions = queries.shape(0), s.dim = queries.shape(1), s.columns = items.shape(0) - 1;
+  const float* table = shaped<float>("items", items, {s.columns + 1, s.dim});
+  if (s.columns < 1) throw py::value_error("items: expected at least two rows");
+  s.negatives = table + s.dim;
+  const std::int64_t* ids = shaped<std::int64_t>("targets", targets, {s.positions});
+  s.weights = shaped<float>("weights", weights, {s.positions});
+  std::vector<std::int64_t> columns(ids, ids + s.positions);
+  for (std::int64_t i = 0; i < s.positions; ++i) {
+    if (s.weights[i] != 0.0f && (ids[i] < 1 || ids[i] > s.columns))
+      throw py::value_error("targets: position " + std::to_string(i) + " holds id " + std::to_string(ids[i]) +
+                            ", expected ids in 1.." + std::to_string(s.columns));
+    --columns[static_cast<std::size_t>(i)];
+  }
+  s.targets = columns.data();
+  check_threads(threads);
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  Floats grad_queries({s.positions, s.dim}), grad_items({s.columns + 1, s.dim});
+  float* grads = grad_items.mutable_data();
+  std::fill_n(grads, s.dim, 0.0f);
+  const rsir::SoftmaxGradients gradients = {grad_queries.mutable_data(), nullptr, grads + s.dim};
+  double loss;
+  {
+    const py::gil_scoped_release release;
+    loss = rsir::softmax(kernels, s, threads, gradients);
+  }
+  return py::make_tuple(loss, grad_queries, grad_items);
+}
+
+// A layer's arguments, checked; the arrays must outlive it.
+struct Layer {
+  rsir::LayerShape shape = {};
+  rsir::LayerWeights weights = {};
+  rsir::LayerBatch batch = {};
+
+  Layer(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+        const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped, float epsilon) {
+    batch.x = data_of<float>("x", x, 3);
+    const py::ssize_t rows = x.shape(0), width = x.shape(1), d = x.shape(2);
+    batch.segments = shaped<std::int64_t>("segments", segments, {rows, width});
+    if (heads < 1 || d < 1 || d % heads != 0)
+      throw py::value_error("heads: expected a divisor of " + std::to_string(d) + ", got " + std::to_string(heads));
+    data_of<float>("up weight", parameters[6], 2);
+    const py::ssize_t f = parameters[6].shape(0);
+    if (dropped < 0 || dropped > 255) throw py::value_error("dropped: expected 0..255, got " + std::to_string(dropped));
+    batch.rows = rows;
+    shape = {d, f, heads, width, epsilon, dropped, 256.0f / static_cast<float>(256 - dropped)};
+    const std::vector<py::ssize_t> shapes[12] = {{3 * d, d}, {3 * d}, {d, d}, {d}, {d}, {d},
+                                                 {f, d},     {f},     {d, f}, {d}, {d}, {d}};
+    const float* data[12];
+    for (std::size_t i = 0; i < 12; ++i)
+      data[i] = shaped<float>(("parameter " + std::to_string(i)).c_str(), parameters[i], shapes[i]);
+    weights = {data[0], data[1], data[2], data[3], data[4], data[5],
+               data[6], data[7], data[8], data[9], data[10], data[11]};
+    if (bytes) {
+      batch.bytes.attention = shaped<unsigned char>("attention bytes", (*bytes)[0], {rows, heads, width, width});
+      batch.bytes.out = shaped<unsigned char>("out bytes", (*bytes)[1], {rows, width, d});
+      batch.bytes.hidden = shaped<unsigned char>("hidden bytes", (*bytes)[2], {rows, width, f});
+      batch.bytes.down = shaped<unsigned char>("down bytes", (*bytes)[3], {rows, width, d});
+    }
+  }
+};
+
+py::tuple layer_forward(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+                        const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped,
+                        float epsilon, int threads, const std::string& instruction_set) {
+  const Layer layer(x, segments, parameters, bytes, heads, dropped, epsilon);
+  check_threads(threads);
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  Floats saved(rsir::layer_saved(layer.shape, layer.batch.rows)), y({x.shape(0), x.shape(1), x.shape(2)});
+  float *to_saved = saved.mutable_data(), *out = y.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::layer_forward(kernels, layer.shape, layer.weights, layer.batch, threads, to_saved, out);
+  }
+  return py::make_tuple(y, saved);
+}
+
+py::tuple layer_backward(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+                         const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped,
+                         float epsilon, int threads, const std::string& instruction_set, const py::array& saved,
+                         const py::array& grad_y) {
+  const Layer layer(x, segments, parameters, bytes, heads, dropped, epsilon);
+  check_threads(threads);
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const float* from_saved = shaped<float>("saved", saved, {rsir::layer_saved(layer.shape, layer.batch.rows)});
+  const float* upstream = shaped<float>("grad_y", grad_y, {x.shape(0), x.shape(1), x.shape(2)});
+  Floats grad_x({x.shape(0), x.shape(1), x.shape(2)}), gradients(rsir::layer_parameters(layer.shape));
+  float *out = grad_x.mutable_data(), *to_parameters = gradients.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::layer_backward(kernels, layer.shape, layer.weights, layer.batch, threads, from_saved, upstream, out,
+                         to_parameters);
+  }
+  return py::make_tuple(grad_x, gradients);
+}
+
+}  // namespace
+
+namespace rsir {
+
+void bind_training(py::module_& m) {
+  m.def("sampled_softmax", &sampled_softmax, py::arg("queries"), py::arg("positives"), py::arg("negatives"),
+        py::arg("targets"), py::arg("negative_ids"), py::arg("weights"), py::arg("target_offsets").none(true),
+        py::arg("negative_offsets").none(true), py::arg("threads"), py::arg("instruction_set"));
+  m.def("full_softmax", &full_softmax, py::arg("queries"), py::arg("items"), py::arg("targets"), py::arg("weights"),
+        py::arg("threads"), py::arg("instruction_set"));
+  m.def("layer_forward", &::layer_forward, py::arg("x"), py::arg("segments"), py::arg("parameters"),
+        py::arg("bytes").none(true), py::arg("heads"), py::arg("dropped"), py::arg("epsilon"), py::arg("threads"),
+        py::arg("instruction_set"));
+  m.def("layer_backward", &::layer_backward, py::arg("x"), py::arg("segments"), py::arg("parameters"),
+        py::arg("bytes").none(true), py::arg("heads"), py::arg("dropped"), py::arg("epsilon"), py::arg("threads"),
+        py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
+}
+
+}  // namespace rsir

@@ -1,0 +1,301 @@
+// A post-norm Transformer layer, forward and backward, over one row of a packed batch at a time, whose activations
+// then never leave the cache. Attention runs over each segment alone: no padding, no mask. Written once over the Isa
+// vectors of the unit that includes it; rsir/ops/reference.py says in torch what is computed.
+#pragma once
+
+#include <cstdint>
+
+#include "dense.hpp"
+#include "training_kernels.hpp"
+
+namespace {
+
+using rsir::LayerBytes;
+using rsir::LayerGradients;
+using rsir::LayerSaved;
+using rsir::LayerShape;
+using rsir::LayerTransposed;
+using rsir::LayerWeights;
+
+typedef unsigned char ByteVector __attribute__((vector_size(kLanes)));
+
+// Factors of dropout: 0 where a byte is below `dropped`, else the scale; 1 everywhere without bytes.
+class Dropout {
+ public:
+  explicit Dropout(const LayerShape& s) : dropped_(s.dropped), scale_(s.kept_scale) {}
+
+  Vector factors(const unsigned char* bytes, std::int64_t i, Full) const { return get(bytes, i, kLanes); }
+  Vector factors(const unsigned char* bytes, std::int64_t i, int lanes) const { return get(bytes, i, lanes); }
+
+ private:
+  Vector get(const unsigned char* bytes, std::int64_t i, int lanes) const {
+    if (!bytes) return Isa::set1(1.0f);
+    ByteVector some = {};
+    __builtin_memcpy(&some, bytes + i, static_cast<std::size_t>(lanes));
+    const IntVector wide = __builtin_convertvector(some, IntVector);
+    return wide < dropped_ ? Isa::set1(0.0f) : Isa::set1(scale_);
+  }
+
+  int dropped_;
+  float scale_;
+};
+
+// The normal distribution at x: share below, and density. The share is within 1e-7 (Abramowitz and Stegun 7.1.26).
+struct Normal {
+  Vector below, density;
+
+  explicit Normal(Vector x) {
+    const Vector zero = Isa::set1(0.0f), one = Isa::set1(1.0f);
+    const Vector size = x < zero ? zero - x : x;
+    const Vector bell = exp_of(x * x * Isa::set1(-0.5f));
+    const Vector t = one / Isa::madd(size, Isa::set1(0.3275911f * 0.70710678f), one);
+    Vector tail = Isa::set1(0.5f * 1.061405429f);
+    tail = Isa::madd(tail, t, Isa::set1(0.5f * -1.453152027f));
+    tail = Isa::madd(tail, t, Isa::set1(0.5f * 1.421413741f));
+    tail = Isa::madd(tail, t, Isa::set1(0.5f * -0.284496736f));
+    tail = Isa::madd(tail, t, Isa::set1(0.5f * 0.254829592f));
+    tail = tail * t * bell;
+    below = x < zero ? tail : one - tail;
+    density = bell * Isa::set1(0.39894228f);
+  }
+};
+
+// out (rows, n) = a (rows, k) b (k, n) + bias
+void affine(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* b, const float* bias,
+            float* out) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    each_vector(n, [&](std::int64_t i, auto lanes) { store(out + r * n + i, load(bias + i, lanes), lanes); });
+  product(false, rows, n, k, a, k, b, n, out, n, true);
+}
+
+// The gradients of affine's b transposed (n, k) and of its bias; then that of a, added or not.
+void affine_backward(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* weight,
+                     const float* grad_out, float* grad_weight, float* grad_bias, float* grad_a, bool add) {
+  product(true, n, k, rows, grad_out, n, a, k, grad_weight, k, true);
+  for (std::int64_t r = 0; r < rows; ++r) add_scaled(n, 1.0f, grad_out + r * n, grad_bias);
+  product(false, rows, k, n, grad_out, n, weight, k, grad_a, k, add);
+}
+
+// unit = (x + dropout(z)) normalised, y = unit weight + bias; one position. Returns the reciprocal deviation.
+inline float normalise(std::int64_t n, float epsilon, const Dropout& dropout, const unsigned char* bytes,
+                       const float* x, const float* z, const float* weight, const float* bias, float* unit, float* y) {
+  Vector sum = Isa::set1(0.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector here = Isa::madd(load(z + i, lanes), dropout.factors(bytes, i, lanes), load(x + i, lanes));
+    store(unit + i, here, lanes);
+    sum += here;
+  });
+  const float mean = Isa::sum(sum) / static_cast<float>(n);
+  Vector square = Isa::set1(0.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    store(unit + i, load(unit + i, lanes) - Isa::set1(mean), lanes);
+    const Vector here = load(unit + i, lanes);  // lanes beyond the end are zero again
+    square = Isa::madd(here, here, square);
+  });
+  const float rstd = 1.0f / __builtin_sqrtf(Isa::sum(square) / static_cast<float>(n) + epsilon);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(unit + i, lanes) * Isa::set1(rstd);
+    store(unit + i, here, lanes);
+    store(y + i, Isa::madd(here, load(weight + i, lanes), load(bias + i, lanes)), lanes);
+  });
+  return rstd;
+}
+
+// From the gradient of y that of x, and of z behind its dropout; adds to those of weight and bias.
+inline void normalise_backward(std::int64_t n, const Dropout& dropout, const unsigned char* bytes, const float* unit,
+                               float rstd, const float* weight, const float* grad_y, float* grad_weight,
+                               float* grad_bias, float* grad_x, float* grad_z) {
+  Vector sum = Isa::set1(0.0f), along = Isa::set1(0.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector upstream = load(grad_y + i, lanes), here = load(unit + i, lanes);
+    const Vector grad = upstream * load(weight + i, lanes);
+    sum += grad;
+    along = Isa::madd(grad, here, along);
+    store(grad_weight + i, Isa::madd(upstream, here, load(grad_weight + i, lanes)), lanes);
+    store(grad_bias + i, load(grad_bias + i, lanes) + upstream, lanes);
+  });
+  const Vector mean = Isa::set1(Isa::sum(sum) / static_cast<float>(n));
+  const Vector slope = Isa::set1(-Isa::sum(along) / static_cast<float>(n));
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector centred = load(grad_y + i, lanes) * load(weight + i, lanes) - mean;
+    const Vector grad = Isa::madd(slope, load(unit + i, lanes), centred) * Isa::set1(rstd);
+    store(grad_x + i, grad, lanes);
+    store(grad_z + i, grad * dropout.factors(bytes, i, lanes), lanes);
+  });
+}
+
+// Calls use(first, end) for every segment of a row; positions of segment 0 belong to none.
+template <class Use>
+void each_segment(const std::int64_t* segments, std::int64_t width, Use use) {
+  for (std::int64_t first = 0; first < width;) {
+    std::int64_t end = first + 1;
+    while (end < width && segments[end] == segments[first]) ++end;
+    if (segments[first] != 0) use(first, end);
+    first = end;
+  }
+}
+
+struct Attention {
+  const LayerShape& s;
+  const Dropout dropout;
+  std::int64_t part, stride;  // width of a head; of a row of queries, keys and values
+  float scale;
+
+  explicit Attention(const LayerShape& shape)
+      : s(shape),
+        dropout(shape),
+        part(shape.dim / shape.heads),
+        stride(3 * shape.dim),
+        scale(1.0f / __builtin_sqrtf(static_cast<float>(part))) {}
+
+  const unsigned char* bytes_of(const LayerBytes& bytes, std::int64_t head, std::int64_t i, std::int64_t first) const {
+    return bytes.attention ? bytes.attention + (head * s.width + i) * s.width + first : nullptr;
+  }
+
+  // The shares of a query in the keys first..first + n - 1.
+  void shares(const float* query, const float* keys, std::int64_t n, float* out) const {
+    float top = -__builtin_inff();
+    for (std::int64_t j = 0; j < n; ++j) {
+      out[j] = scale * dot(query, keys + j * stride, part);
+      if (out[j] > top) top = out[j];
+    }
+    float total = 0.0f;
+    each_vector(n, [&](std::int64_t j, auto lanes) {
+      store(out + j, exp_of(load(out + j, lanes) - Isa::set1(top)), lanes);
+    });
+    for (std::int64_t j = 0; j < n; ++j) total += out[j];
+    const Vector factor = Isa::set1(1.0f / total);
+    each_vector(n, [&](std::int64_t j, auto lanes) { store(out + j, load(out + j, lanes) * factor, lanes); });
+  }
+
+  void forward(const std::int64_t* segments, const LayerBytes& bytes, const float* qkv, float* attended,
+               float* share) const {
+    for (std::int64_t i = 0; i < s.width * s.dim; ++i) attended[i] = 0.0f;
+    each_segment(segments, s.width, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t head = 0; head < s.heads; ++head) {
+        const float* queries = qkv + head * part;
+        const float* keys = queries + s.dim + first * stride;
+        for (std::int64_t i = first; i < end; ++i) {
+          const std::int64_t n = i - first + 1;
+          shares(queries + i * stride, keys, n, share);
+          const unsigned char* random = bytes_of(bytes, head, i, first);
+          each_vector(n, [&](std::int64_t j, auto lanes) {
+            store(share + j, load(share + j, lanes) * dropout.factors(random, j, lanes), lanes);
+          });
+          float* out = attended + i * s.dim + head * part;
+          for (std::int64_t j = 0; j < n; ++j) add_scaled(part, share[j], keys + s.dim + j * stride, out);
+        }
+      }
+    });
+  }
+
+  // grad_qkv is set; share, factor and grad hold width floats each.
+  void backward(const std::int64_t* segments, const LayerBytes& bytes, const float* qkv, const float* grad_attended,
+                float* grad_qkv, float* share, float* factor, float* grad) const {
+    for (std::int64_t i = 0; i < s.width * stride; ++i) grad_qkv[i] = 0.0f;
+    each_segment(segments, s.width, [&](std::int64_t first, std::int64_t end) {
+      for (std::int64_t head = 0; head < s.heads; ++head) {
+        const std::int64_t to_keys = s.dim + first * stride;
+        const float* queries = qkv + head * part;
+        const float* keys = queries + to_keys;
+        float* grad_queries = grad_qkv + head * part;
+        float* grad_keys = grad_queries + to_keys;
+        for (std::int64_t i = first; i < end; ++i) {
+          const std::int64_t n = i - first + 1;
+          const float* upstream = grad_attended + i * s.dim + head * part;
+          shares(queries + i * stride, keys, n, share);
+          const unsigned char* random = bytes_of(bytes, head, i, first);
+          each_vector(n, [&](std::int64_t j, auto lanes) {
+            store(factor + j, dropout.factors(random, j, lanes), lanes);
+          });
+          float along = 0.0f;
+          for (std::int64_t j = 0; j < n; ++j) {
+            grad[j] = factor[j] * dot(upstream, keys + s.dim + j * stride, part);
+            add_scaled(part, factor[j] * share[j], upstream, grad_keys + s.dim + j * stride);
+            along += share[j] * grad[j];
+          }
+          for (std::int64_t j = 0; j < n; ++j) {
+            const float slope = scale * share[j] * (grad[j] - along);
+            add_scaled(part, slope, keys + j * stride, grad_queries + i * stride);
+            add_scaled(part, slope, queries + i * stride, grad_keys + j * stride);
+          }
+        }
+      }
+    });
+  }
+};
+
+// Where dropout's bytes of a position are, or null.
+inline const unsigned char* at(const unsigned char* bytes, std::int64_t place) { return bytes ? bytes + place : nullptr; }
+
+void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const LayerBytes& bytes,
+                   const std::int64_t* segments, const float* x, const LayerSaved& saved, float* y, float* scratch) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  const Dropout dropout(s);
+  float* z = scratch;
+  float* middle = z + s.width * d;
+  float* active = middle + s.width * d;
+  float* share = active + s.width * f;
+  affine(s.width, 3 * d, d, x, t.in, w.in_bias, saved.qkv);
+  Attention(s).forward(segments, bytes, saved.qkv, saved.attended, share);
+  affine(s.width, d, d, saved.attended, t.out, w.out_bias, z);
+  for (std::int64_t i = 0; i < s.width; ++i)
+    saved.rstd[2 * i] = normalise(d, s.epsilon, dropout, at(bytes.out, i * d), x + i * d, z + i * d, w.norm1_weight,
+                                  w.norm1_bias, saved.unit1 + i * d, middle + i * d);
+  affine(s.width, f, d, middle, t.up, w.up_bias, saved.hidden);
+  each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(saved.hidden + i, lanes);
+    store(active + i, here * Normal(here).below * dropout.factors(bytes.hidden, i, lanes), lanes);
+  });
+  affine(s.width, d, f, active, t.down, w.down_bias, z);
+  for (std::int64_t i = 0; i < s.width; ++i)
+    saved.rstd[2 * i + 1] = normalise(d, s.epsilon, dropout, at(bytes.down, i * d), middle + i * d, z + i * d,
+                                      w.norm2_weight, w.norm2_bias, saved.unit2 + i * d, y + i * d);
+}
+
+void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes& bytes, const std::int64_t* segments,
+                    const float* x, const LayerSaved& saved, const float* grad_y, float* grad_x,
+                    const LayerGradients& g, float* scratch) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  const Dropout dropout(s);
+  float* middle = scratch;  // what the first norm gave
+  float* grad_middle = middle + s.width * d;
+  float* grad_z = grad_middle + s.width * d;
+  float* grad_attended = grad_z + s.width * d;
+  float* grad_qkv = grad_attended + s.width * d;
+  float* active = grad_qkv + 3 * s.width * d;
+  float* grad_active = active + s.width * f;
+  float* slopes = grad_active + s.width * f;
+  float* share = slopes + s.width * f;
+  for (std::int64_t i = 0; i < s.width; ++i) {
+    normalise_backward(d, dropout, at(bytes.down, i * d), saved.unit2 + i * d, saved.rstd[2 * i + 1], w.norm2_weight,
+                       grad_y + i * d, g.norm2_weight, g.norm2_bias, grad_middle + i * d, grad_z + i * d);
+    each_vector(d, [&](std::int64_t j, auto lanes) {
+      const Vector unit = load(saved.unit1 + i * d + j, lanes);
+      store(middle + i * d + j, Isa::madd(unit, load(w.norm1_weight + j, lanes), load(w.norm1_bias + j, lanes)), lanes);
+    });
+  }
+  each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(saved.hidden + i, lanes), factor = dropout.factors(bytes.hidden, i, lanes);
+    const Normal normal(here);
+    store(active + i, here * normal.below * factor, lanes);
+    store(slopes + i, Isa::madd(here, normal.density, normal.below) * factor, lanes);
+  });
+  affine_backward(s.width, d, f, active, w.down_weight, grad_z, g.down_weight, g.down_bias, grad_active, false);
+  each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
+    store(grad_active + i, load(grad_active + i, lanes) * load(slopes + i, lanes), lanes);
+  });
+  affine_backward(s.width, f, d, middle, w.up_weight, grad_active, g.up_weight, g.up_bias, grad_middle, true);
+  for (std::int64_t i = 0; i < s.width; ++i)
+    normalise_backward(d, dropout, at(bytes.out, i * d), saved.unit1 + i * d, saved.rstd[2 * i], w.norm1_weight,
+                       grad_middle + i * d, g.norm1_weight, g.norm1_bias, grad_x + i * d, grad_z + i * d);
+  affine_backward(s.width, d, d, saved.attended, w.out_weight, grad_z, g.out_weight, g.out_bias, grad_attended, false);
+  Attention(s).backward(segments, bytes, saved.qkv, grad_attended, grad_qkv, share, share + s.width,
+                        share + 2 * s.width);
+  affine_backward(s.width, 3 * d, d, x, w.in_weight, grad_qkv, g.in_weight, g.in_bias, grad_x, true);
+}
+
+constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,           raise_tops,
+                                                    exponentiate, layer_forward, layer_backward};
+
+}  // namespace

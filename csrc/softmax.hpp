@@ -1,0 +1,33 @@
+// Softmax cross-entropy and its gradients; rsir/ops/losses.py documents the meaning. Inputs have been checked: with
+// targets_are_rows every target of a position of weight other than 0 is a row of negatives.
+#pragma once
+
+#include <cstdint>
+
+#include "training_kernels.hpp"
+
+namespace rsir {
+
+// Kernels by name that this machine can run, or null; the best ones for an empty name.
+const TrainingKernels* find_training_kernels(const char* name);
+
+struct Softmax {
+  std::int64_t positions, dim, columns;
+  const float* queries;              // (positions, dim)
+  const float* positives;            // (positions, dim), or null: a target is a row of negatives, the same as a column
+  const float* negatives;            // (columns, dim)
+  const std::int64_t* targets;       // (positions,)
+  const std::int64_t* negative_ids;  // (columns,); not read without positives
+  const float* weights;              // (positions,); a position of weight 0 takes no part
+  const float* target_offsets;       // (positions,) added to the logits, or null
+  const float* negative_offsets;     // (columns,) added to the logits, or null
+};
+
+struct SoftmaxGradients {  // of queries, positives (null without) and negatives; every element is set
+  float *queries, *positives, *negatives;
+};
+
+// The loss. The same bits for any number of threads.
+double softmax(const TrainingKernels&, const Softmax&, int threads, const SoftmaxGradients&);
+
+}  // namespace rsir

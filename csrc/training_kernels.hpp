@@ -1,0 +1,80 @@
+// What a translation unit compiled for one instruction set offers to training; kernels.hpp says why only plain
+// pointers cross this border.
+#pragma once
+
+#include <cstdint>
+
+namespace rsir {
+
+constexpr std::int64_t kSoftmaxTile = 64;  // positions in a tile of logits; a multiple of the lanes of every unit
+
+// A Transformer layer: sizes, parameters as torch keeps them, dropout. See layer.hpp for the arithmetic.
+struct LayerShape {
+  std::int64_t dim, feedforward, heads, width;  // width: positions in a row of the batch
+  float epsilon;                                // of the layer norms
+  int dropped;                                  // an element is dropped where its random byte is below this
+  float kept_scale;                             // of the others
+};
+
+struct LayerWeights {
+  const float *in_weight, *in_bias;      // (3 d, d), (3 d)
+  const float *out_weight, *out_bias;    // (d, d), (d)
+  const float *norm1_weight, *norm1_bias;
+  const float *up_weight, *up_bias;      // (f, d), (f)
+  const float *down_weight, *down_bias;  // (d, f), (d)
+  const float *norm2_weight, *norm2_bias;
+};
+
+struct LayerGradients {  // the same shapes; added to
+  float *in_weight, *in_bias, *out_weight, *out_bias, *norm1_weight, *norm1_bias;
+  float *up_weight, *up_bias, *down_weight, *down_bias, *norm2_weight, *norm2_bias;
+};
+
+struct LayerTransposed {  // weights as right-hand sides of the forward products
+  const float *in, *out, *up, *down;
+};
+
+struct LayerBytes {  // random bytes of one row of the batch; null: no dropout
+  const unsigned char* attention;  // (heads, width, width)
+  const unsigned char* out;        // (width, d)
+  const unsigned char* hidden;     // (width, f)
+  const unsigned char* down;       // (width, d)
+};
+
+struct LayerSaved {  // what the backward pass needs, of one row of the batch
+  float* qkv;        // (width, 3 d)
+  float* attended;   // (width, d)
+  float* unit1;      // (width, d) normalised before weight and bias
+  float* hidden;     // (width, f) before GELU
+  float* unit2;      // (width, d)
+  float* rstd;       // (width, 2)
+};
+
+struct TrainingKernels {
+  const char* name;
+  // c (m, n) = a b, or c += a b. a is (m, k) with rows lda apart, or with across its transpose (k, m) is.
+  void (*product)(bool across, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
+                  const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool add);
+  float (*dot)(const float* a, const float* b, std::int64_t n);
+  // Over the rows of x (n, kSoftmaxTile): top = max(top, x), NaN left out; x = exp(x - top) and total += x.
+  void (*raise_tops)(const float* x, std::int64_t n, float* top);
+  void (*exponentiate)(float* x, std::int64_t n, const float* top, float* total);
+  // One row of the batch; scratch holds layer_scratch(shape) floats.
+  void (*layer_forward)(const LayerShape&, const LayerWeights&, const LayerTransposed&, const LayerBytes&,
+                        const std::int64_t* segments, const float* x, const LayerSaved&, float* y, float* scratch);
+  void (*layer_backward)(const LayerShape&, const LayerWeights&, const LayerBytes&, const std::int64_t* segments,
+                         const float* x, const LayerSaved&, const float* grad_y, float* grad_x,
+                         const LayerGradients&, float* scratch);
+};
+
+inline std::int64_t layer_scratch(const LayerShape& s) {
+  return s.width * (8 * s.dim + 3 * s.feedforward) + 3 * s.width;
+}
+
+const TrainingKernels& training_kernels_base();
+#ifdef RSIR_X86
+const TrainingKernels& training_kernels_avx2();
+const TrainingKernels& training_kernels_avx512();
+#endif
+
+}  // namespace rsir

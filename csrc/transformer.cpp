@@ -1,0 +1,101 @@
+#include "transformer.hpp"
+
+#include <algorithm>
+
+#include "parallel.hpp"
+#include "table.hpp"
+
+namespace rsir {
+
+namespace {
+
+// Sums of the weights' gradients taken apart and added in order, whatever the number of threads.
+constexpr std::int64_t kGroups = 8;
+
+// The backward pass only reads it.
+LayerSaved saved_of(const LayerShape& s, float* saved, std::int64_t row) {
+  float* p = saved + layer_saved(s, row);
+  const std::int64_t wide = s.width * s.dim;
+  return {p, p + 3 * wide, p + 4 * wide, p + 6 * wide, p + 5 * wide, p + 6 * wide + s.width * s.feedforward};
+}
+
+LayerBytes bytes_of(const LayerShape& s, const LayerBytes& all, std::int64_t row) {
+  if (!all.attention) return {};
+  const std::int64_t wide = row * s.width;
+  return {all.attention + wide * s.heads * s.width, all.out + wide * s.dim, all.hidden + wide * s.feedforward,
+          all.down + wide * s.dim};
+}
+
+// Writes (n, k) as (k, n); returns the end.
+float* transpose(const float* from, std::int64_t n, std::int64_t k, float* to) {
+  for (std::int64_t j = 0; j < k; ++j)
+    for (std::int64_t i = 0; i < n; ++i) to[j * n + i] = from[i * k + j];
+  return to + n * k;
+}
+
+double operations(const LayerShape& s, std::int64_t rows) {
+  return 4.0 * static_cast<double>(rows * s.width * s.dim) * static_cast<double>(2 * s.dim + s.feedforward);
+}
+
+// The gradients as one array, in the order of the struct.
+LayerGradients gradients_in(const LayerShape& s, float* p) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  LayerGradients g = {};
+  const auto next = [&p](std::int64_t size) {
+    float* here = p;
+    p += size;
+    return here;
+  };
+  g.in_weight = next(3 * d * d), g.in_bias = next(3 * d);
+  g.out_weight = next(d * d), g.out_bias = next(d);
+  g.norm1_weight = next(d), g.norm1_bias = next(d);
+  g.up_weight = next(f * d), g.up_bias = next(f);
+  g.down_weight = next(d * f), g.down_bias = next(d);
+  g.norm2_weight = next(d), g.norm2_bias = next(d);
+  return g;
+}
+
+}  // namespace
+
+void layer_forward(const TrainingKernels& kernels, const LayerShape& s, const LayerWeights& w, const LayerBatch& batch,
+                   int threads, float* saved, float* y) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  const Aligned<float> turned = allocate_aligned<float>(4 * d * d + 2 * d * f);
+  LayerTransposed t = {};
+  t.in = turned.get();
+  t.out = transpose(w.in_weight, 3 * d, d, turned.get());
+  t.up = transpose(w.out_weight, d, d, turned.get() + 3 * d * d);
+  t.down = transpose(w.up_weight, f, d, turned.get() + 4 * d * d);
+  transpose(w.down_weight, d, f, turned.get() + 4 * d * d + d * f);
+  const std::int64_t tasks = std::min(kGroups, batch.rows);
+  parallel_for(tasks, useful_threads(operations(s, batch.rows), threads), [&](std::int64_t task, int) {
+    const Aligned<float> scratch = allocate_aligned<float>(layer_scratch(s));
+    for (std::int64_t row = batch.rows * task / tasks; row < batch.rows * (task + 1) / tasks; ++row)
+      kernels.layer_forward(s, w, t, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
+                            batch.x + row * s.width * d, saved_of(s, saved, row), y + row * s.width * d,
+                            scratch.get());
+  });
+}
+
+void layer_backward(const TrainingKernels& kernels, const LayerShape& s, const LayerWeights& w,
+                    const LayerBatch& batch, int threads, const float* saved, const float* grad_y, float* grad_x,
+                    float* gradients) {
+  const std::int64_t d = s.dim, size = layer_parameters(s);
+  const std::int64_t groups = std::min(kGroups, batch.rows);
+  std::fill_n(gradients, size, 0.0f);
+  const Aligned<float> sums = allocate_aligned<float>(groups * size);
+  parallel_for(groups, useful_threads(2.0 * operations(s, batch.rows), threads), [&](std::int64_t group, int) {
+    const Aligned<float> scratch = allocate_aligned<float>(layer_scratch(s));
+    float* sum = group == 0 ? gradients : sums.get() + group * size;
+    std::fill_n(sum, size, 0.0f);
+    const LayerGradients g = gradients_in(s, sum);
+    for (std::int64_t row = batch.rows * group / groups; row < batch.rows * (group + 1) / groups; ++row)
+      kernels.layer_backward(s, w, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
+                             batch.x + row * s.width * d, saved_of(s, const_cast<float*>(saved), row), grad_y + row * s.width * d,
+                             grad_x + row * s.width * d, g, scratch.get());
+  });
+  for (std::int64_t group = 1; group < groups; ++group)
+    for (std::int64_t i = 0; i < size; ++i) gradients[i] += sums[group * size + i];
+}
+
+}  // namespace rsir

@@ -1,0 +1,35 @@
+// A Transformer layer over a packed batch, forward and backward; rsir/ops/layer.py documents the meaning.
+#pragma once
+
+#include <cstdint>
+
+#include "training_kernels.hpp"
+
+namespace rsir {
+
+struct LayerBatch {
+  std::int64_t rows;
+  const std::int64_t* segments;  // (rows, width)
+  const float* x;                // (rows, width, d)
+  LayerBytes bytes;              // of all rows
+};
+
+// Floats that the forward pass saves for the backward pass.
+inline std::int64_t layer_saved(const LayerShape& s, std::int64_t rows) {
+  return rows * s.width * (6 * s.dim + s.feedforward + 2);
+}
+
+void layer_forward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
+                   float* saved, float* y);
+
+// Numbers in the layer's parameters.
+inline std::int64_t layer_parameters(const LayerShape& s) {
+  return 4 * s.dim * s.dim + 2 * s.dim * s.feedforward + 9 * s.dim + s.feedforward;
+}
+
+// gradients: (layer_parameters,), one after the other in the order of LayerGradients. Every element of it and of grad_x
+// is set; the same bits for any number of threads.
+void layer_backward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
+                    const float* saved, const float* grad_y, float* grad_x, float* gradients);
+
+}  // namespace rsir
