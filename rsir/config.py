@@ -57,7 +57,7 @@ class SimulationConfig:
     """
 
     num_users: int = 4000
-    num_items: int = 1200
+    num_items: int = 2400
     mean_length: float = 8.0
     seed: int = 0
 

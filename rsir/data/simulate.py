@@ -1,14 +1,15 @@
 """Simulated users with a known structure: the embedded data set, and planted truth to test against.
 
-Each user is a point on a two-dimensional manifold, a torus; so is each genre of items. A user's taste is a
-distribution over genres that falls with the distance on the torus. Within genres items follow Zipf's law. Every item
-has a few successors in genres close to its own. The next item of a user is drawn
+Genres of items lie on a two-dimensional manifold, a torus, and so do users: each near a home genre, popular genres
+being home to more of them. A user's taste is a distribution over genres that falls steeply with the distance on the
+torus. The next item of a user is
 
-- from the taste (a genre, then an item of it), or
-- from the successors of the last item, those of the user's favourite genres first, or
-- in the same way from the successors of the item before the last,
+- a chart item, as half of all events are: drawn by overall popularity (Zipf's law), whoever the user is, or
+- any item of a genre drawn from the taste,
 
-and never repeats an item of the same user.
+and never repeats an item of the same user. So half of every history is noise, and what a model can learn is which
+items share their users, from few events each. That is the situation in which verified sequences of its own, which
+hold less noise than real ones, can teach a recommender something.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ FloatArray = npt.NDArray[np.float64]
 
 # Chosen so that the default data leaves room between popularity, a trained model and the planted truth, as sparse
 # real logs do; the figures are asserted by the tests of this module.
-ITEMS_PER_GENRE = 25
-SUCCESSORS = 16
-SUCCESSOR_SHARES = 0.95 ** np.arange(SUCCESSORS)
-CONCENTRATION = 2.5  # of a user's taste and of an item's successors around their place on the torus
-ZIPF_EXPONENT = 0.7
-FROM_TASTE, FROM_LAST = 0.5, 0.35  # what is left goes to the item before the last
+ITEMS_PER_GENRE = 8
+CONCENTRATION = 200.0  # of a user's taste around their place on the torus: one or two genres count
+SPREAD = 0.1  # of users around their home genre, in radians
+CHART_EXPONENT, GENRE_EXPONENT = 0.9, 0.7  # Zipf's law for chart items and for the popularity of genres
+FROM_CHART = 0.5  # what is left comes from the taste
 MIN_LENGTH = 5
 MAX_LENGTH = 50
 SECONDS_OBSERVED = 365 * 86_400
@@ -56,9 +56,7 @@ class SimulatedData:
     genres : (N,) int64
         Genre of item id i at ``i - 1``.
     popularity : (N,) float64
-        Share of each item within its genre, at ``i - 1``.
-    successors : (N, 16) int32
-        Item ids that may follow item id i, at ``i - 1``, likeliest first before taste.
+        Share of each item in the chart, at ``i - 1``.
     """
 
     sequences: Sequences
@@ -67,7 +65,6 @@ class SimulatedData:
     taste: FloatArray
     genres: Int64Array
     popularity: FloatArray
-    successors: Int32Array
 
     def next_probabilities(self, rows: Int64Array, items: Int32Array, offsets: Int64Array) -> FloatArray:
         """True distribution of the next item: the best that any model could know.
@@ -84,16 +81,10 @@ class SimulatedData:
         (B, N + 1) float64
             Column i is item id i; 0 for column 0 and for items of the history.
         """
-        lengths = np.diff(offsets)
+        within = 1 / np.bincount(self.genres)  # of one item among those of its genre
         out = np.zeros((len(rows), len(self.genres) + 1))
-        out[:, 1:] = FROM_TASTE * self.taste[rows][:, self.genres] * self.popularity
-        earlier = np.where(lengths > 1, 1 - FROM_TASTE - FROM_LAST, 0.0)
-        for back, share in ((1, 1 - FROM_TASTE - earlier), (2, earlier)):
-            latest = items[np.maximum(offsets[1:] - back, offsets[:-1])]
-            followers = self.successors[latest - 1]
-            weights = _successor_shares(self.taste[rows], self.genres[followers - 1])
-            np.add.at(out, (np.arange(len(rows))[:, None], followers), share[:, None] * weights)
-        out[np.repeat(np.arange(len(rows)), lengths), items] = 0
+        out[:, 1:] = FROM_CHART * self.popularity + (1 - FROM_CHART) * (self.taste[rows] * within)[:, self.genres]
+        out[np.repeat(np.arange(len(rows)), np.diff(offsets)), items] = 0
         return out / out.sum(1, keepdims=True)
 
 
@@ -116,39 +107,23 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
 
     num_genres = max(2, items // ITEMS_PER_GENRE)
     genre_points = 2 * np.pi * random((num_genres, 2))
-    user_points = 2 * np.pi * random((users, 2))
+    home = _draw(np.tile(_zipf(num_genres, GENRE_EXPONENT), (users, 1)), random)
+    user_points = genre_points[home] + SPREAD * (2 * random((users, 2)) - 1)
     taste = _closeness(user_points, genre_points)
     genres = np.argsort(random(items), kind="stable") % num_genres
-    zipf = 1.0 / (1 + np.argsort(random(items), kind="stable")) ** ZIPF_EXPONENT
-    by_genre = np.argsort(genres, kind="stable")
-    starts = offsets_of(np.bincount(genres, minlength=num_genres))
-    popularity = zipf / np.bincount(genres, zipf, num_genres)[genres]
-    item_cdf = np.cumsum(popularity[by_genre])  # genre g spans g..g + 1
-
-    def draw_item(genre: Int64Array) -> Int32Array:
-        """One item id of each genre given, by popularity."""
-        place = np.searchsorted(item_cdf, genre + random(genre.shape), side="right")
-        return (1 + by_genre[np.clip(place, starts[genre], starts[genre + 1] - 1)]).astype(np.int32)
-
-    # successors may name an item twice or the item itself, which then is never drawn after itself
-    near = _closeness(genre_points, genre_points)
-    successors = draw_item(_draw(np.repeat(near[genres], SUCCESSORS, axis=0), random).reshape(items, SUCCESSORS))
+    popularity = _zipf(items, CHART_EXPONENT)[np.argsort(random(items), kind="stable")]
+    chart = np.cumsum(popularity)
+    by_genre, starts = np.argsort(genres, kind="stable"), offsets_of(np.bincount(genres, minlength=num_genres))
 
     lengths = _lengths(config, random(users))
     history = np.zeros((users, int(lengths.max())), np.int32)
     for step in range(history.shape[1]):
         waiting = np.flatnonzero(lengths > step)
         while waiting.size:
-            drawn = draw_item(_draw(taste[waiting], random))
-            if step:
-                source = random(waiting.size)
-                for back in (1, 2):
-                    chosen = source >= FROM_TASTE if back == 1 else source >= FROM_TASTE + FROM_LAST
-                    rows = waiting[chosen] if step >= back else waiting[:0]
-                    if rows.size:
-                        followers = successors[history[rows, step - back] - 1]
-                        picked = _draw(_successor_shares(taste[rows], genres[followers - 1]), random)
-                        drawn[chosen] = followers[np.arange(rows.size), picked]
+            genre = _draw(taste[waiting], random)
+            place = starts[genre] + (random(waiting.size) * (starts[genre + 1] - starts[genre])).astype(np.int64)
+            charted = np.searchsorted(chart, random(waiting.size) * chart[-1], side="right")
+            drawn = 1 + np.where(random(waiting.size) < FROM_CHART, np.minimum(charted, items - 1), by_genre[place])
             history[waiting, step] = drawn
             # a repeat is drawn anew, source and all, which leaves the distribution over the items not yet seen
             waiting = waiting[(history[waiting, :step] == drawn[:, None]).any(1)]
@@ -164,7 +139,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
         item_labels=pa.array([f"genre {genre} item {item}" for item, genre in enumerate(genres.tolist(), 1)]),
         user_labels=pa.array([f"user {user}" for user in range(1, users + 1)]),
     )
-    return SimulatedData(sequences, user_points, genre_points, taste, genres, popularity, successors)
+    return SimulatedData(sequences, user_points, genre_points, taste, genres, popularity)
 
 
 def _closeness(points: FloatArray, centres: FloatArray) -> FloatArray:
@@ -176,10 +151,10 @@ def _closeness(points: FloatArray, centres: FloatArray) -> FloatArray:
     return weights / weights.sum(1, keepdims=True)
 
 
-def _successor_shares(taste: FloatArray, genres: Int64Array) -> FloatArray:
-    """Distribution over the successors (B, 16) of one item each, given their genres and the users' taste."""
-    weights = SUCCESSOR_SHARES * np.take_along_axis(taste, genres, axis=1)
-    return weights / weights.sum(1, keepdims=True)
+def _zipf(n: int, exponent: float) -> FloatArray:
+    """Shares of n things by Zipf's law, largest first."""
+    weights = (1.0 + np.arange(n)) ** -exponent
+    return weights / weights.sum()
 
 
 def _draw(distributions: FloatArray, random: Callable[[tuple[int, int]], FloatArray]) -> Int64Array:
