@@ -9,6 +9,10 @@ BENCHMARKS = {
     "ops": "CPU scoring: rank count, masked top-20, early exit and threads, against torch and faiss",
     "fidelity": "verdicts at N = 1,000,000: FAISS proofs against the exact scan with early exit",
     "gpu": "the Triton ops on a CUDA device, the roofline beside each figure",
+    "generation": "trajectories/s, against plain torch and the authors' per-row loop",
+    "evaluation": "users/s of the full ranking, against torch.mm and topk",
+    "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
+    "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
 
 
@@ -16,7 +20,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
         for name, summary in BENCHMARKS.items():
-            print(f"  {name:<9} {summary}")
+            print(f"  {name:<10} {summary}")
         return 0
     name, *rest = arguments
     if name not in BENCHMARKS:

@@ -91,16 +91,15 @@ def main(arguments: list[str]) -> int:
 
     machine = describe_machine()
     data, described = toys.load(options.quick)
+    wanted = [one for one in CONTESTANTS if one.library == "rsir" or options.only is None or options.only in one.name]
+    pythons = [(contestant, python) for contestant in wanted if (python := _python(options.peers, contestant.library))]
     results: list[tuple[Contestant, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "data.npz"
         hand_over(leave_one_out(data), arrays)
-        for contestant in CONTESTANTS:
-            python = _python(options.peers, contestant.library)
-            wanted = options.only is None or options.only in contestant.name
-            if python is not None and (contestant.library == "rsir" or wanted):
-                print(contestant.name, file=sys.stderr)
-                results.append((contestant, _run(contestant, python, arrays, Path(folder) / "out.json", options)))
+        for contestant, python in pythons:
+            print(contestant.name, file=sys.stderr)
+            results.append((contestant, _run(contestant, python, arrays, Path(folder) / "out.json", options)))
     lines = [f"## Training to the same quality, {options.threads} threads", ""]
     lines += [f"- {key}: {value}" for key, value in {**machine, "data": described}.items()]
     print("\n".join([*lines, "", *table(results, options)]))

@@ -1,0 +1,113 @@
+"""Every benchmark runs at its smallest size and prints a table; so that none rots unseen."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import growth, peers
+from benchmarks.evaluation import metrics, plain_ranks
+from benchmarks.generation import plain_torch
+from benchmarks.oracle import all_trajectories
+from benchmarks.peer_workers.ranking import validation_ndcg
+from rsir.config import GenerationConfig, ModelConfig, SimulationConfig
+from rsir.data import leave_one_out, simulate
+from rsir.evaluation import evaluate
+from rsir.models import build
+
+QUICK = {  # and what the table must show
+    "ops": ["rank count", "| torch |"],
+    "fidelity": ["FAISS proofs"],
+    "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
+    "evaluation": ["torch.mm and topk", "users/s", "Both give NDCG@20"],
+    "growth": ["| users | 240 |", "**exponent**"],
+    "peers": ["| rsir | 2 |", "rsir ran alone"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models are cached apart from those of real runs, and the number of threads is restored."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([name, "--quick", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("## ")
+    for part in QUICK[name]:
+        assert part in shown
+
+
+def test_every_benchmark_is_listed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    listed = capsys.readouterr().out
+    for name in command.BENCHMARKS:
+        assert f"  {name} " in listed
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module(f"benchmarks.{name}").main(["--help"])
+        assert end.value.code == 0
+    assert set(QUICK) <= set(command.BENCHMARKS)
+    assert command.main(["speed"]) == 2
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """A model that has learnt nothing, but ranks, and the split of simulated users."""
+    parts = leave_one_out(simulate(SimulationConfig(num_users=150, num_items=90)).sequences)
+    return build(ModelConfig(dim=16, heads=2, layers=1, max_len=12), 90, seed=3).eval(), parts
+
+
+@pytest.mark.parametrize("tau", [5, 40])
+def test_plain_generation_is_the_loop(problem, tau: int) -> None:
+    model, parts = problem
+    settings = {"seed": 4, "round_": 2, "tau": tau}
+    config = GenerationConfig(m=3)
+    expected = all_trajectories(model, parts.train, config, **settings, on_fail="drop")
+    assert len(expected) > (20 if tau > 10 else 0)
+    for chunk in (7, 64, 1000):
+        assert plain_torch(model, parts.train, config, chunk, **settings) == expected
+
+
+def test_plain_evaluations_are_those_of_the_library(problem) -> None:
+    model, parts = problem
+    tasks, ours = parts.validation, evaluate(model, parts.validation).metrics
+    found = metrics(plain_ranks(model, tasks, 32))
+    assert found == pytest.approx({name: ours[name] for name in found})
+    arrays = {f"validation_{name}": getattr(tasks, name) for name in ("items", "offsets", "targets")}
+    table = model.item_embeddings().detach()
+
+    def score(histories: list[np.ndarray]) -> torch.Tensor:
+        newest = [torch.from_numpy(history[-12:].astype(np.int64)) for history in histories]
+        lengths = torch.tensor([len(history) for history in newest])
+        return model.encode(torch.nn.utils.rnn.pad_sequence(newest, batch_first=True), lengths) @ table.T
+
+    assert validation_ndcg(score, arrays) == pytest.approx(ours["ndcg@20"])
+
+
+def test_peers_say_how_they_are_set_up(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="make it by `python -m benchmarks peers --setup"):
+        peers.main(["--quick", "--threads", "1", "--peers", str(tmp_path)])
+
+
+def test_exponents_and_the_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs rsir[plots]")
+    assert growth.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    lines = [
+        {**growth.BASE, "axis": "users", "users": users} | dict.fromkeys(growth.PHASES, 0.5 * users)
+        for users in (10, 20, 40)
+    ]
+    assert growth.table(lines)[-1] == "| users | **exponent** |" + " **1.00** |" * 5
+    growth.plot(lines, tmp_path / "growth.svg")
+    assert b"<svg" in (tmp_path / "growth.svg").read_bytes()
