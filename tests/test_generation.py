@@ -11,10 +11,13 @@ from toys import IncrementalToyBackbone, ToyBackbone
 
 from benchmarks.oracle import all_trajectories
 from rsir.ann import CandidateIndex
-from rsir.config import FidelityConfig, GenerationConfig
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
+from rsir.data import leave_one_out, simulate
 from rsir.data.sequences import Sequences
+from rsir.evaluation import evaluate
 from rsir.fidelity import Off, Rank, build
 from rsir.generation import generate
+from rsir.training import fit
 
 NUM_ITEMS = 40
 
@@ -172,3 +175,29 @@ def test_another_catalogue_is_refused() -> None:
     sources = Sequences.from_lists([[1, 2, 3]], num_items=7)
     with pytest.raises(ValueError, match=r"expected a catalogue of 40 items .* got 7"):
         generate(model, sources, GenerationConfig(), policy, seed=0, round_=1)
+
+
+def test_a_whole_recursion_comes_out_the_same_on_every_backend() -> None:
+    """Base, two rounds of trajectories and the models trained on them, every op on the backend named."""
+    data = simulate(SimulationConfig(num_users=30, num_items=60)).sequences
+    parts = leave_one_out(data)
+    model_config = ModelConfig(dim=8, layers=1, heads=1, feedforward=8, dropout=0.0, max_len=10)
+    training = TrainingConfig(batch_size=16, negatives=16, max_evaluations=1, learning_rate=1e-2)
+
+    def recursion(backend: str) -> list[object]:
+        outcome: list[object] = []
+        train = parts.train
+        for round_ in (0, 1, 2):
+            model = fit(model_config, training, train, parts.validation, seed=round_).model
+            outcome.append(evaluate(model, parts.test, backend=backend).metrics)
+            policy = Rank(20)
+            config = GenerationConfig(k=3, m=2)
+            found = generate(model, parts.train, config, policy, seed=0, round_=round_ + 1, backend=backend)
+            outcome.append(as_pairs(found.trajectories))
+            train = Sequences.concat(parts.train, found.trajectories)
+        return outcome
+
+    expected = recursion("reference")
+    assert all(len(trajectories) > 5 for trajectories in expected[1::2])  # type: ignore[arg-type]
+    for backend in ("cpp", "triton"):
+        assert recursion(backend) == expected, backend

@@ -1,12 +1,7 @@
 """Kernels run on the GPU if there is one, else in Triton's interpreter on CPU tensors."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 
 
 @pytest.fixture(autouse=True)
