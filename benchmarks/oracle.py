@@ -29,7 +29,7 @@ def one_trajectory(
     graph: np.ndarray | None = None,
     hits: int = 1,
 ) -> list[int]:
-    embeddings = model.item_embeddings().detach().numpy()
+    embeddings = model.item_embeddings().detach()
 
     def words(stream: Stream, step: int) -> np.ndarray:
         return counters(stream, round_, np.array([row]), np.array([number]), np.array([step]))
@@ -44,8 +44,8 @@ def one_trajectory(
         if not targets:
             break
         with torch.no_grad():
-            query = model.encode(torch.tensor([trajectory]), torch.tensor([len(trajectory)]))[0].numpy()
-        logits = embeddings @ query
+            query = model.encode(torch.tensor([trajectory]), torch.tensor([len(trajectory)]))[0]
+        logits = (embeddings @ query).numpy()
         best = max(logits[t] for t in targets)
         failed = tau is not None and 1 + int((logits[1:] > best).sum()) > tau
         if graph is not None and len(trajectory) > given:
