@@ -9,13 +9,19 @@
 #include <stdexcept>
 #include <string>
 
+#include "arrays.hpp"
 #include "measure.hpp"
 #include "ops.hpp"
 
 namespace py = pybind11;
 
+namespace rsir {
+void bind_training(py::module_&);  // bindings_training.cpp
+}
+
 namespace {
 
+using rsir::data_of;
 using rsir::Draw;
 using rsir::Kernels;
 using rsir::Queries;
@@ -23,22 +29,6 @@ using rsir::Ragged;
 using rsir::Table;
 
 using Lists = std::pair<py::array, py::array>;
-
-// The data of a C-contiguous, aligned array of that very dtype.
-template <class T>
-const T* data_of(const char* name, const py::array& value, int ndim) {
-  const std::string what = name;
-  if (value.ndim() != ndim)
-    throw py::value_error(what + ": expected " + std::to_string(ndim) + " dimensions, got " +
-                          std::to_string(value.ndim()));
-  if (!py::isinstance<py::array_t<T>>(value))
-    throw py::value_error(what + ": expected dtype " + py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
-                          py::str(value.dtype()).cast<std::string>());
-  const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((value.flags() & needed) != needed)
-    throw py::value_error(what + ": expected a C-contiguous, aligned array; pass numpy.ascontiguousarray(...)");
-  return static_cast<const T*>(value.data());
-}
 
 const Kernels& kernels_named(const std::string& name) {
   std::string choices;
@@ -281,4 +271,5 @@ PYBIND11_MODULE(_core, m) {
         "Multiply-adds in registers: floating point operations per second of running, summed over threads.");
   m.def("measure_read", &measure_read, py::arg("threads"), py::arg("bytes"),
         "Bytes a second that the threads read, each from a buffer of its own.");
+  rsir::bind_training(m);
 }

@@ -17,6 +17,19 @@ struct Isa {
   static F set1(float x) { return _mm256_set1_ps(x); }
   static F load(const float* p) { return _mm256_load_ps(p); }
   static void store(float* p, F x) { _mm256_store_ps(p, x); }
+  static F load_any(const float* p) { return _mm256_loadu_ps(p); }
+  static void store_any(float* p, F x) { _mm256_storeu_ps(p, x); }
+  // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
+  static __m256i lanes_below(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F load_first(const float* p, int n) { return _mm256_maskload_ps(p, lanes_below(n)); }
+  static void store_first(float* p, F x, int n) { _mm256_maskstore_ps(p, lanes_below(n), x); }
+  static float sum(F x) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
   static F madd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 

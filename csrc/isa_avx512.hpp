@@ -19,6 +19,21 @@ struct Isa {
   static F set1(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_load_ps(p); }
   static void store(float* p, F x) { _mm512_store_ps(p, x); }
+  static F load_any(const float* p) { return _mm512_loadu_ps(p); }
+  static void store_any(float* p, F x) { _mm512_storeu_ps(p, x); }
+  // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
+  static F load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
+  static void store_first(float* p, F x, int n) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x);
+  }
+  static float sum(F x) {  // not _mm512_reduce_add_ps, of which GCC 12 warns that it reads what nobody wrote
+    const __m512d bits = _mm512_castps_pd(x);
+    const __m256 half = _mm256_add_ps(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xF, bits, 0)),
+                                      _mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xF, bits, 1)));
+    __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    quarter = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)));
+  }
   static F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 

@@ -16,6 +16,20 @@ struct Isa {
   static F set1(float x) { return F{x, x, x, x}; }
   static F load(const float* p) { return *reinterpret_cast<const F*>(p); }
   static void store(float* p, F x) { *reinterpret_cast<F*>(p) = x; }
+  static F load_any(const float* p) {
+    F x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+  }
+  static void store_any(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
+  static F load_first(const float* p, int n) {
+    return F{p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, n > 3 ? p[3] : 0.0f};
+  }
+  static void store_first(float* p, F x, int n) {
+    for (int i = 0; i < n; ++i) p[i] = x[i];
+  }
+  static float sum(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
   static F madd(F a, F b, F c) { return a * b + c; }
   static float madd(float a, float b, float c) { return a * b + c; }
 

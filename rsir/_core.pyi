@@ -1,6 +1,8 @@
 """Compiled core: scoring, ranking and sampling over a packed catalogue. Arrays must be C-contiguous and of the very
 dtype given; anything else is a ValueError. The meaning of each op is documented in :mod:`rsir.ops`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +69,54 @@ def rank_and_sample(
 def neighbour_votes(
     graph: NDArray[np.int32], items: NDArray[np.int32], sources: _Lists, threads: int
 ) -> NDArray[np.int64]: ...
+def sampled_softmax(
+    queries: NDArray[np.float32],
+    positives: NDArray[np.float32],
+    negatives: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    negative_ids: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    target_offsets: NDArray[np.float32] | None,
+    negative_offsets: NDArray[np.float32] | None,
+    threads: int,
+    instruction_set: str,
+) -> tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]: ...
+def full_softmax(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    threads: int,
+    instruction_set: str,
+) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]: ...
+def layer_forward(
+    x: NDArray[np.float32],
+    segments: NDArray[np.int64],
+    parameters: Sequence[NDArray[np.float32]],
+    bytes: Sequence[NDArray[np.uint8]] | None,
+    heads: int,
+    dropped: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The output, and what layer_backward needs."""
+
+def layer_backward(
+    x: NDArray[np.float32],
+    segments: NDArray[np.int64],
+    parameters: Sequence[NDArray[np.float32]],
+    bytes: Sequence[NDArray[np.uint8]] | None,
+    heads: int,
+    dropped: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str,
+    saved: NDArray[np.float32],
+    grad_y: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The gradients of x and, one after the other in one array, of the parameters."""
+
 def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
     """Multiply-adds in registers: floating point operations per second of running, summed over threads."""
 

@@ -13,6 +13,7 @@ from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import DataError, Sequences, leave_one_out
 from rsir.evaluation import evaluate
 from rsir.models import BackboneError, build, registry
+from rsir.ops import backend
 from rsir.training import CRITERION, TrainingError, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
@@ -138,6 +139,17 @@ def test_synthetic_sequences_of_weight_0_change_nothing(parts, monkeypatch):
         weights_of(fit_toy(parts, train=enriched(parts, 50), config=config)),
         weights_of(fit_toy(parts, train=enriched(parts, 50))),
     )
+
+
+def test_fused_ops_learn_what_plain_torch_learns(parts, monkeypatch):
+    """The losses of a hundred steps, dropout included."""
+    config = dataclasses.replace(SETTINGS, evaluate_every=1, max_evaluations=100, patience=100)
+    losses = []
+    for name in ("cpp", "reference"):
+        monkeypatch.setattr(backend, "resolve_training", lambda asked, values, name=name: name)
+        losses.append([entry.loss for entry in fit_toy(parts, config=config).history])
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_starts_from_given_weights(parts):

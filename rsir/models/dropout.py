@@ -2,7 +2,7 @@
 
 Torch's own CPU dropout draws from a sequential generator one element at a time: 1.4 ms for (1450, 64), longer than
 all the arithmetic of a layer. Here a pass draws random bytes for all its masks at once, and each use is one
-multiplication.
+multiplication, or a comparison within a fused op.
 """
 
 from __future__ import annotations
@@ -28,24 +28,31 @@ class Dropout:
     device : torch.device
     generator : torch.Generator, optional
         On the same device; none is torch's global one.
+
+    Attributes
+    ----------
+    dropped : int
+        Of 256 byte values, how many drop an element.
     """
 
     def __init__(
         self, probability: float, elements: int, device: torch.device, generator: torch.Generator | None = None
     ) -> None:
-        dropped = round(probability * 256)
-        self._masks: Tensor | None = None
+        self.dropped = round(probability * 256)
         self._used = 0
-        if dropped == 0:
+        if self.dropped == 0:
             return
         words = torch.empty(-(-elements // 8), dtype=torch.int64, device=device)
-        words.random_(-(2**63), None, generator=generator)
-        # In float32 from the first step on: comparing bytes to booleans and converting these takes twice as long.
-        self._masks = words.view(torch.uint8).float().ge_(float(dropped)).mul_(256 / (256 - dropped))
+        self._bytes = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+
+    def take(self, *shape: int) -> Tensor:
+        """The next random bytes, uint8: an element is dropped where its byte is below ``dropped``."""
+        start, self._used = self._used, self._used + math.prod(shape)
+        return self._bytes[start : self._used].view(shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Zero some elements of x, scale the others up."""
-        if self._masks is None:
+        if self.dropped == 0:
             return x
-        start, self._used = self._used, self._used + math.prod(x.shape)
-        return x * self._masks[start : self._used].view(x.shape)
+        # In float32 from the first step on: comparing bytes to booleans and converting these takes twice as long.
+        return x * self.take(*x.shape).float().ge_(float(self.dropped)).mul_(256 / (256 - self.dropped))

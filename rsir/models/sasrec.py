@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsir import ops
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout
@@ -58,6 +59,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:
         queries, keys, values = self.split(self.in_projection(x)).unbind(0)
         return self.finish(x, self.attend(queries, keys, values, mask, dropout), dropout)
+
+    def packed(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
+        """The layer over a packed batch, (R, W, d), within each segment of (R, W) alone: one fused op."""
+        rows, width, dim = x.shape
+        linears = (self.in_projection, self.out_projection, self.norm1, self.up, self.down, self.norm2)
+        parameters = ops.LayerParameters(*(value for linear in linears for value in (linear.weight, linear.bias)))
+        random = None
+        if dropout.dropped:
+            shapes = ((self.heads, width, width), (width, dim), (width, self.up.out_features), (width, dim))
+            random = ops.LayerDropout(dropout.dropped, *(dropout.take(rows, *shape) for shape in shapes))
+        return ops.transformer_layer(x, segments, parameters, heads=self.heads, epsilon=self.norm1.eps, dropout=random)
 
     def at_last(self, x: Tensor, lengths: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:
         """What :meth:`forward` gives at the last item of each row, (B, 1, d), without computing the rest."""
@@ -150,18 +162,15 @@ class SASRec(nn.Module):
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
-        negatives = negatives.sort().values
         targets = batch.targets.flatten()
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
         rows = self.items(torch.cat([batch.items.flatten(), targets, negatives]))
         inputs, positives, against = rows.split([len(targets), len(targets), len(negatives)])
         dropout = self._dropout(batch.items, batch.generator)
         x = dropout(inputs.view(*batch.items.shape, -1) + self.positions(batch.positions))
-        same = batch.segments[:, :, None] == batch.segments[:, None, :]
-        mask = torch.where(same, _causal(same.shape[1], x.device), -torch.inf)[:, None]
         for block in self.layers:
-            x = block(x, mask, dropout)
-        weights = batch.weights.flatten() / batch.weights.sum()
+            x = block.packed(x, batch.segments, dropout)
+        weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
         return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights)
 
     def new_state(self, slots: int) -> SASRecState:

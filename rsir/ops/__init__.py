@@ -21,23 +21,42 @@ from torch import Tensor
 
 from . import backend as _backend
 from .backend import BACKENDS
-from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, TopK
+from .learning import full_softmax, sampled_softmax, transformer_layer
+from .types import (
+    BackendUnavailable,
+    FullSoftmax,
+    LayerDropout,
+    LayerParameters,
+    PackedItems,
+    Ragged,
+    RankedSample,
+    Sample,
+    SampledSoftmax,
+    TopK,
+)
 
 __all__ = [
     "BACKENDS",
     "BackendUnavailable",
+    "FullSoftmax",
+    "LayerDropout",
+    "LayerParameters",
     "PackedItems",
     "Ragged",
     "RankedSample",
     "Sample",
+    "SampledSoftmax",
     "TopK",
+    "full_softmax",
     "neighbour_votes",
     "pack",
     "pool_sample",
     "rank_and_sample",
     "rank_within",
+    "sampled_softmax",
     "topk",
     "topk_sample",
+    "transformer_layer",
 ]
 
 

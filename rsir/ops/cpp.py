@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, TopK
+from .types import (
+    BackendUnavailable,
+    FullSoftmax,
+    LayerDropout,
+    LayerParameters,
+    PackedItems,
+    Ragged,
+    RankedSample,
+    Sample,
+    SampledSoftmax,
+    TopK,
+)
 
 try:
     from .. import _core
@@ -23,12 +35,7 @@ _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 
 
 def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
-    usable = _core.instruction_sets()
-    name = usable[0] if instruction_set is None else instruction_set
-    if name not in _INSTRUCTION_SETS:
-        raise ValueError(f"instruction_set: expected one of {list(_INSTRUCTION_SETS)} or None, got {name!r}")
-    if name not in usable:
-        raise BackendUnavailable(f"instruction set {name!r} is not offered by this CPU or build; usable: {usable}")
+    name = _instruction_set(instruction_set)
     if items.device.type != "cpu":
         raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
     return PackedItems("cpp", items, (_core.PackedTable(items.numpy(), name), _version(items)), name)
@@ -114,6 +121,103 @@ def rank_and_sample(
 
 def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
     return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), _lists(sources), threads))
+
+
+def sampled_softmax(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    targets: Tensor,
+    negative_ids: Tensor,
+    weights: Tensor,
+    target_offsets: Tensor | None,
+    negative_offsets: Tensor | None,
+    threads: int,
+    instruction_set: str | None,
+) -> SampledSoftmax:
+    loss, *gradients = _core.sampled_softmax(
+        queries.numpy(),
+        positives.numpy(),
+        negatives.numpy(),
+        targets.numpy(),
+        negative_ids.numpy(),
+        weights.numpy(),
+        None if target_offsets is None else target_offsets.numpy(),
+        None if negative_offsets is None else negative_offsets.numpy(),
+        threads,
+        _instruction_set(instruction_set),
+    )
+    return SampledSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
+
+
+def full_softmax(
+    queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor, threads: int, instruction_set: str | None
+) -> FullSoftmax:
+    loss, *gradients = _core.full_softmax(
+        queries.numpy(), items.numpy(), targets.numpy(), weights.numpy(), threads, _instruction_set(instruction_set)
+    )
+    return FullSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
+
+
+def transformer_layer(
+    x: Tensor,
+    segments: Tensor,
+    parameters: LayerParameters,
+    heads: int,
+    epsilon: float,
+    dropout: LayerDropout | None,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    random = None if dropout is None else tuple(part.contiguous().numpy() for part in dropout[1:])
+    settings = {
+        "bytes": random,
+        "heads": heads,
+        "dropped": 0 if dropout is None else dropout.dropped,
+        "epsilon": epsilon,
+        "threads": threads,
+        "instruction_set": _instruction_set(instruction_set),
+    }
+    y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
+    return y
+
+
+class _TransformerLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, settings: dict[str, Any], segments: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
+        y, ctx.saved = _core.layer_forward(
+            x.detach().numpy(), segments.numpy(), [parameter.detach().numpy() for parameter in parameters], **settings
+        )
+        ctx.settings = settings
+        ctx.save_for_backward(segments, x, *parameters)
+        return torch.from_numpy(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        segments, x, *parameters = ctx.saved_tensors
+        grad_x, gradients = _core.layer_backward(
+            x.detach().numpy(),
+            segments.numpy(),
+            [parameter.detach().numpy() for parameter in parameters],
+            **ctx.settings,
+            saved=ctx.saved,
+            grad_y=upstream[0].contiguous().numpy(),
+        )
+        parts = torch.from_numpy(gradients).split([parameter.numel() for parameter in parameters])
+        shaped = (part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True))
+        return (None, None, torch.from_numpy(grad_x), *shaped)
+
+
+def _instruction_set(name: str | None) -> str:
+    usable = _core.instruction_sets()
+    if name is None:
+        return usable[0]
+    if name not in _INSTRUCTION_SETS:
+        raise ValueError(f"instruction_set: expected one of {list(_INSTRUCTION_SETS)} or None, got {name!r}")
+    if name not in usable:
+        raise BackendUnavailable(f"instruction set {name!r} is not offered by this CPU or build; usable: {usable}")
+    return name
 
 
 def _version(items: Tensor) -> int:

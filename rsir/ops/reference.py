@@ -6,15 +6,27 @@ Logits are computed in float64 and rounded once to float32, so that they do not 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from ..philox import gumbel
-from .types import PackedItems, Ragged, RankedSample, Sample, TopK
+from .types import (
+    FullSoftmax,
+    LayerDropout,
+    LayerParameters,
+    PackedItems,
+    Ragged,
+    RankedSample,
+    Sample,
+    SampledSoftmax,
+    TopK,
+)
+
+_CHUNK = 4096  # positions whose logits exist at a time: 16 MiB with 1,024 negatives
 
 
 def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
-    if instruction_set is not None:
-        raise ValueError(f"backend 'reference' has no instruction sets, got {instruction_set!r}")
+    _no_instruction_set(instruction_set)
     return PackedItems("reference", items)
 
 
@@ -128,3 +140,91 @@ def _masked(logits: Tensor, excluded: Ragged | None) -> Tensor:
     return torch.where(
         _membership(excluded, len(logits), logits.shape[1] - 1), torch.full_like(logits, -torch.inf), logits
     )
+
+
+def sampled_softmax(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    targets: Tensor,
+    negative_ids: Tensor,
+    weights: Tensor,
+    target_offsets: Tensor | None,
+    negative_offsets: Tensor | None,
+    threads: int,
+    instruction_set: str | None,
+) -> SampledSoftmax:
+    _no_instruction_set(instruction_set)
+    loss = queries.new_zeros(())
+    grad_queries, grad_positives = torch.zeros_like(queries), torch.zeros_like(positives)
+    grad_negatives = torch.zeros_like(negatives)
+    for part in (weights != 0).nonzero()[:, 0].split(_CHUNK):
+        query, positive, weight = queries[part], positives[part], weights[part, None]
+        target_logit = (query * positive).sum(1, keepdim=True)
+        logits = query @ negatives.T
+        if target_offsets is not None:
+            target_logit = target_logit + target_offsets[part, None]
+        if negative_offsets is not None:
+            logits += negative_offsets
+        logits.masked_fill_(targets[part, None] == negative_ids, -torch.inf)
+        top = torch.cat([logits, target_logit], 1).amax(1, keepdim=True)
+        share = (logits - top).exp_()
+        target_share = (target_logit - top).exp_()
+        total = share.sum(1, keepdim=True) + target_share
+        loss += (weight * (total.log() + top - target_logit)).sum()
+        share *= weight / total
+        pull = weight * (target_share / total - 1)
+        grad_queries[part] = share @ negatives + pull * positive
+        grad_positives[part] = pull * query
+        grad_negatives += share.T @ query
+    return SampledSoftmax(loss, grad_queries, grad_positives, grad_negatives)
+
+
+def full_softmax(
+    queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor, threads: int, instruction_set: str | None
+) -> FullSoftmax:
+    ids = torch.arange(1, len(items), device=items.device)
+    known = torch.where(weights != 0, targets, 0)
+    loss, grad_queries, grad_positives, grad_negatives = sampled_softmax(
+        queries, items[known], items[1:], known, ids, weights, None, None, threads, instruction_set
+    )
+    grad_items = torch.cat([torch.zeros_like(items[:1]), grad_negatives])
+    return FullSoftmax(loss, grad_queries, grad_items.index_add_(0, known, grad_positives))
+
+
+def transformer_layer(
+    x: Tensor,
+    segments: Tensor,
+    parameters: LayerParameters,
+    heads: int,
+    epsilon: float,
+    dropout: LayerDropout | None,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    _no_instruction_set(instruction_set)
+    p = parameters
+    rows, width, dim = x.shape
+
+    def drop(values: Tensor, name: str) -> Tensor:
+        if dropout is None:
+            return values
+        return values * (getattr(dropout, name) >= dropout.dropped) * (256 / (256 - dropout.dropped))
+
+    projected = functional.linear(x, p.in_weight, p.in_bias)
+    queries, keys, values = projected.view(rows, width, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
+    place = torch.arange(width, device=x.device)
+    visible = (segments[:, :, None] == segments[:, None]) & (place[:, None] >= place)
+    logits = (queries * (dim // heads) ** -0.5) @ keys.transpose(-1, -2)
+    shares = drop(logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1), "attention")
+    attended = (shares @ values).transpose(1, 2).flatten(2)
+    out = drop(functional.linear(attended, p.out_weight, p.out_bias), "out")
+    y = functional.layer_norm(x + out, (dim,), p.norm1_weight, p.norm1_bias, epsilon)
+    hidden = drop(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), "hidden")
+    down = drop(functional.linear(hidden, p.down_weight, p.down_bias), "down")
+    return functional.layer_norm(y + down, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
+
+
+def _no_instruction_set(instruction_set: str | None) -> None:
+    if instruction_set is not None:
+        raise ValueError(f"backend 'reference' has no instruction sets, got {instruction_set!r}")

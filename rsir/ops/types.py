@@ -7,7 +7,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["BackendUnavailable", "PackedItems", "Ragged", "RankedSample", "Sample", "TopK"]
+__all__ = [
+    "BackendUnavailable",
+    "FullSoftmax",
+    "LayerDropout",
+    "LayerParameters",
+    "PackedItems",
+    "Ragged",
+    "RankedSample",
+    "Sample",
+    "SampledSoftmax",
+    "TopK",
+]
 
 
 class BackendUnavailable(RuntimeError):
@@ -50,6 +61,68 @@ class RankedSample(NamedTuple):
     """(B,) int64; 0 where the rank is worse than tau or nothing could be drawn."""
     logits: Tensor
     """(B,) float32; -inf where ``ids`` is 0."""
+
+
+class SampledSoftmax(NamedTuple):
+    """A loss and its gradients."""
+
+    loss: Tensor
+    """Scalar."""
+    queries: Tensor
+    """(T, d)"""
+    positives: Tensor
+    """(T, d)"""
+    negatives: Tensor
+    """(S, d)"""
+
+
+class FullSoftmax(NamedTuple):
+    """A loss and its gradients."""
+
+    loss: Tensor
+    """Scalar."""
+    queries: Tensor
+    """(T, d)"""
+    items: Tensor
+    """(N + 1, d); row 0 is zero."""
+
+
+class LayerParameters(NamedTuple):
+    """Parameters of a Transformer layer of width d and feed-forward width f, as ``torch.nn.Linear`` keeps them."""
+
+    in_weight: Tensor
+    """(3 d, d): queries, keys and values, head by head in each."""
+    in_bias: Tensor
+    out_weight: Tensor
+    """(d, d)"""
+    out_bias: Tensor
+    norm1_weight: Tensor
+    """(d,)"""
+    norm1_bias: Tensor
+    up_weight: Tensor
+    """(f, d)"""
+    up_bias: Tensor
+    down_weight: Tensor
+    """(d, f)"""
+    down_bias: Tensor
+    norm2_weight: Tensor
+    """(d,)"""
+    norm2_bias: Tensor
+
+
+class LayerDropout(NamedTuple):
+    """Random bytes that decide what a Transformer layer drops: an element whose byte is below ``dropped``."""
+
+    dropped: int
+    """1..255; elements that are kept grow by 256 / (256 - dropped)."""
+    attention: Tensor
+    """(R, heads, W, W) uint8, for the share that a position of a row gives another one."""
+    out: Tensor
+    """(R, W, d) uint8"""
+    hidden: Tensor
+    """(R, W, f) uint8"""
+    down: Tensor
+    """(R, W, d) uint8"""
 
 
 @dataclass(frozen=True)

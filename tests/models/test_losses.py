@@ -1,4 +1,4 @@
-"""sampled_softmax against the formula."""
+"""The losses that autograd differentiates, against the formula."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir.models import losses
-from rsir.models.losses import sampled_softmax
+from rsir.models.losses import full_softmax, sampled_softmax
+from rsir.ops import reference
 
 
 def case(seed, positions, negatives, items=12, dim=5):
@@ -32,11 +32,11 @@ def plain(queries, positives, negatives, targets, ids, weights):
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 30), st.sampled_from([3, 16, 4096]))
 def test_loss_and_gradient(seed, positions, negatives, chunk):
     leaves, rest = case(seed, positions, negatives)
-    before, losses._CHUNK = losses._CHUNK, chunk
+    before, reference._CHUNK = reference._CHUNK, chunk
     try:
         loss = sampled_softmax(*leaves, *rest)
     finally:
-        losses._CHUNK = before
+        reference._CHUNK = before
     expected = plain(*leaves, *rest)
     torch.testing.assert_close(loss, expected)
     ours, theirs = torch.autograd.grad(3 * loss, leaves), torch.autograd.grad(3 * expected, leaves)
@@ -68,3 +68,24 @@ def test_large_logits_stay_finite():
     leaves, rest = case(3, 5, 6)
     scaled = [1000 * leaf for leaf in leaves]
     torch.testing.assert_close(sampled_softmax(*scaled, *rest), plain(*scaled, *rest))
+
+
+def test_float32_takes_the_fused_op():
+    leaves, (targets, ids, weights) = case(4, 30, 20)
+    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
+    loss = sampled_softmax(*single, targets, ids, weights.float())
+    expected = plain(*leaves, targets, ids, weights)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    ours, theirs = torch.autograd.grad(3 * loss, single), torch.autograd.grad(3 * expected, leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
+def test_full_softmax():
+    generator = torch.Generator().manual_seed(5)
+    queries, items = (torch.randn(n, 4, dtype=torch.float64, generator=generator) for n in (6, 10))
+    targets, weights = torch.tensor([1, 9, 3, 3, 0, 2]), torch.tensor([1.0, 0.5, 1, 1, 0, 2]).double()
+    leaves = [queries.requires_grad_(), items.requires_grad_()]
+    assert torch.autograd.gradcheck(lambda *x: full_softmax(*x, targets, weights), leaves)
+    entropy = torch.nn.functional.cross_entropy(queries @ items[1:].T, (targets - 1).clamp(0), reduction="none")
+    torch.testing.assert_close(full_softmax(queries, items, targets, weights), (weights * entropy).sum())
