@@ -11,6 +11,7 @@ BENCHMARKS = {
     "gpu": "the Triton ops on a CUDA device, the roofline beside each figure",
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
+    "training": "a training step and an epoch, against plain packed torch",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }

@@ -152,6 +152,17 @@ def test_fused_ops_learn_what_plain_torch_learns(parts, monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
+def test_threads_leave_no_trace(parts):
+    """The fused ops add in one order, and torch's own run on one thread meanwhile."""
+    trained = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        trained.append(fit_toy(parts))
+        assert torch.get_num_threads() == threads
+        assert trained[-1].model.threads is None
+    assert torch.equal(*map(weights_of, trained))
+
+
 def test_starts_from_given_weights(parts):
     first = fit_toy(parts)
     once = dataclasses.replace(SETTINGS, max_evaluations=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def sampled_softmax(
     targets: Tensor,
     negative_ids: Tensor,
     weights: Tensor,
+    threads: int | None = None,
 ) -> Tensor:
     """Weighted cross-entropy of each target against itself and shared negatives; see :func:`rsir.ops.sampled_softmax`.
 
@@ -47,6 +49,8 @@ def sampled_softmax(
     targets : (T,) int64
     negative_ids : (S,) int64
     weights : (T,) float
+    threads : int, optional
+        CPU threads; default: torch's number.
 
     Returns
     -------
@@ -54,7 +58,7 @@ def sampled_softmax(
         Differentiable once, in the first three arguments.
     """
     arguments = (queries, positives, negatives, targets, negative_ids, weights)
-    loss: Tensor = _WithGradients.apply(ops.sampled_softmax, 3, *arguments)
+    loss: Tensor = _WithGradients.apply(partial(ops.sampled_softmax, threads=threads), 3, *arguments)
     return loss
 
 

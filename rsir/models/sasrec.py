@@ -60,7 +60,7 @@ class Block(nn.Module):
         queries, keys, values = self.split(self.in_projection(x)).unbind(0)
         return self.finish(x, self.attend(queries, keys, values, mask, dropout), dropout)
 
-    def packed(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
+    def packed(self, x: Tensor, segments: Tensor, dropout: Dropout, threads: int | None) -> Tensor:
         """The layer over a packed batch, (R, W, d), within each segment of (R, W) alone: one fused op."""
         rows, width, dim = x.shape
         linears = (self.in_projection, self.out_projection, self.norm1, self.up, self.down, self.norm2)
@@ -69,7 +69,9 @@ class Block(nn.Module):
         if dropout.dropped:
             shapes = ((self.heads, width, width), (width, dim), (width, self.up.out_features), (width, dim))
             random = ops.LayerDropout(dropout.dropped, *(dropout.take(rows, *shape) for shape in shapes))
-        return ops.transformer_layer(x, segments, parameters, heads=self.heads, epsilon=self.norm1.eps, dropout=random)
+        return ops.transformer_layer(
+            x, segments, parameters, heads=self.heads, epsilon=self.norm1.eps, dropout=random, threads=threads
+        )
 
     def at_last(self, x: Tensor, lengths: Tensor, mask: Tensor, dropout: Dropout) -> Tensor:
         """What :meth:`forward` gives at the last item of each row, (B, 1, d), without computing the rest."""
@@ -120,6 +122,11 @@ class SASRec(nn.Module):
     num_items : int
     generator : torch.Generator
         Draws the initial weights: normal(0, 0.02), biases 0.
+
+    Attributes
+    ----------
+    threads : int, optional
+        CPU threads of the fused ops in training; none is torch's number.
     """
 
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
@@ -127,6 +134,7 @@ class SASRec(nn.Module):
         self.config = config
         self.num_items = num_items
         self.max_len = config.max_len
+        self.threads: int | None = None
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.max_len, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -169,9 +177,9 @@ class SASRec(nn.Module):
         dropout = self._dropout(batch.items, batch.generator)
         x = dropout(inputs.view(*batch.items.shape, -1) + self.positions(batch.positions))
         for block in self.layers:
-            x = block.packed(x, batch.segments, dropout)
+            x = block.packed(x, batch.segments, dropout, self.threads)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
-        return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights)
+        return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads)
 
     def new_state(self, slots: int) -> SASRecState:
         """State for extending this many sequences; 4 * layers * max_len * dim * 2 bytes a slot."""

@@ -1,0 +1,206 @@
+"""One training step and an epoch of SASRec on the shape of Amazon Toys, against plain packed torch.
+
+Both train the same model on the same packed batches with the same shared negatives, in turns within one process; the
+plain one is written with torch's own attention, cross-entropy, dropout and fused Adam. First, without dropout, their
+losses and gradients must agree. Floating point operations are counted by hand and held against the multiply-add peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from rsir import _core
+from rsir.config import ModelConfig, TrainingConfig
+from rsir.data import leave_one_out
+from rsir.data.batches import Batches, TrainingBatch
+from rsir.models import build
+
+from . import toys
+from .harness import Contender, Report, compare, describe_machine, extra_memory
+
+Step = tuple[TrainingBatch, Tensor]
+
+
+class PlainLayer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.in_projection = nn.Linear(config.dim, 3 * config.dim)
+        self.out_projection = nn.Linear(config.dim, config.dim)
+        self.norm1 = nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, config.feedforward)
+        self.down = nn.Linear(config.feedforward, config.dim)
+        self.norm2 = nn.LayerNorm(config.dim)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        rows, width, dim = x.shape
+        queries, keys, values = (
+            part.view(rows, width, self.heads, -1).transpose(1, 2) for part in self.in_projection(x).chunk(3, -1)
+        )
+        attended = functional.scaled_dot_product_attention(queries, keys, values, visible, self.dropout)
+        x = self.norm1(x + self.drop(self.out_projection(attended.transpose(1, 2).reshape(rows, width, dim))))
+        return self.norm2(x + self.drop(self.down(self.drop(functional.gelu(self.up(x))))))
+
+
+class Plain(nn.Module):
+    """The parameters of rsir's SASRec by the same names."""
+
+    def __init__(self, config: ModelConfig, num_items: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+        self.positions = nn.Embedding(config.max_len, config.dim)
+        self.blocks = nn.ModuleList(PlainLayer(config) for _ in range(config.layers))
+        self.drop = nn.Dropout(config.dropout)
+
+    def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
+        width = batch.items.shape[1]
+        x = self.drop(self.items(batch.items) + self.positions(batch.positions))
+        same = batch.segments[:, :, None] == batch.segments[:, None]
+        visible = (same & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
+        for block in self.blocks:
+            x = block(x, visible)
+        queries, targets = x.flatten(0, 1), batch.targets.flatten()
+        logits = queries @ self.items(negatives).T
+        logits = logits.masked_fill(targets[:, None] == negatives, -torch.inf)
+        own = (queries * self.items(targets)).sum(1, keepdim=True)
+        first = torch.zeros_like(targets)
+        losses = functional.cross_entropy(torch.cat([own, logits], 1), first, reduction="none")
+        return (losses * batch.weights.flatten()).sum() / batch.weights.sum()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=9, help="turns that are timed")
+    parser.add_argument("--steps", type=int, default=10, help="training steps in a turn")
+    parser.add_argument("--quick", action="store_true", help="few simulated users, two turns of two steps")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="time by processor seconds, for a machine that others use, too"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.steps = 2, 2
+
+    data, described = toys.load(options.quick)
+    train = leave_one_out(data).train
+    model_config, config = ModelConfig(), TrainingConfig()
+    _check(train, model_config, config)
+    steps, per_epoch = _steps(train, model_config, config, options.steps)
+    work = _operations(steps, model_config)
+    tokens = sum(batch.tokens for batch, _ in steps) / len(steps)
+    instruction_set = _core.instruction_sets()[0]
+    report = Report(f"Training step of SASRec, {described}", describe_machine())
+    for threads in options.threads:
+        runs = {
+            "rsir": _runner("rsir", train.num_items, model_config, config, steps, threads),
+            "plain torch": _runner("plain torch", train.num_items, model_config, config, steps, threads),
+        }
+        figures = compare(
+            f"{len(steps)} steps",
+            [Contender(name, run) for name, run in runs.items()],
+            threads=threads,
+            rounds=options.rounds,
+            cpu_time=options.cpu_time,
+            peak=lambda threads=threads: _core.measure_fma(instruction_set, threads, 0.02),  # type: ignore[misc]
+            operations=sum(work.values()),
+        )
+        for run, figure in zip(runs.values(), figures, strict=True):
+            figure.extra_mib = extra_memory(run)
+            each = figure.median_ms / len(steps)
+            report.notes.append(
+                f"- {threads} threads, {figure.contender}: {each:.2f} ms a step, {each * per_epoch / 1e3:.2f} s an "
+                f"epoch of {per_epoch} steps, {tokens / each * 1e3:,.0f} tokens/s"
+            )
+        report.figures += figures
+    counted = ", ".join(f"{name} {operations / len(steps) / 1e6:.0f}" for name, operations in work.items())
+    report.notes += [
+        f"- A step has {tokens:,.0f} tokens, {len(steps[0][1]):,} shared negatives; MFLOP counted: {counted}. "
+        "Elementwise work, look-ups and Adam are not counted, nor what is spent on positions that hold no token.",
+        "- Both gave the same loss and gradients without dropout before they were timed.",
+    ]
+    print(report.markdown())
+    if options.json:
+        report.save(options.json)
+    return 0
+
+
+def _steps(train: Any, model_config: ModelConfig, config: TrainingConfig, count: int) -> tuple[list[Step], int]:
+    """Batches with their negatives, and how many make an epoch."""
+    generator = torch.Generator().manual_seed(0)
+    batches = Batches(
+        train,
+        config.batch_size,
+        model_config.max_len,
+        config.negatives,
+        seed=0,
+        device=torch.device("cpu"),
+        generator=generator,
+    )
+    stream = iter(batches)
+    steps = [next(stream) for _ in range(count)]
+    stream.close()
+    return steps, batches.steps_per_epoch
+
+
+def _runner(
+    name: str, num_items: int, model_config: ModelConfig, config: TrainingConfig, steps: list[Step], threads: int
+) -> Callable[[], None]:
+    """Trains on all the steps, with the threads set as rsir.training.fit sets them for each."""
+    model: Any = build(model_config, num_items, seed=0)
+    if name == "rsir":
+        model.threads = threads
+    else:
+        plain = Plain(model_config, num_items)
+        plain.load_state_dict(model.state_dict())
+        model = plain
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+
+    def run() -> None:
+        torch.set_num_threads(1 if name == "rsir" else threads)
+        for batch, negatives in steps:
+            optimizer.zero_grad(set_to_none=True)
+            model.loss(batch, negatives).backward()
+            optimizer.step()
+
+    return run
+
+
+def _operations(steps: list[Step], config: ModelConfig) -> dict[str, float]:
+    """Floating point operations of forward and backward passes, which take twice those of the forward one."""
+    d = config.dim
+    projections = attention = loss = 0.0
+    for batch, negatives in steps:
+        lengths = batch.positions[batch.segments > 0].numpy() + 1.0  # positions that a token looks at
+        projections += 3 * 2 * config.layers * batch.tokens * (4 * d * d + 2 * d * config.feedforward)
+        attention += 3 * 2 * config.layers * 2 * d * float(np.sum(lengths))
+        loss += 3 * 2 * batch.tokens * len(negatives) * d
+    return {"projections": projections, "attention": attention, "loss": loss}
+
+
+def _check(train: Any, model_config: ModelConfig, config: TrainingConfig) -> None:
+    """Losses and gradients of both without dropout; ends the run when they differ."""
+    ours: Any = build(model_config, train.num_items, seed=1).eval()
+    plain = Plain(model_config, train.num_items)
+    plain.load_state_dict(ours.state_dict())
+    for layer in plain.blocks:
+        layer.dropout = 0.0  # torch's attention does not go by the mode
+    plain.eval()
+    (step,), _ = _steps(train, model_config, config, 1)
+    results = []
+    for model in (ours, plain):
+        loss = model.loss(*step)
+        results.append((loss, *torch.autograd.grad(loss, [value for _, value in sorted(model.named_parameters())])))
+    for a, b in zip(*results, strict=True):
+        if (a - b).abs().max() > 1e-4 * b.abs().max():
+            raise SystemExit(f"losses {results[0][0]:.7f} and {results[1][0]:.7f}: they or their gradients differ")
