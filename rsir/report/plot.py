@@ -43,19 +43,19 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
     rounds = [directory.read_json(f"round-{k:02d}/metrics.json") for k in range(directory.finished_rounds())]
     if not rounds:
         raise RunError(f"{run}: no round is finished yet, so there is nothing to draw")
-    figure, (gains, counts) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(3, 2), layout="constrained")
+    figure, (gains, counts) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2), layout="constrained")
     for part, metric, label, style in _LINES:
         values = [100 * (result[part][metric] / rounds[0][part][metric] - 1) for result in rounds]
         gains.plot(range(len(rounds)), values, style, marker="o", label=label)
     gains.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     gains.set(title="gain over the base", xlabel="round", ylabel="%", xticks=range(len(rounds)))
-    gains.legend(frameon=False)
     later = range(1, len(rounds))
-    counts.bar(later, [rounds[k]["generated"] for k in later], color="0.85", label="generated")
-    counts.bar(later, [rounds[k]["acquired"] for k in later], label="verified and kept")
+    counts.bar(later, [rounds[k]["generated"] for k in later], 0.5, color="0.85", label="generated")
+    counts.bar(later, [rounds[k]["acquired"] for k in later], 0.5, label="verified and kept")
     counts.set(title="trajectories", xlabel="round", xticks=later)
-    counts.legend(frameon=False)
+    counts.yaxis.set_major_formatter("{x:,.0f}")
     for axes in (gains, counts):
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
     # Equal runs give equal files.
     with matplotlib.rc_context({"svg.hashsalt": "rsir"}):
