@@ -88,12 +88,13 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   s.negatives = table + s.dim;
   const std::int64_t* ids = shaped<std::int64_t>("targets", targets, {s.positions});
   s.weights = shaped<float>("weights", weights, {s.positions});
-  std::vector<std::int64_t> columns(ids, ids + s.positions);
+  std::vector<std::int64_t> columns(static_cast<std::size_t>(s.positions), 0);
   for (std::int64_t i = 0; i < s.positions; ++i) {
-    if (s.weights[i] != 0.0f && (ids[i] < 1 || ids[i] > s.columns))
+    if (s.weights[i] == 0.0f) continue;
+    if (ids[i] < 1 || ids[i] > s.columns)
       throw py::value_error("targets: position " + std::to_string(i) + " holds id " + std::to_string(ids[i]) +
                             ", expected ids in 1.." + std::to_string(s.columns));
-    --columns[static_cast<std::size_t>(i)];
+    columns[static_cast<std::size_t>(i)] = ids[i] - 1;
   }
   s.targets = columns.data();
   check_threads(threads);

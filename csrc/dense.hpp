@@ -10,6 +10,7 @@ namespace {
 
 typedef Isa::F Vector;
 typedef std::int32_t IntVector __attribute__((vector_size(sizeof(Isa::F)), may_alias));
+typedef std::uint32_t BitVector __attribute__((vector_size(sizeof(Isa::F)), may_alias));
 
 constexpr int kLanes = Isa::kLanes;
 constexpr int kTileRows = 6;                               // times kTileVectors registers accumulate:
@@ -137,7 +138,7 @@ inline Vector exp_of(Vector x) {
   y = Isa::madd(y, r, Isa::set1(1.6666665459e-1f));
   y = Isa::madd(y, r, Isa::set1(5.0000001201e-1f));
   y = Isa::madd(y, r * r, r + Isa::set1(1.0f));
-  y = reinterpret_cast<Vector>(reinterpret_cast<IntVector>(y) + (reinterpret_cast<IntVector>(shifted) << 23));
+  y = reinterpret_cast<Vector>(reinterpret_cast<BitVector>(y) + (reinterpret_cast<BitVector>(shifted) << 23));
   return x < Isa::set1(-87.0f) ? Isa::set1(0.0f) : y;
 }
 

@@ -62,6 +62,50 @@ def _count(rng: np.random.Generator, usual: int) -> int:
     return int(rng.integers(1, usual))
 
 
+def learn(rng: np.random.Generator, threads: int) -> None:
+    """One call of an op of training."""
+    rows, width, part, heads, wide = (int(rng.integers(0, high)) for high in (10, 12, 9, 4, 20))
+    dim, name = part * heads, str(rng.choice([*_core.instruction_sets(), "no"]))
+    kind = rng.choice(["sampled", "full", "layer"])
+    if kind == "layer":
+        d, f = dim, wide
+        shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
+        byte_shapes = [(rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d)]
+        settings = {
+            "bytes": None if rng.random() < 0.3 else [_array(rng, shape, np.uint8, 0, 256) for shape in byte_shapes],
+            "heads": heads,
+            "dropped": int(rng.integers(-2, 258)) if rng.random() < 0.1 else 100,
+            "epsilon": 1e-5,
+            "threads": threads,
+            "instruction_set": name,
+        }
+        x, segments = _floats(rng, (rows, width, d)), _array(rng, (rows, width), np.int64, 0, 3)
+        parameters = [_floats(rng, shape) if rng.random() < 0.05 else np.ones(shape, np.float32) for shape in shapes]
+        y, saved = _core.layer_forward(x, segments, parameters, **settings)
+        assert y.shape == (rows, width, d)
+        grad_x, gradients = _core.layer_backward(
+            x, segments, parameters, **settings, saved=saved, grad_y=_floats(rng, y.shape)
+        )
+        assert grad_x.shape == y.shape
+        assert gradients.shape == (sum(parameter.size for parameter in parameters),)
+        return
+    positions, columns = int(rng.integers(0, 150)), int(rng.choice([0, 1, 7, 200, 4500], p=[0.1, 0.1, 0.3, 0.4, 0.1]))
+    queries, weights = _floats(rng, (positions, dim)), _array(rng, (positions,), np.float32, 0, 2)
+    targets = _array(rng, (positions,), np.int64, 1, max(columns, 2))
+    if kind == "full":
+        loss, *gradients = _core.full_softmax(queries, _floats(rng, (columns, dim)), targets, weights, threads, name)
+        assert [gradient.shape for gradient in gradients] == [(positions, dim), (columns, dim)]
+        return
+    positives, negatives = _floats(rng, (positions, dim)), _floats(rng, (columns, dim))
+    ids = _array(rng, (columns,), np.int64, -5, 50)
+    offsets = [None if rng.random() < 0.5 else _floats(rng, (length,)) for length in (positions, columns)]
+    loss, *gradients = _core.sampled_softmax(
+        queries, positives, negatives, targets, ids, weights, *offsets, threads, name
+    )
+    assert [gradient.shape for gradient in gradients] == [(positions, dim), (positions, dim), (columns, dim)]
+    assert weights.any() or loss == 0
+
+
 def one_call(rng: np.random.Generator) -> bool:
     """One random call; True if it was accepted. Raises AssertionError for an unsound answer."""
     rows, num_items, dim = int(rng.integers(0, 40)), int(rng.integers(1, MAX_ITEMS)), int(rng.integers(1, 20))
@@ -72,9 +116,14 @@ def one_call(rng: np.random.Generator) -> bool:
     )
     temperature = float(rng.choice([1.0, 0.1, 1e-30, 1e30, np.inf, 0.0, -1.0, np.nan], p=[0.5, 0.1] + [0.4 / 6] * 6))
     seed = int(rng.integers(0, 2**64, dtype=np.uint64)) if rng.random() < 0.95 else int(rng.choice([-1, 2**62])) * 8
-    op = rng.choice(["rank_within", "topk", "topk_sample", "pool_sample", "rank_and_sample", "neighbour_votes"])
+    op = rng.choice(
+        ["learning", "rank_within", "topk", "topk_sample", "pool_sample", "rank_and_sample", "neighbour_votes"]
+    )
     draw_k = min(k, 2**31)
     try:
+        if op == "learning":
+            learn(rng, threads)
+            return True
         if op == "neighbour_votes":
             graph = _array(rng, (num_items + 1, dim), np.int32, -1, num_items + 2)
             items = _array(rng, (rows,), np.int32, 1, num_items + 1)
