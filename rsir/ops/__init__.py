@@ -21,6 +21,16 @@ from torch import Tensor
 
 from . import backend as _backend
 from .backend import BACKENDS
+from .checks import (
+    check_count,
+    check_counters,
+    check_draw,
+    check_matrix,
+    check_optional,
+    check_ragged,
+    check_seed,
+    thread_count,
+)
 from .learning import full_softmax, sampled_softmax, transformer_layer
 from .types import (
     BackendUnavailable,
@@ -87,7 +97,7 @@ def pack(items: Tensor, *, backend: str = "auto", instruction_set: str | None = 
     BackendUnavailable
         The backend asked for cannot run here.
     """
-    _check_matrix("items", items)
+    check_matrix("items", items)
     if items.shape[0] < 2 or items.shape[1] < 1:
         raise ValueError(
             f"items: expected (N + 1, d) with N >= 1 and d >= 1 (row 0 is padding), got {tuple(items.shape)}"
@@ -134,9 +144,9 @@ def topk(
         The backend asked for cannot run here.
     """
     packed = _prepare(queries, items, backend)
-    k = _check_count("k", k)
+    k = check_count("k", k)
     result: TopK = _module(packed).topk(
-        queries.contiguous(), packed, k, _check_optional("excluded", excluded, queries, packed), _threads(threads)
+        queries.contiguous(), packed, k, check_optional("excluded", excluded, queries, packed), thread_count(threads)
     )
     return result
 
@@ -183,11 +193,11 @@ def topk_sample(
     result: Sample = _module(packed).topk_sample(
         queries.contiguous(),
         packed,
-        *_check_draw(k, temperature),
-        _check_optional("excluded", excluded, queries, packed),
-        _check_seed(seed),
-        _check_counters(counters, queries, k),
-        _threads(threads),
+        *check_draw(k, temperature),
+        check_optional("excluded", excluded, queries, packed),
+        check_seed(seed),
+        check_counters(counters, queries, k),
+        thread_count(threads),
     )
     return result
 
@@ -228,12 +238,12 @@ def pool_sample(
     result: Sample = _module(packed).pool_sample(
         queries.contiguous(),
         packed,
-        _check_ragged("pool", pool, queries, packed.num_items),
-        *_check_draw(k, temperature),
-        _check_optional("excluded", excluded, queries, packed),
-        _check_seed(seed),
-        _check_counters(counters, queries, k),
-        _threads(threads),
+        check_ragged("pool", pool, queries, packed.num_items),
+        *check_draw(k, temperature),
+        check_optional("excluded", excluded, queries, packed),
+        check_seed(seed),
+        check_counters(counters, queries, k),
+        thread_count(threads),
     )
     return result
 
@@ -274,9 +284,9 @@ def rank_within(
     ranks: Tensor = _module(packed).rank_within(
         queries.contiguous(),
         packed,
-        _check_ragged("targets", targets, queries, packed.num_items),
-        None if tau is None else _check_count("tau", tau),
-        _threads(threads),
+        check_ragged("targets", targets, queries, packed.num_items),
+        None if tau is None else check_count("tau", tau),
+        thread_count(threads),
     )
     return ranks
 
@@ -319,13 +329,13 @@ def rank_and_sample(
     result: RankedSample = _module(packed).rank_and_sample(
         queries.contiguous(),
         packed,
-        _check_ragged("targets", targets, queries, packed.num_items),
-        None if tau is None else _check_count("tau", tau),
-        *_check_draw(k, temperature),
-        _check_optional("excluded", excluded, queries, packed),
-        _check_seed(seed),
-        _check_counters(counters, queries, k),
-        _threads(threads),
+        check_ragged("targets", targets, queries, packed.num_items),
+        None if tau is None else check_count("tau", tau),
+        *check_draw(k, temperature),
+        check_optional("excluded", excluded, queries, packed),
+        check_seed(seed),
+        check_counters(counters, queries, k),
+        thread_count(threads),
     )
     return result
 
@@ -361,27 +371,16 @@ def neighbour_votes(
         raise ValueError(f"items: expected (B,) int64, got {tuple(items.shape)} {items.dtype}")
     num_items = len(graph) - 1
     one_each = torch.arange(len(items) + 1, device=items.device)
-    checked = _check_ragged("items", Ragged(items, one_each), items, num_items)
+    checked = check_ragged("items", Ragged(items, one_each), items, num_items)
     name = _backend.resolve(backend, graph)
     votes: Tensor = _backend.load(name).neighbour_votes(
-        graph.contiguous(), checked.ids, _check_ragged("sources", sources, items, num_items), _threads(threads)
+        graph.contiguous(), checked.ids, check_ragged("sources", sources, items, num_items), thread_count(threads)
     )
     return votes
 
 
-# ---------------------------------------------------------------------------------------------- checks
-
-
-def _check_matrix(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.ndim != 2:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name}: expected a 2-D tensor, got {shape}")
-    if value.dtype != torch.float32:
-        raise ValueError(f"{name}: expected float32, got {value.dtype}; convert with .float()")
-
-
 def _prepare(queries: Tensor, items: Tensor | PackedItems, backend: str) -> PackedItems:
-    _check_matrix("queries", queries)
+    check_matrix("queries", queries)
     if isinstance(items, PackedItems):
         if backend not in ("auto", items.backend):
             raise ValueError(f"backend: items are packed for {items.backend!r}, got {backend!r}; pack them anew")
@@ -397,68 +396,3 @@ def _prepare(queries: Tensor, items: Tensor | PackedItems, backend: str) -> Pack
 
 def _module(packed: PackedItems):  # type: ignore[no-untyped-def]
     return _backend.load(packed.backend)
-
-
-def _check_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def _check_draw(k: int, temperature: float) -> tuple[int, float]:
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature!r}")
-    return _check_count("k", k), float(temperature)
-
-
-def _check_seed(seed: int) -> int:
-    if int(seed) != seed or not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected a whole number in 0..2**64 - 1, got {seed!r}")
-    return int(seed)
-
-
-def _check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
-    if counters is None:
-        if k > 1:
-            raise ValueError("counters: needed when k > 1, so that a draw is keyed by what it is drawn for")
-        return torch.zeros(len(queries), 3, dtype=torch.int64, device=queries.device)
-    if counters.shape != (len(queries), 3) or counters.dtype != torch.int64:
-        raise ValueError(f"counters: expected ({len(queries)}, 3) int64, got {tuple(counters.shape)} {counters.dtype}")
-    if len(counters) and (int(counters.min()) < 0 or int(counters.max()) >= 2**32):
-        raise ValueError("counters: expected every word in 0..2**32 - 1")
-    return counters.contiguous()
-
-
-def _check_optional(name: str, lists: Ragged | None, queries: Tensor, packed: PackedItems) -> Ragged | None:
-    return None if lists is None else _check_ragged(name, lists, queries, packed.num_items)
-
-
-def _check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> Ragged:
-    ids, offsets = lists
-    for part, value, kinds in (
-        ("ids", ids, (torch.int32, torch.int64)),
-        ("offsets", offsets, (torch.int64,)),
-    ):
-        if value.ndim != 1 or value.dtype not in kinds:
-            expected = " or ".join(str(kind) for kind in kinds)
-            raise ValueError(f"{name}.{part}: expected a 1-D {expected} tensor, got {tuple(value.shape)} {value.dtype}")
-        if value.device != queries.device:
-            raise ValueError(f"{name}.{part}: expected on {queries.device} as the queries, got {value.device}")
-    if len(offsets) != len(queries) + 1:
-        raise ValueError(
-            f"{name}.offsets: expected {len(queries) + 1} entries for {len(queries)} rows, got {len(offsets)}"
-        )
-    found, ends = ids, offsets
-    if ids.device.type == "cpu":  # by numpy: torch would start its threads for each of these small reductions
-        found, ends = ids.numpy(), offsets.numpy()  # type: ignore[assignment]
-    if int(ends[0]) != 0 or int(ends[-1]) != len(found) or bool((ends[1:] < ends[:-1]).any()):
-        raise ValueError(f"{name}.offsets: expected to rise from 0 to the number of ids, {len(found)}")
-    if len(found) and (int(found.min()) < 1 or int(found.max()) > num_items):
-        at = int(((ids < 1) | (ids > num_items)).nonzero()[0, 0])
-        row = int(torch.searchsorted(offsets, at, right=True)) - 1
-        raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
-    return Ragged(ids.int().contiguous(), offsets.contiguous())
-
-
-def _threads(threads: int | None) -> int:
-    return torch.get_num_threads() if threads is None else _check_count("threads", threads)

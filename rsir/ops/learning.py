@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import backend as _backend
+from .checks import thread_count
 from .types import FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
 
 __all__ = ["full_softmax", "sampled_softmax", "transformer_layer"]
@@ -85,7 +86,7 @@ def sampled_softmax(
         *(_plain(value) for value in (queries, positives, negatives, targets, negative_ids, weights)),
         _plain(target_offsets),
         _plain(negative_offsets),
-        _threads(threads),
+        thread_count(threads),
         instruction_set,
     )
     return result
@@ -140,7 +141,7 @@ def full_softmax(
         )
     chosen = _backend.resolve_training(backend, queries)
     result: FullSoftmax = _backend.load(chosen).full_softmax(
-        *(_plain(value) for value in (queries, items, targets, weights)), _threads(threads), instruction_set
+        *(_plain(value) for value in (queries, items, targets, weights)), thread_count(threads), instruction_set
     )
     return result
 
@@ -210,7 +211,7 @@ def transformer_layer(
                 raise ValueError(f"dropout.{name}: expected {shape} uint8, got {tuple(value.shape)} {value.dtype}")
     chosen = _backend.resolve_training(backend, x)
     y: Tensor = _backend.load(chosen).transformer_layer(
-        x, segments.contiguous(), parameters, heads, epsilon, dropout, _threads(threads), instruction_set
+        x, segments.contiguous(), parameters, heads, epsilon, dropout, thread_count(threads), instruction_set
     )
     return y
 
@@ -237,11 +238,3 @@ def _check_ids(name: str, value: Tensor, length: int, like: Tensor) -> None:
 
 def _plain(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach().contiguous()
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return torch.get_num_threads()
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
-    return threads

@@ -1,0 +1,92 @@
+"""What every op checks of its arguments, before a backend sees them; each returns the value ready for use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .types import PackedItems, Ragged
+
+__all__ = [
+    "check_count",
+    "check_counters",
+    "check_draw",
+    "check_matrix",
+    "check_optional",
+    "check_ragged",
+    "check_seed",
+    "thread_count",
+]
+
+
+def check_matrix(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.ndim != 2:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name}: expected a 2-D tensor, got {shape}")
+    if value.dtype != torch.float32:
+        raise ValueError(f"{name}: expected float32, got {value.dtype}; convert with .float()")
+
+
+def check_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def check_draw(k: int, temperature: float) -> tuple[int, float]:
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature: expected a finite number above 0, got {temperature!r}")
+    return check_count("k", k), float(temperature)
+
+
+def check_seed(seed: int) -> int:
+    if int(seed) != seed or not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected a whole number in 0..2**64 - 1, got {seed!r}")
+    return int(seed)
+
+
+def check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
+    if counters is None:
+        if k > 1:
+            raise ValueError("counters: needed when k > 1, so that a draw is keyed by what it is drawn for")
+        return torch.zeros(len(queries), 3, dtype=torch.int64, device=queries.device)
+    if counters.shape != (len(queries), 3) or counters.dtype != torch.int64:
+        raise ValueError(f"counters: expected ({len(queries)}, 3) int64, got {tuple(counters.shape)} {counters.dtype}")
+    if len(counters) and (int(counters.min()) < 0 or int(counters.max()) >= 2**32):
+        raise ValueError("counters: expected every word in 0..2**32 - 1")
+    return counters.contiguous()
+
+
+def check_optional(name: str, lists: Ragged | None, queries: Tensor, packed: PackedItems) -> Ragged | None:
+    return None if lists is None else check_ragged(name, lists, queries, packed.num_items)
+
+
+def check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> Ragged:
+    ids, offsets = lists
+    for part, value, kinds in (
+        ("ids", ids, (torch.int32, torch.int64)),
+        ("offsets", offsets, (torch.int64,)),
+    ):
+        if value.ndim != 1 or value.dtype not in kinds:
+            expected = " or ".join(str(kind) for kind in kinds)
+            raise ValueError(f"{name}.{part}: expected a 1-D {expected} tensor, got {tuple(value.shape)} {value.dtype}")
+        if value.device != queries.device:
+            raise ValueError(f"{name}.{part}: expected on {queries.device} as the queries, got {value.device}")
+    if len(offsets) != len(queries) + 1:
+        raise ValueError(
+            f"{name}.offsets: expected {len(queries) + 1} entries for {len(queries)} rows, got {len(offsets)}"
+        )
+    found, ends = ids, offsets
+    if ids.device.type == "cpu":  # by numpy: torch would start its threads for each of these small reductions
+        found, ends = ids.numpy(), offsets.numpy()  # type: ignore[assignment]
+    if int(ends[0]) != 0 or int(ends[-1]) != len(found) or bool((ends[1:] < ends[:-1]).any()):
+        raise ValueError(f"{name}.offsets: expected to rise from 0 to the number of ids, {len(found)}")
+    if len(found) and (int(found.min()) < 1 or int(found.max()) > num_items):
+        at = int(((ids < 1) | (ids > num_items)).nonzero()[0, 0])
+        row = int(torch.searchsorted(offsets, at, right=True)) - 1
+        raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
+    return Ragged(ids.int().contiguous(), offsets.contiguous())
+
+
+def thread_count(threads: int | None) -> int:
+    return torch.get_num_threads() if threads is None else check_count("threads", threads)
