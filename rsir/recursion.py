@@ -28,12 +28,9 @@ from .models import checkpoint
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
 from .runs import RunDirectory
-from .training import fit
+from .training import CRITERION, fit, item_popularity
 
 __all__ = ["RoundResult", "Run", "load_data", "recurse", "split"]
-
-CRITERION = "ndcg@20"
-"""The validation metric by which rounds are compared."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +288,7 @@ class _Loop:
         self.config, self.parts, self.directory = config, parts, directory
         self.device, self.threads, self.progress = device, threads, progress
         self.finished = 0 if directory is None else directory.finished_rounds()
-        self.popularity = np.bincount(parts.train.items, minlength=parts.train.num_items + 1)
+        self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
         self.model: Any = None
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from

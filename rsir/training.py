@@ -21,10 +21,10 @@ from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
 from rsir.progress import Progress, silent
 
-__all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit"]
+__all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit", "item_popularity"]
 
 CRITERION = "ndcg@20"
-"""The validation metric that decides when to stop and which weights to keep."""
+"""The validation metric that decides when to stop, which weights to keep, and which round is the best."""
 
 _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
 
@@ -160,7 +160,7 @@ def fit(
         weights=weights,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
-    run = _Run(model, config, validation, every, _popularity(train), progress, backend)
+    run = _Run(model, config, validation, every, item_popularity(train), progress, backend)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(batches)
@@ -264,7 +264,7 @@ def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
     return max(1, -(-real // config.batch_size))
 
 
-def _popularity(train: Sequences) -> npt.NDArray[np.int64]:
+def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
     """(N + 1,) int64: how often each item occurs in the real sequences."""
     real = train.items[: train.offsets[train.num_real]]
     return np.bincount(real, minlength=train.num_items + 1)
