@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,41 +25,57 @@ class RunError(ValueError):
     """A run's folder cannot be used, or not written to; the message names the file, the cause and how to mend it."""
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> None:
     """Write a file, whole or not at all: under a temporary name in its folder, fsync, rename, fsync of the folder.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+        Or another buffer.
+    error : type, default RunError
+        Of what is raised; for files outside of runs.
 
     Raises
     ------
-    RunError
+    error
         The disk refuses; the old content, if there was any, is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # two writers do not share one
     try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, os.O_EXCL, content)
         os.replace(temporary, path)
         sync(path.parent)
     except BaseException as cause:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         if isinstance(cause, OSError):
-            raise refused(path, cause) from cause
+            raise refused(path, cause, error) from cause
         raise
 
 
 def append(path: Path, line: bytes) -> None:
     """Append a line; one that an interruption cut short before it is ended first."""
     try:
-        with path.open("a+b") as file:
-            if file.tell():
+        if path.exists() and path.stat().st_size:
+            with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
+        _write(path, os.O_APPEND, line)
     except OSError as cause:
         raise refused(path, cause) from cause
+
+
+def _write(path: Path, flags: int, content: bytes) -> None:
+    """Write to a new or an old file until all of it is on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync(folder: Path) -> None:
@@ -116,15 +133,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def refused(path: Path, cause: OSError) -> RunError:
-    """The error to raise when the system refuses to write."""
+def refused(path: Path, cause: OSError, error: type[ValueError] = RunError) -> ValueError:
+    """The error to raise when the system refuses to write: of a run, or of the given type outside of one."""
+    of_run = error is RunError
+    place = "an --out" if of_run else "a folder"
     mend = {
-        errno.ENOSPC: "free some space and go on with --resume",
-        errno.EDQUOT: "free some of your quota and go on with --resume",
-        errno.EACCES: "choose an --out that you may write to",
-        errno.EROFS: "choose an --out that can be written to",
-    }.get(cause.errno or 0, "mend that and go on with --resume")
-    return RunError(f"{path}: cannot be written: {cause.strerror or cause}; {mend}")
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EACCES: f"choose {place} that you may write to",
+        errno.EROFS: f"choose {place} that can be written to",
+    }.get(cause.errno or 0, "mend that")
+    if of_run and cause.errno not in (errno.EACCES, errno.EROFS):
+        mend += " and go on with --resume"
+    return error(f"{path}: cannot be written: {cause.strerror or cause}; {mend}")
 
 
 class Lock:

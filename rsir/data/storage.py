@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rsir import durable
 from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
 
 if TYPE_CHECKING:
@@ -46,22 +45,7 @@ def save(data: Sequences, path: Path) -> None:
     """Write `data` to `path` in the format of its suffix, whole or not at all."""
     if path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
-    write_whole(path, encode(data, _SUFFIXES[path.suffix.lower()]))
-
-
-def write_whole(path: Path, content: bytes | pa.Buffer) -> None:
-    """Write a file so that it appears whole or not at all, even if the machine fails."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    durable.replace(path, encode(data, _SUFFIXES[path.suffix.lower()]), DataError)
 
 
 def load(path: Path) -> Sequences:
@@ -99,12 +83,6 @@ def load(path: Path) -> Sequences:
     if not intact:
         raise DataError(f"{path}: damaged: its content does not have the fingerprint it was saved with")
     return data
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _to_table(data: Sequences) -> pa.Table:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
+from rsir import durable
 from rsir.data.sequences import DataError, Sequences
-from rsir.data.storage import write_whole
 
 TableFormat = Literal["auto", "text", "csv", "parquet", "inter"]
 _FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".inter": "inter"}
@@ -54,7 +54,7 @@ def write(data: Sequences, path: str | os.PathLike[str], file_format: TableForma
         arrow_csv.write_csv(to_table(data), sink)
     else:
         _write_inter(data, path, sink)
-    write_whole(path, sink.getvalue())
+    durable.replace(path, sink.getvalue(), DataError)
 
 
 def to_table(data: Sequences) -> pa.Table:

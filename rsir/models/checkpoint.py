@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 import rsir
+from rsir import durable
 from rsir.config import ModelConfig, from_dict, to_dict
 from rsir.models.registry import build
 
@@ -24,7 +25,7 @@ _FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read; the message names the file and what is wrong with it."""
+    """A checkpoint cannot be read or written; the message names the file and what is wrong with it."""
 
 
 def to_files(model: nn.Module, config: ModelConfig, *, metrics: Mapping[str, float] | None = None) -> dict[str, bytes]:
@@ -59,16 +60,19 @@ def save(
         Gets model.safetensors and model.json; each appears whole or not at all.
     metrics : mapping of str to float, optional
         For the card.
+
+    Raises
+    ------
+    CheckpointError
+        The disk refuses.
     """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise durable.refused(folder, cause, CheckpointError) from cause
     for name, content in to_files(model, config, metrics=metrics).items():
-        partial = folder / f".{name}.partial"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / name)
+        durable.replace(folder / name, content, CheckpointError)
 
 
 def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:

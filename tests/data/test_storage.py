@@ -129,7 +129,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"data.parquet: cannot be written: No space left on device; free some space$"):
         example().select([0]).save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
