@@ -1,0 +1,233 @@
+"""What backbones of causal attention share: encoding, the loss over packed rows, and decoding with cached keys.
+
+A backbone is its embeddings and a stack of :class:`AttentionBlock`; a block says how it projects, attends and ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsir.config import ModelConfig
+from rsir.data.batches import TrainingBatch
+from rsir.models.dropout import Dropout
+from rsir.models.encoding import width_buckets
+from rsir.models.losses import sampled_softmax
+from rsir.models.stepping import KeyValueState, step_in_tiles
+
+__all__ = ["AttentionBackbone", "AttentionBlock", "Reach"]
+
+# Coarser than when encoding: every bucket in use may leave a tile half empty.
+_STEP_BUCKET = 8
+
+
+class Reach(NamedTuple):
+    """What queries may look at; both broadcast to (B, heads, Q, K).
+
+    Attributes
+    ----------
+    mask : float32
+        0 where a query may look, -inf elsewhere.
+    distance : int64
+        How many items a key lies before its query; what stands where the mask is -inf means nothing.
+    """
+
+    mask: Tensor
+    distance: Tensor
+
+
+class AttentionBlock(nn.Module):
+    """One layer of causal attention: softmax attention unless a subclass says otherwise.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.in_projection = nn.Linear(config.dim, 3 * config.dim)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, L, c * d) as (c, B, heads, L, d / heads)."""
+        rows, width, _ = x.shape
+        return x.view(rows, width, -1, self.heads, self.in_projection.in_features // self.heads).permute(2, 0, 3, 1, 4)
+
+    def project(self, x: Tensor, first: int = 0, last: int = 3) -> Tensor:
+        """Queries, keys and values of (B, L, d), or those of them in first..last - 1: (c, B, heads, L, d / heads)."""
+        rows = slice(first * x.shape[-1], last * x.shape[-1])
+        return self.split(F.linear(x, self.in_projection.weight[rows], self.in_projection.bias[rows]))
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, reach: Reach, dropout: Dropout) -> Tensor:
+        """Attention of (B, heads, Q, e) queries over (B, heads, K, e) keys. (B, Q, d)"""
+        scores = (queries * (1 / math.sqrt(queries.shape[-1]))) @ keys.transpose(-1, -2)
+        shares = dropout(torch.softmax(scores + reach.mask, dim=-1))
+        return (shares @ values).transpose(1, 2).flatten(2)
+
+    def finish(self, x: Tensor, attended: Tensor, dropout: Dropout) -> Tensor:
+        """The layer's output from its input and what attention gathered, both (B, Q, d)."""
+        raise NotImplementedError
+
+    def dropout_elements(self, width: int) -> int:
+        """How many elements a position passes through dropout, in rows of this width."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, reach: Reach, dropout: Dropout) -> Tensor:
+        queries, keys, values = self.project(x).unbind(0)
+        return self.finish(x, self.attend(queries, keys, values, reach, dropout), dropout)
+
+    def at_last(self, x: Tensor, lengths: Tensor, reach: Reach, dropout: Dropout) -> Tensor:
+        """What :meth:`forward` gives at the last item of each row, (B, 1, d), without computing the rest."""
+        last = x[torch.arange(len(x), device=x.device), lengths - 1, None]
+        queries = self.project(last, 0, 1)[0]
+        keys, values = self.project(x, 1, 3).unbind(0)
+        return self.finish(last, self.attend(queries, keys, values, reach, dropout), dropout)
+
+
+class AttentionBackbone(nn.Module):
+    """Learned positions counted from the oldest item, blocks, and output embeddings tied to the input ones.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_items : int
+    generator : torch.Generator
+        Draws the initial weights: matrices normal(0, 0.02), biases 0.
+    block : callable
+        Makes a layer from the config.
+
+    Attributes
+    ----------
+    threads : int, optional
+        CPU threads of the fused ops in training; none is torch's number.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_items: int,
+        generator: torch.Generator,
+        block: Callable[[ModelConfig], AttentionBlock],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+        self.max_len = config.max_len
+        self.threads: int | None = None
+        self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+        self.positions = nn.Embedding(config.max_len, config.dim)
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(0, 0.02, generator=generator)
+                elif name.endswith("bias"):
+                    parameter.zero_()
+            self.items.weight[0] = 0
+
+    @property
+    def layers(self) -> list[AttentionBlock]:
+        """The blocks, lowest first."""
+        return cast("list[AttentionBlock]", list(self.blocks))
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, d) float32; row 0 is zero."""
+        return self.items.weight
+
+    def embed(self, items: Tensor, positions: Tensor) -> Tensor:
+        """What the first layer reads, from the embeddings of items and of their positions, (..., d)."""
+        return items + positions
+
+    def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
+        """All layers over packed rows, (R, W, d), within each segment of (R, W) alone."""
+        reach = _within(segments, x.dtype)
+        for block in self.layers:
+            x = block(x, reach, dropout)
+        return x
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query after each history; see :class:`rsir.models.Backbone`."""
+        width = items.shape[1]
+        if width > self.max_len:
+            raise ValueError(f"items: expected at most max_len = {self.max_len} columns, got {width}; keep the newest")
+        dropout = self._dropout(items)
+        x = dropout(self.embed(self.items(items), self.positions.weight[:width]))
+        place = torch.arange(width, device=x.device)
+        mask = torch.full((width, width), -torch.inf, device=x.device).triu_(1)
+        reach = Reach(mask, place[:, None] - place)
+        for block in self.layers[:-1]:
+            x = block(x, reach, dropout)
+        reach = _up_to(lengths - 1, width)
+        return self.layers[-1].at_last(x, lengths, reach, dropout)[:, 0]
+
+    def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
+        """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
+        targets = batch.targets.flatten()
+        # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
+        rows = self.items(torch.cat([batch.items.flatten(), targets, negatives]))
+        inputs, positives, against = rows.split([len(targets), len(targets), len(negatives)])
+        dropout = self._dropout(batch.items, batch.generator)
+        x = dropout(self.embed(inputs.view(*batch.items.shape, -1), self.positions(batch.positions)))
+        x = self.packed_layers(x, batch.segments, dropout)
+        weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
+        return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads)
+
+    def new_state(self, slots: int) -> KeyValueState:
+        """State for extending this many sequences; 4 * layers * max_len * dim * 2 bytes a slot."""
+        return KeyValueState(self.config, slots, self.items.weight.device)
+
+    def step(self, state: KeyValueState, slots: Tensor, items: Tensor) -> Tensor:
+        """Append one item to each named slot; see :func:`rsir.models.stepping.step_in_tiles`."""
+        widths = width_buckets(self.max_len, _STEP_BUCKET)
+        return step_in_tiles(self, state, slots, items, widths, self._extend)
+
+    def _extend(self, state: KeyValueState, slots: Tensor, items: Tensor, at: Tensor, width: int) -> Tensor:
+        x = self.embed(self.items(items), self.positions(at))[:, None]
+        none = Dropout(0.0, 0, x.device)
+        reach = _up_to(at, width)
+        # A cache as a table with one row for each (slot, head, position): index_select then copies whole rows, many
+        # times faster than indexing slots and slicing positions.
+        heads = self.config.heads
+        first = (slots[:, None] * heads + torch.arange(heads, device=x.device)) * self.max_len
+        newest = (first + at[:, None]).flatten()
+        cached = (first[:, :, None] + torch.arange(width, device=x.device)).flatten()
+        for block, keys, values in zip(self.layers, state.keys.flatten(1, 3), state.values.flatten(1, 3), strict=True):
+            query, key, value = block.project(x).unbind(0)
+            part = key.shape[-1]
+            keys.index_copy_(0, newest, key.reshape(-1, part))
+            values.index_copy_(0, newest, value.reshape(-1, part))
+            keys, values = (t.index_select(0, cached).view(len(x), heads, width, part) for t in (keys, values))
+            x = block.finish(x, block.attend(query, keys, values, reach, none), none)
+        return x[:, 0]
+
+    def _dropout(self, items: Tensor, generator: torch.Generator | None = None) -> Dropout:
+        """Dropout for a forward pass over items (B, L): none unless training."""
+        config = self.config
+        each = config.dim + sum(block.dropout_elements(items.shape[1]) for block in self.layers)
+        probability = config.dropout if self.training else 0.0
+        return Dropout(probability, items.numel() * each, self.items.weight.device, generator)
+
+
+def _up_to(last: Tensor, width: int) -> Reach:
+    """For one query a row, at place ``last`` (B,), over ``width`` keys: those up to itself."""
+    distance = (last[:, None] - torch.arange(width, device=last.device))[:, None, None]
+    mask = torch.zeros(distance.shape, device=last.device).masked_fill_(distance < 0, -torch.inf)
+    return Reach(mask, distance)
+
+
+def _within(segments: Tensor, dtype: torch.dtype) -> Reach:
+    """For packed rows: keys of the query's own segment, (R, W), up to itself.
+
+    Where a row is not filled the segment is 0 and positions look at each other: no share is 0 / 0.
+    """
+    place = torch.arange(segments.shape[1], device=segments.device)
+    distance = place[:, None] - place
+    visible = (segments[:, :, None] == segments[:, None]) & (distance >= 0)
+    mask = torch.zeros(visible.shape, dtype=dtype, device=segments.device).masked_fill_(~visible, -torch.inf)
+    return Reach(mask[:, None], distance)

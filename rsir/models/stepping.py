@@ -1,0 +1,135 @@
+"""Extending many sequences by one item each, in tiles of a fixed shape.
+
+A matrix product may round differently at another shape, so slots are stepped in tiles whose shape depends on a slot's
+own length alone; a tile that is not full is filled with a scratch slot. So its bits do not depend on its company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsir.config import ModelConfig
+from rsir.models.encoding import tile_rows
+from rsir.models.protocol import Backbone, BackboneError
+
+__all__ = ["KeyValueState", "SlotState", "step_in_tiles"]
+
+# Slots that step together, about; fixed, so that a slot's bits do not depend on how many are stepped.
+_STEP_TILE = {"cpu": 256, "cuda": 4096}
+
+
+class SlotState:
+    """Lengths of the sequences being extended; what else a backbone remembers of them is added by subclasses.
+
+    Attributes
+    ----------
+    lengths : (slots + 1,) int64
+        The last slot is scratch, for filling a tile.
+    """
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self.lengths = torch.zeros(slots + 1, dtype=torch.int64, device=device)
+        self._stamps = torch.zeros(slots, dtype=torch.int64, device=device)
+
+    def reset(self, slots: Tensor) -> None:
+        """Empty these slots, (n,) int64."""
+        self.lengths[slots] = 0
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Let each target slot, (n,) int64, hold what its source slot holds; no target is a source."""
+        self.lengths[targets] = self.lengths[sources]
+
+    def distinct(self, slots: Tensor) -> bool:
+        """Whether no slot is named twice."""
+        number = torch.arange(len(slots), device=slots.device)
+        self._stamps[slots] = number
+        return torch.equal(self._stamps[slots], number)
+
+
+class KeyValueState(SlotState):
+    """Cached keys and values of attention.
+
+    Attributes
+    ----------
+    keys, values : (layers, slots + 1, heads, max_len, d / heads) float32
+    """
+
+    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
+        super().__init__(slots, device)
+        shape = (config.layers, slots + 1, config.heads, config.max_len, config.dim // config.heads)
+        self.keys = torch.zeros(shape, device=device)
+        self.values = torch.zeros(shape, device=device)
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        super().copy(sources, targets)
+        width = int(self.lengths[sources].max()) if len(sources) else 0
+        for cache in (self.keys, self.values):
+            cache[:, targets, :, :width] = cache[:, sources, :, :width]
+
+
+State = TypeVar("State", bound=SlotState)
+
+
+@torch.no_grad()
+def step_in_tiles(
+    model: nn.Module,
+    state: State,
+    slots: Tensor,
+    items: Tensor,
+    widths: Sequence[int],
+    extend: Callable[[State, Tensor, Tensor, Tensor, int], Tensor],
+) -> Tensor:
+    """Append one item to each named slot; see :class:`rsir.models.IncrementalBackbone`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A backbone in evaluation mode.
+    state : SlotState
+        Its lengths are brought up to date.
+    slots, items : (n,) int64
+    widths : list of int
+        Rising to max_len. Slots whose length, the new item included, falls into the same one share a tile.
+    extend : callable
+        ``(state, slots (size,), items (size,), lengths (size,) before the items, width) -> queries (size, d)``; slots
+        that fill a tile up are the scratch slot, of length 0, their items 0.
+
+    Returns
+    -------
+    (n, d) float32
+
+    Raises
+    ------
+    BackboneError
+        The model is in training mode.
+    ValueError
+        A slot holds max_len items already, or is named twice.
+    """
+    if model.training:
+        raise BackboneError("step works without dropout: call eval() on the model first")
+    if not state.distinct(slots):
+        raise ValueError("slots: expected each slot once, got one twice; step it twice instead")
+    lengths = state.lengths[slots] + 1
+    if len(slots) and int(lengths.max()) > widths[-1]:
+        slot = int(slots[lengths.argmax()])
+        raise ValueError(f"slots: slot {slot} holds max_len = {widths[-1]} items already; reset it first")
+    table = cast(Backbone, model).item_embeddings()
+    queries = table.new_empty(len(slots), table.shape[1])
+    size = tile_rows(_STEP_TILE.get(slots.device.type, _STEP_TILE["cuda"]))
+    bucket = torch.bucketize(lengths, torch.tensor(widths, device=lengths.device))
+    for number, width in enumerate(widths):
+        for part in (bucket == number).nonzero()[:, 0].split(size):
+            if len(part) == 0:
+                continue
+            missing = size - len(part)
+            tile = F.pad(slots[part], (0, missing), value=len(state.lengths) - 1)
+            state.lengths[-1] = 0
+            before = state.lengths[tile]
+            queries[part] = extend(state, tile, F.pad(items[part], (0, missing)), before, width)[: len(part)]
+            state.lengths[tile] = before + 1
+    return queries
