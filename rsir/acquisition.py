@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from .config import AcquisitionConfig
 from .data.sequences import Sequences
+from .disagreement import disagreement
+from .models.protocol import Backbone
 from .philox import Stream, counters, uniform
 
 __all__ = ["acquire"]
 
 
-def acquire(trajectories: Sequences, config: AcquisitionConfig, *, seed: int, round_: int) -> Sequences:
+def acquire(
+    trajectories: Sequences, config: AcquisitionConfig, model: Backbone, *, seed: int, round_: int
+) -> Sequences:
     """Choose among verified trajectories.
 
     Parameters
@@ -19,7 +24,11 @@ def acquire(trajectories: Sequences, config: AcquisitionConfig, *, seed: int, ro
     trajectories : Sequences
         Generated rows in order of source.
     config : AcquisitionConfig
-        "all" keeps everything (RSIR); "capped" keeps at most ``cap`` of each source, drawn at random.
+        "all" keeps everything (RSIR); "capped" keeps at most ``cap`` of each source, drawn at random; "disagreement"
+        orders those of a source by :func:`rsir.disagreement.disagreement`, cuts them into ``cap`` strata of like
+        size and draws one from each (DA-RSIR, arXiv 2610.04302).
+    model : Backbone
+        The generator; asked only by "disagreement".
     seed : int
         Of the run.
     round_ : int
@@ -29,17 +38,42 @@ def acquire(trajectories: Sequences, config: AcquisitionConfig, *, seed: int, ro
     -------
     Sequences
         Some of the rows, in their order.
+
+    Raises
+    ------
+    BackboneError
+        A model without dropout, for "disagreement".
     """
     if config.policy == "all":
         return trajectories
-    number = _number_within(trajectories.source)
-    words = counters(Stream.ACQUISITION, round_, trajectories.source, number, np.zeros_like(number))
-    shuffled = np.lexsort((uniform(seed, words), trajectories.source))
-    chosen = shuffled[_number_within(trajectories.source[shuffled]) < config.cap]
+    source = trajectories.source
+    number = _number_within(source)
+    drawn = uniform(seed, counters(Stream.ACQUISITION, round_, source, number, np.zeros_like(number)))
+    if config.policy == "capped":
+        chosen = _first(config.cap, drawn, source)
+    else:
+        # The dropout of a round must not repeat that of another.
+        scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40)
+        chosen = _first(1, drawn, source * config.cap + _strata(scores, source, config.cap))
     return trajectories.select(np.sort(chosen))
 
 
-def _number_within(sorted_groups: np.ndarray) -> np.ndarray:
+def _first(count: int, keys: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of the entries with the lowest keys of each group, at most ``count`` a group."""
+    ordered = np.lexsort((keys, groups))
+    return ordered[_number_within(groups[ordered]) < count]
+
+
+def _strata(scores: npt.NDArray[np.float64], source: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Stratum of each entry, 0 for the lowest scores of its source; a source of n <= count entries fills n strata."""
+    ordered = np.lexsort((scores, source))
+    place = np.empty_like(ordered)
+    place[ordered] = _number_within(source[ordered])
+    _, inverse, sizes = np.unique(source, return_inverse=True, return_counts=True)
+    return place * count // sizes[inverse]
+
+
+def _number_within(sorted_groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Place of each entry within its run of equal values: [7, 7, 9] -> [0, 1, 0]."""
     n = np.arange(len(sorted_groups))
     starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1) != 0)

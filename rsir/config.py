@@ -298,17 +298,22 @@ class AcquisitionConfig:
     Attributes
     ----------
     policy
-        all (the RSIR paper), or capped: at most cap a source, chosen at random.
+        all (the RSIR paper); capped: at most cap a source, chosen at random; disagreement (DA-RSIR): those of a source
+        are ordered by how much the model disagrees with itself under dropout, and one is drawn from each of cap strata.
     cap
-        Most trajectories a source (capped only).
+        Most trajectories a source (not with all); 3 as in DA-RSIR: low, middle and high disagreement.
+    passes
+        Forward passes with dropout (disagreement only).
     """
 
-    policy: Literal["all", "capped"] = "all"
+    policy: Literal["all", "capped", "disagreement"] = "all"
     cap: int = 3
+    passes: int = 8
 
     def __post_init__(self) -> None:
-        _choice("acquisition.policy", self.policy, ("all", "capped"))
+        _choice("acquisition.policy", self.policy, ("all", "capped", "disagreement"))
         _require(self.cap >= 1, "acquisition.cap", "at least 1", self.cap)
+        _require(self.passes >= 2, "acquisition.passes", "at least 2", self.passes)
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,7 @@ class _Loop:
             threads=self.threads,
             progress=self._progress_of(round_),
         )
-        new = acquire(found.trajectories, config.acquisition, seed=config.seed, round_=round_)
+        new = acquire(found.trajectories, config.acquisition, self.model, seed=config.seed, round_=round_)
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return new, {

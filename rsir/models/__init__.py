@@ -1,6 +1,7 @@
 """Backbones: the protocols, the registry, and the models that come with the package."""
 
 from rsir.models.encoding import encode_sequences
+from rsir.models.ensemble import Ensemble
 from rsir.models.protocol import (
     Backbone,
     BackboneError,
@@ -15,6 +16,7 @@ from rsir.models.sasrec import SASRec
 __all__ = [
     "Backbone",
     "BackboneError",
+    "Ensemble",
     "IncrementalBackbone",
     "SASRec",
     "State",

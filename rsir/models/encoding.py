@@ -31,21 +31,26 @@ def width_buckets(max_len: int, first: int = _BUCKET) -> list[int]:
     return [*widths, max_len]
 
 
-def encode_sequences(model: Backbone, items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> Tensor:
+def encode_sequences(
+    model: Backbone, items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], *, dropout: bool = False
+) -> Tensor:
     """Query after each of many histories.
 
     Parameters
     ----------
     model : Backbone
-        Encodes in evaluation mode; its mode is restored.
+        Encodes in evaluation mode (but see `dropout`); its mode is restored.
     items : (nnz,) int32
     offsets : (n + 1,) int64
         History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first; only its last ``max_len`` items are used.
+    dropout : bool, default False
+        Encode in training mode, with the dropout of a torch module drawn from torch's global generator.
 
     Returns
     -------
     (n, d) float32, on the model's device
-        Row by row the same bits whatever the other rows are, for a given device and number of threads.
+        Row by row the same bits whatever the other rows are, for a given device and number of threads; with dropout,
+        the same for the same rows in the same order.
 
     Raises
     ------
@@ -65,7 +70,7 @@ def encode_sequences(model: Backbone, items: npt.NDArray[np.int32], offsets: npt
     bucket = np.searchsorted(widths, lengths)
     was_training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
-        model.eval()
+        model.train(dropout)
     try:
         with torch.no_grad():
             for number, width in enumerate(widths):

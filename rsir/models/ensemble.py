@@ -1,0 +1,86 @@
+"""Several backbones as one that ranks by the mean of their log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsir.models.protocol import Backbone, BackboneError, State, require
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(nn.Module):
+    """Rank by the mean of the members' log-probabilities, as one backbone.
+
+    A member's log-probability of an item is its logit less a constant of the history, and constants change no rank.
+    The mean of logits is one dot product, of the members' queries and of their item embeddings laid side by side. So
+    an ensemble is a backbone as any other: the ops score it, check fidelity and draw from it in one pass. Its logits
+    are the mean log-probabilities but for that constant, which a softmax over them takes away, too.
+
+    Parameters
+    ----------
+    members : sequence of Backbone
+        At least one, over one catalogue; the weights are shared, not copied. It steps if all of them do.
+
+    Attributes
+    ----------
+    max_len : int
+        The shortest of the members'.
+
+    Raises
+    ------
+    BackboneError
+        No member, or members of different catalogues.
+    """
+
+    def __init__(self, members: Sequence[Backbone]) -> None:
+        super().__init__()
+        if not members:
+            raise BackboneError("members: expected at least one backbone, got none")
+        for member in members:
+            require(member, Backbone)
+        sizes = [member.num_items for member in members]
+        if len(set(sizes)) > 1:
+            raise BackboneError(f"members: expected one catalogue, got catalogues of {sizes} items")
+        self.members: list[Any] = list(members)
+        self.networks = nn.ModuleList(member for member in members if isinstance(member, nn.Module))
+        self.num_items = sizes[0]
+        self.max_len = min(member.max_len for member in members)
+        if all(hasattr(member, "step") for member in members):
+            self.new_state, self.step = self._new_state, self._step
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query after each history; see :class:`rsir.models.Backbone`. (B, sum of the members' d)"""
+        return torch.cat([member.encode(items, lengths) for member in self.members], 1) / len(self.members)
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, sum of the members' d) float32; row 0 is zero."""
+        return torch.cat([member.item_embeddings() for member in self.members], 1)
+
+    def _new_state(self, slots: int) -> EnsembleState:
+        return EnsembleState([member.new_state(slots) for member in self.members])
+
+    def _step(self, state: EnsembleState, slots: Tensor, items: Tensor) -> Tensor:
+        steps = zip(self.members, state.states, strict=True)
+        return torch.cat([member.step(its, slots, items) for member, its in steps], 1) / len(self.members)
+
+
+class EnsembleState:
+    """The members' states, side by side."""
+
+    def __init__(self, states: list[State]) -> None:
+        self.states = states
+
+    def reset(self, slots: Tensor) -> None:
+        """Empty these slots, (n,) int64."""
+        for state in self.states:
+            state.reset(slots)
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Let each target slot, (n,) int64, hold what its source slot holds; no target is a source."""
+        for state in self.states:
+            state.copy(sources, targets)
