@@ -332,6 +332,9 @@ class RecursionConfig:
         Generate from all sequences of the training set (the authors) or from the real ones only.
     successor
         Train the successor from scratch or fine-tune its predecessor.
+    retention
+        Recommend with the newest model alone (none), or with the newest and its predecessor by the mean of their
+        log-probabilities (pair; arXiv 2610.07105). Trajectories come from the newest alone in both cases.
     stop_after
         End the recursion after this many rounds in a row without a better validation NDCG@20.
     data
@@ -355,6 +358,7 @@ class RecursionConfig:
     accumulate: bool = False
     sources: Literal["real", "all"] = "real"
     successor: Literal["scratch", "finetune"] = "scratch"
+    retention: Literal["none", "pair"] = "none"
     stop_after: int = 2
     data: DataConfig = field(default_factory=DataConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
@@ -370,6 +374,7 @@ class RecursionConfig:
         _require(self.stop_after >= 1, "stop_after", "at least 1", self.stop_after)
         _choice("sources", self.sources, ("real", "all"))
         _choice("successor", self.successor, ("scratch", "finetune"))
+        _choice("retention", self.retention, ("none", "pair"))
 
 
 Config = TypeVar("Config")

@@ -24,7 +24,7 @@ from .data.splits import EvaluationSet, Split
 from .evaluation import evaluate, recommend
 from .fidelity import build
 from .generation import generate
-from .models import checkpoint
+from .models import Ensemble, checkpoint
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
 from .runs import RunDirectory
@@ -54,7 +54,8 @@ class RoundResult:
         Share of the trusted rank verdicts that were wrong, measured on a sample; nan unless fidelity.verify is trust
         and the catalogue is large.
     validation, test : dict
-        Metrics by name ("recall@10", "ndcg@20", ...).
+        Metrics by name ("recall@10", "ndcg@20", ...), of the round's model; with retention, of the pair that it makes
+        with its predecessor.
     steps, best_step : int
         Training steps made, and the one whose weights were kept.
     seconds : dict
@@ -62,6 +63,8 @@ class RoundResult:
     rates : dict
         Work a second: "tokens/s" trained on (validation left out), "trajectories/s" generated, verified and
         acquired, "users/s" ranked in the evaluation at the end.
+    alone : dict
+        Validation metrics of the round's model alone, where it is one of a pair; else empty.
     """
 
     round: int
@@ -78,6 +81,7 @@ class RoundResult:
     best_step: int
     seconds: dict[str, float] = field(compare=False)
     rates: dict[str, float] = field(default_factory=dict, compare=False)
+    alone: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, Any]:
         """Everything but the wall clock, as JSON values (nan as None)."""
@@ -105,7 +109,7 @@ class Run:
     best : int
         The round with the highest validation NDCG@20; among equals the earliest.
     model : Backbone
-        That round's model.
+        That round's model; with retention, the pair that it makes with its predecessor.
     path : Path or None
         The run's folder.
     """
@@ -291,6 +295,7 @@ class _Loop:
         self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
         self.model: Any = None
+        self.predecessor: Any = None
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
         self.results: list[RoundResult] = []
 
@@ -298,11 +303,19 @@ class _Loop:
         result = self._read(round_) if round_ < self.finished else self._make(round_)
         self.results.append(result)
         if self.directory is None and _best(self.results) == round_:
-            self.kept_models = {round_: self.model}
+            self.kept_models = {round_: self._recommender()}
         return result
 
     def best_model(self, best: int) -> Any:
-        return self.kept_models[best] if self.directory is None else self._load_model(best)
+        if self.directory is None:
+            return self.kept_models[best]
+        paired = self.config.retention == "pair" and best > 0
+        return Ensemble([self._load_model(best - 1), self._load_model(best)]) if paired else self._load_model(best)
+
+    def _recommender(self) -> Any:
+        """What the newest round recommends with: its model, or the pair that retention makes of it."""
+        paired = self.config.retention == "pair" and self.predecessor is not None
+        return Ensemble([self.predecessor, self.model]) if paired else self.model
 
     def _make(self, round_: int) -> RoundResult:
         config = self.config
@@ -325,15 +338,18 @@ class _Loop:
                 device=self.device,
                 progress=self._progress_of(round_),
             )
-        self.model = trained.model
+        self.predecessor, self.model = self.model, trained.model
         with _timed(seconds, "evaluate"):
-            validation, test = self._evaluate(self.parts.validation), self._evaluate(self.parts.test)
+            recommender = self._recommender()
+            validation = self._evaluate(recommender, self.parts.validation)
+            test = self._evaluate(recommender, self.parts.test)
         result = RoundResult(
             round=round_,
             sequences=int((train.lengths > 0).sum()),
             **counts,
             validation=validation,
             test=test,
+            alone={} if recommender is self.model else trained.best.metrics,
             steps=trained.steps,
             best_step=trained.best_step,
             seconds=seconds,
@@ -386,8 +402,8 @@ class _Loop:
         """The model whose weights the successor starts from; None starts afresh."""
         return self.model if round_ > 0 and self.config.successor == "finetune" else None
 
-    def _evaluate(self, tasks: EvaluationSet) -> dict[str, float]:
-        return evaluate(self.model, tasks, popularity=self.popularity, threads=self.threads).metrics
+    def _evaluate(self, model: Any, tasks: EvaluationSet) -> dict[str, float]:
+        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads).metrics
 
     def _progress_of(self, round_: int) -> Progress:
         def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
@@ -412,8 +428,8 @@ class _Loop:
         folder = self.directory.round_path(round_)
         if round_ > 0:
             self._take(Sequences.load(folder / "trajectories.parquet"))
-        if round_ == self.finished - 1:
-            self.model = self._load_model(round_)
+        if round_ >= self.finished - 2:
+            self.predecessor, self.model = self.model, self._load_model(round_)
         name = folder.name
         return RoundResult.from_json(
             self.directory.read_json(f"{name}/metrics.json"), self.directory.read_json(f"{name}/timings.json")

@@ -20,9 +20,11 @@ from rsir.config import (
     TrainingConfig,
 )
 from rsir.data import DataError, Sequences
-from rsir.models import checkpoint
-from rsir.recursion import RoundResult, Run, load_data, recurse
+from rsir.evaluation import evaluate
+from rsir.models import Ensemble, checkpoint
+from rsir.recursion import RoundResult, Run, load_data, recurse, split
 from rsir.runs import RunError
+from rsir.training import item_popularity
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -137,9 +139,9 @@ def test_without_a_folder_nothing_is_written_and_the_result_is_the_same(
     [
         {},
         {"accumulate": True, "sources": "all", "successor": "finetune"},
-        {"acquisition": AcquisitionConfig("capped", cap=1)},
+        {"acquisition": AcquisitionConfig("disagreement", cap=1, passes=2), "retention": "pair"},
     ],
-    ids=["default", "as-the-authors", "capped"],
+    ids=["default", "as-the-authors", "disagreement-and-retention"],
 )
 @pytest.mark.parametrize("killed_after", [0, 1])
 def test_resuming_gives_the_files_of_an_uninterrupted_run(
@@ -173,6 +175,25 @@ def test_the_authors_variant_accumulates(tmp_path: Path) -> None:
     first, second = run.rounds[1], run.rounds[2]
     assert second.generated > first.generated  # trajectories are sources too
     assert second.sequences == 120 + first.acquired + second.acquired
+
+
+def test_retention_recommends_with_the_newest_model_and_its_predecessor(tmp_path: Path) -> None:
+    single = recurse(small(seed=3))
+    paired = recurse(small(seed=3, retention="pair"), out=tmp_path / "run")
+    parts = split(paired.data, SMALL.data)
+    popularity = item_popularity(parts.train)
+    models = [checkpoint.load(tmp_path / "run" / f"round-{number:02d}") for number in range(3)]
+    for alone, result in zip(single.rounds, paired.rounds, strict=True):
+        # The same models: retention changes what is recommended, not what is trained or generated.
+        assert (result.acquired, result.steps) == (alone.acquired, alone.steps)
+        assert result.alone == ({} if result.round == 0 else alone.validation)
+        voters = models[max(result.round - 1, 0) : result.round + 1]
+        assert result.test == evaluate(Ensemble(voters), parts.test, popularity=popularity).metrics
+    assert paired.best == 2, "or what follows would not try a pair"
+    history = [paired.data.item_labels[:3].to_pylist()]
+    in_memory = recurse(small(seed=3, retention="pair"))
+    assert paired.recommend(history, 5) == in_memory.recommend(history, 5)
+    assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape == (61, 32)
 
 
 def test_fidelity_off_keeps_more(run: Run) -> None:

@@ -24,7 +24,8 @@ class Ensemble(nn.Module):
     Parameters
     ----------
     members : sequence of Backbone
-        At least one, over one catalogue; the weights are shared, not copied. It steps if all of them do.
+        At least one, over one catalogue; put into evaluation mode, weights shared and not copied. The ensemble steps if
+        all of them do.
 
     Attributes
     ----------
@@ -52,6 +53,7 @@ class Ensemble(nn.Module):
         self.max_len = min(member.max_len for member in members)
         if all(hasattr(member, "step") for member in members):
             self.new_state, self.step = self._new_state, self._step
+        self.eval()
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Query after each history; see :class:`rsir.models.Backbone`. (B, sum of the members' d)"""
