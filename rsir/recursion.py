@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from . import data as datasets
 from .acquisition import acquire
-from .config import ConfigError, DataConfig, RecursionConfig
+from .config import ConfigError, DataConfig, RecursionConfig, to_dict
 from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
 from .evaluation import evaluate, recommend
@@ -192,6 +192,7 @@ def recurse(
     progress: Progress = silent,
     on_round: Callable[[RoundResult], None] | None = None,
     profile: bool = False,
+    base: Run | None = None,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -214,6 +215,9 @@ def recurse(
         Called with each finished round's result, also with those read back when resuming.
     profile : bool
         Trace a part of every round's training and generation (:mod:`rsir.profiling`) into ``out``/profile.
+    base : Run, optional
+        A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
+        what comes after. Data, split, backbone, training and seed must be the same.
 
     Returns
     -------
@@ -232,10 +236,12 @@ def recurse(
         data = load_data(config)
     parts = split(data, config.data, config.seed)
     _check_catalogue(config, data.num_items)
+    if base is not None:
+        _check_base(base, config, data)
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
     try:
-        loop = _Loop(config, parts, directory, device, threads, tracer or progress)
+        loop = _Loop(config, parts, directory, device, threads, tracer or progress, base)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
@@ -269,6 +275,25 @@ def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
             )
 
 
+_SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
+
+
+def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
+    """Refuse a run whose round 0 is not what this one would train."""
+    if len(base.rounds) != 1:
+        raise ConfigError(f"base: expected a run of round 0 alone, got one of {len(base.rounds)} rounds")
+    if base.data.fingerprint() != data.fingerprint():
+        raise ConfigError("base: expected a run on the same data, got one on other data")
+    settings, its = to_dict(config), to_dict(base.config)
+    for values in (settings, its):
+        values["data"] = {
+            key: values["data"][key] for key in ("split", "validation_fraction", "test_fraction", "target")
+        }
+    for name in ("seed", "data", "model", "training"):
+        if settings[name] != its[name]:
+            raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")
+
+
 def _best(rounds: list[RoundResult]) -> int:
     return max(rounds, key=lambda result: (result.validation[CRITERION], -result.round)).round
 
@@ -288,8 +313,9 @@ class _Loop:
         device: str,
         threads: int | None,
         progress: Progress,
+        base: Run | None,
     ) -> None:
-        self.config, self.parts, self.directory = config, parts, directory
+        self.config, self.parts, self.directory, self.base = config, parts, directory, base
         self.device, self.threads, self.progress = device, threads, progress
         self.finished = 0 if directory is None else directory.finished_rounds()
         self.popularity = item_popularity(parts.train)
@@ -300,7 +326,12 @@ class _Loop:
         self.results: list[RoundResult] = []
 
     def round(self, round_: int) -> RoundResult:
-        result = self._read(round_) if round_ < self.finished else self._make(round_)
+        if round_ < self.finished:
+            result = self._read(round_)
+        else:
+            result = self._make(round_) if round_ > 0 or self.base is None else self._take_over(self.base)
+            if self.directory is not None:
+                self._write(result)
         self.results.append(result)
         if self.directory is None and _best(self.results) == round_:
             self.kept_models = {round_: self._recommender()}
@@ -322,10 +353,9 @@ class _Loop:
         seconds: dict[str, float] = {}
         counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
         counts |= dict.fromkeys(("novel_share", "mean_length", "leak"), float("nan"))
-        new: Sequences | None = None
         if round_ > 0:
             with _timed(seconds, "generate"):
-                new, counts = self._generate(round_)
+                counts = self._generate(round_)
         train = self._training_set()
         with _timed(seconds, "train"):
             trained = fit(
@@ -355,17 +385,19 @@ class _Loop:
             seconds=seconds,
             rates=self._rates(seconds, counts["generated"], trained.tokens_per_second),
         )
-        if self.directory is not None:
-            self._write(result, new, trained)
         return result
+
+    def _take_over(self, base: Run) -> RoundResult:
+        self.model = base.model
+        return base.rounds[0]
 
     def _rates(self, seconds: dict[str, float], generated: int, tokens: float) -> dict[str, float]:
         users = len(self.parts.validation) + len(self.parts.test)
         rates = {"tokens/s": tokens, "users/s": users / seconds["evaluate"]}
         return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
-    def _generate(self, round_: int) -> tuple[Sequences, dict[str, Any]]:
-        """Trajectories of the newest model, verified and acquired, and what to report of them."""
+    def _generate(self, round_: int) -> dict[str, Any]:
+        """Let the newest model generate, verify and acquire; -> what to report of it."""
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         policy = build(config.fidelity, self.model.item_embeddings().detach(), round_)
@@ -383,7 +415,7 @@ class _Loop:
         new = acquire(found.trajectories, config.acquisition, self.model, seed=config.seed, round_=round_)
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
-        return new, {
+        return {
             "generated": found.decoded,
             "verified": len(found.trajectories),
             "acquired": len(new),
@@ -411,14 +443,14 @@ class _Loop:
 
         return report
 
-    def _write(self, result: RoundResult, new: Sequences | None, trained: Any) -> None:
+    def _write(self, result: RoundResult) -> None:
         assert self.directory is not None
         name = self.directory.start_round(result.round)
         checkpoint_files = checkpoint.to_files(self.model, self.config.model, metrics=result.validation)
         for file, content in checkpoint_files.items():
             self.directory.write_bytes(f"{name}/{file}", content)
-        if new is not None:
-            self.directory.write_bytes(f"{name}/trajectories.parquet", new.to_bytes())
+        if result.round > 0:
+            self.directory.write_bytes(f"{name}/trajectories.parquet", self.acquired[-1].to_bytes())
         self.directory.write_json(f"{name}/metrics.json", result.metrics())
         self.directory.write_json(f"{name}/timings.json", {"seconds": result.seconds, "rates": result.rates})
         self.directory.finish_round(result.round)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsir import recursion
 from rsir.config import (
     AcquisitionConfig,
     ConfigError,
@@ -194,6 +195,32 @@ def test_retention_recommends_with_the_newest_model_and_its_predecessor(tmp_path
     in_memory = recurse(small(seed=3, retention="pair"))
     assert paired.recommend(history, 5) == in_memory.recommend(history, 5)
     assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape == (61, 32)
+
+
+def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = recurse(small(rounds=0))
+    trainings = []
+    fit = recursion.fit
+    monkeypatch.setattr(recursion, "fit", lambda *a, **k: trainings.append(1) or fit(*a, **k))
+    again = recurse(SMALL, out=tmp_path / "run", base=base)
+    assert metrics(again) == metrics(run)
+    assert run.path is not None
+    assert files(tmp_path / "run") == files(run.path)
+    assert len(trainings) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 1}, "expected a run of round 0 alone, got one of 2 rounds"),
+        ({"rounds": 0, "seed": 4}, "expected a run with seed 0, got one with 4"),
+        ({"rounds": 0, "simulation": SimulationConfig(num_users=121, num_items=60)}, "on the same data"),
+        ({"rounds": 0, "model": dataclasses.replace(SMALL.model, dropout=0.2)}, "expected a run with model"),
+    ],
+)
+def test_a_base_that_is_not_round_0_of_this_run_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recurse(SMALL, base=recurse(small(**changes)))
 
 
 def test_fidelity_off_keeps_more(run: Run) -> None:
