@@ -17,9 +17,12 @@ from rsir.data.batches import Batches
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.evaluation import evaluate
+from rsir.memory import first_line, out_of_memory
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
+from rsir.partial import Partial, Saved
 from rsir.progress import Progress, silent
+from rsir.training_state import Checkpoint, TrainingState
 
 __all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit", "item_popularity"]
 
@@ -31,28 +34,6 @@ _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
 
 class TrainingError(ValueError):
     """Training cannot go on; the message says at which step and why."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One validation during training.
-
-    Attributes
-    ----------
-    step : int
-        Steps taken so far.
-    loss : float
-        Mean training loss since the last validation.
-    metrics : dict of str to float
-        Validation metrics, as of :func:`rsir.evaluation.evaluate`.
-    seconds : float
-        Since training began.
-    """
-
-    step: int
-    loss: float
-    metrics: dict[str, float]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +83,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     backend: str = "auto",
+    partial: Partial | None = None,
 ) -> Trained:
     """Train a backbone until its validation NDCG@20 no longer rises.
 
@@ -126,6 +108,8 @@ def fit(
         Called after every step and validation.
     backend : str, default "auto"
         Of the ranking in validation; see :mod:`rsir.ops`.
+    partial : Partial, optional
+        Where to save the training's state now and then, and to go on from if there is one already.
 
     Returns
     -------
@@ -134,11 +118,13 @@ def fit(
     Raises
     ------
     TrainingError
-        A loss that is not finite (names the step), or weights in ``init`` that do not fit.
+        A loss that is not finite or memory that ran out (names the step), or weights in ``init`` that do not fit.
     BackboneError
         Unknown or untrainable backbone.
     DataError
         No sequence to learn from, or nothing to validate on.
+    Interrupted, RunError
+        As of ``partial``.
     """
     device = torch.device(device)
     weights_seed, noise_seed = (int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
@@ -160,10 +146,10 @@ def fit(
         weights=weights,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
-    run = _Run(model, config, validation, every, item_popularity(train), progress, backend)
+    run = _Run(model, config, validation, every, item_popularity(train), progress, backend, partial)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
-        return run(batches)
+        return run(batches, generator)
 
 
 class _Run:
@@ -178,70 +164,98 @@ class _Run:
         popularity: npt.NDArray[np.int64],
         progress: Progress,
         backend: str,
+        partial: Partial | None,
     ) -> None:
         self.model, self.config, self.validation, self.every = model, config, validation, every
-        self.popularity, self.progress, self.backend = popularity, progress, backend
+        self.popularity, self.progress, self.backend, self.partial = popularity, progress, backend, partial
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
 
-    def __call__(self, batches: Batches) -> Trained:
+    def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
         if not hasattr(self.model, "threads") or sum(p.numel() for p in self.model.parameters()) > _SMALL_MODEL:
-            return self._train(batches)
+            return self._train(batches, generator)
         # The fused ops get all threads, and torch's own get one: they are too small for several, whose idle ones then
         # spin on the cores that the fused ops want. With two threads a step took 1.5 times the processor time.
         before, self.model.threads, self.torch_threads = self.model.threads, self.threads, 1
         torch.set_num_threads(1)
         try:
-            return self._train(batches)
+            return self._train(batches, generator)
         finally:
             torch.set_num_threads(self.threads)
             self.model.threads = before
 
-    def _train(self, batches: Batches) -> Trained:
+    def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
         # foreach and plain Adam take three times as long on a CPU
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
-        began, evaluating, tokens = time.perf_counter(), 0.0, 0
-        history: list[Checkpoint] = []
-        losses: list[Tensor] = []
-        best, best_step, best_weights = -1.0, 0, {}
-        note = ""
+        state = TrainingState()
+        for saved in () if self.partial is None else self.partial.load("training"):
+            state = TrainingState.restore(saved, self.model, optimizer, generator)
+            break
+        began = time.perf_counter() - state.seconds
+
+        def save() -> Saved:
+            state.seconds = time.perf_counter() - began
+            return state.save(self.model, optimizer, generator)
+
         self.model.train()
-        stream = iter(batches)
+        stream = batches.stream(state.step)
         try:
-            for step, (batch, negatives) in enumerate(stream, 1):
+            while not self._finished(state):
+                batch, negatives = next(stream)
                 optimizer.zero_grad(set_to_none=True)
                 loss = self.model.loss(batch, negatives)
                 loss.backward()
                 optimizer.step()
-                losses.append(loss.detach())
-                tokens += batch.tokens
-                self.progress("train", step, self.total, "steps", note)
-                if step % self.every:
-                    continue
-                mean_loss = _mean_loss(losses, step)
-                losses.clear()
-                evaluation_began = time.perf_counter()
-                torch.set_num_threads(self.threads)
-                metrics = evaluate(
-                    self.model, self.validation, popularity=self.popularity, backend=self.backend
-                ).metrics
-                torch.set_num_threads(self.torch_threads)
-                now = time.perf_counter()
-                evaluating += now - evaluation_began
-                history.append(Checkpoint(step, mean_loss, metrics, now - began))
-                if metrics[CRITERION] > best:
-                    best, best_step = metrics[CRITERION], step
-                    best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-                note = f"validation {CRITERION} {metrics[CRITERION]:.4f}, best {best:.4f}"
-                self.progress("train", step, self.total, "steps", note)
-                stale = (step - best_step) // self.every
-                if stale >= self.config.patience or len(history) >= self.config.max_evaluations:
-                    break
+                state.losses.append(loss.detach())
+                state.tokens += batch.tokens
+                state.step += 1
+                self.progress("train", state.step, self.total, "steps", _note(state))
+                if state.step % self.every == 0:
+                    self._validate(state, began)
+                if self.partial is not None:
+                    self.partial.offer("training", save, keep=2)
+        except (MemoryError, RuntimeError) as cause:
+            if not out_of_memory(cause):
+                raise
+            raise TrainingError(
+                f"out of memory at step {state.step + 1} ({first_line(cause)}); free some and go on with --resume, or "
+                "start another run with a lower training.batch_size, training.negatives or model.dim"
+            ) from cause
         finally:
             stream.close()
-        self.model.load_state_dict(best_weights)
+        self.model.load_state_dict(state.best_weights)
         self.model.eval()
-        return Trained(self.model, history, best_step, step, time.perf_counter() - began, evaluating, tokens)
+        seconds = time.perf_counter() - began
+        return Trained(
+            self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
+        )
+
+    def _validate(self, state: TrainingState, began: float) -> None:
+        loss = _mean_loss(state.losses, state.step)
+        state.losses.clear()
+        evaluation_began = time.perf_counter()
+        torch.set_num_threads(self.threads)
+        metrics = evaluate(self.model, self.validation, popularity=self.popularity, backend=self.backend).metrics
+        torch.set_num_threads(self.torch_threads)
+        now = time.perf_counter()
+        state.evaluation_seconds += now - evaluation_began
+        state.history.append(Checkpoint(state.step, loss, metrics, now - began))
+        if metrics[CRITERION] > state.best:
+            state.best, state.best_step = metrics[CRITERION], state.step
+            state.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.progress("train", state.step, self.total, "steps", _note(state))
+
+    def _finished(self, state: TrainingState) -> bool:
+        if not state.history:
+            return False
+        stale = (state.history[-1].step - state.best_step) // self.every
+        return stale >= self.config.patience or len(state.history) >= self.config.max_evaluations
+
+
+def _note(state: TrainingState) -> str:
+    if not state.history:
+        return ""
+    return f"validation {CRITERION} {state.history[-1].metrics[CRITERION]:.4f}, best {state.best:.4f}"
 
 
 def _mean_loss(losses: list[Tensor], last: int) -> float:

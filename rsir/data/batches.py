@@ -117,7 +117,11 @@ class Batches:
         return -(-self._rows.size // self._batch_size)
 
     def __iter__(self) -> Generator[tuple[TrainingBatch, Tensor], None, None]:
-        """(batch, negatives (S,) int64) for ever; a background thread builds them ahead."""
+        """:meth:`stream` from the first batch."""
+        return self.stream()
+
+    def stream(self, start: int = 0) -> Generator[tuple[TrainingBatch, Tensor], None, None]:
+        """(batch, negatives (S,) int64) for ever, from batch ``start`` on; a background thread builds them ahead."""
         ready: queue.Queue[object] = queue.Queue(_AHEAD)
         stop = threading.Event()
 
@@ -132,7 +136,7 @@ class Batches:
 
         def work() -> None:
             try:
-                for built in self._build():
+                for built in self._build(start):
                     if not put(built):
                         return
             except BaseException as error:
@@ -150,15 +154,16 @@ class Batches:
             stop.set()
             worker.join()
 
-    def _build(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        epoch = step = 0
+    def _build(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        epoch, skipped = divmod(start, self.steps_per_epoch)
+        step = start
         while True:
             order = self._rows[np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(self._rows.size)]
-            for first in range(0, order.size, self._batch_size):
+            for first in range(skipped * self._batch_size, order.size, self._batch_size):
                 grid, weights = self._pack(order[first : first + self._batch_size])
                 yield grid, weights, self._draw(step)
                 step += 1
-            epoch += 1
+            epoch, skipped = epoch + 1, 0
 
     def _to_device(self, grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray) -> tuple[TrainingBatch, Tensor]:
         tokens = int(np.count_nonzero(grid[3]))

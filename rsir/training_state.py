@@ -1,0 +1,108 @@
+"""All that a training needs to go on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from rsir.partial import Saved
+
+__all__ = ["Checkpoint", "TrainingState"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One validation during training.
+
+    Attributes
+    ----------
+    step : int
+        Steps taken so far.
+    loss : float
+        Mean training loss since the last validation.
+    metrics : dict of str to float
+        Validation metrics, as of :func:`rsir.evaluation.evaluate`.
+    seconds : float
+        Since training began.
+    """
+
+    step: int
+    loss: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class TrainingState:
+    """Where a training is, beside its model, optimizer and generators.
+
+    Attributes
+    ----------
+    step : int
+        Steps taken.
+    tokens : int
+        Positions trained on.
+    seconds, evaluation_seconds : float
+        Wall time in all, interruptions left out, and what of it went into validation.
+    history : list of Checkpoint
+    losses : list of Tensor
+        Of the steps since the last validation.
+    best : float
+        The highest validation metric so far.
+    best_step : int
+    best_weights : dict of str to Tensor
+    """
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    history: list[Checkpoint] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    best: float = -1.0
+    best_step: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Saved:
+        """Everything :meth:`restore` needs, torch's global generators among it, which foreign backbones draw from."""
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        for number, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {"generator": generator.get_state(), "cpu_generator": torch.get_rng_state()}
+        if generator.device.type == "cuda":
+            tensors["cuda_generator"] = torch.cuda.get_rng_state(generator.device)
+        if self.losses:
+            tensors["losses"] = torch.stack(self.losses)
+        names = ("step", "tokens", "seconds", "evaluation_seconds", "best", "best_step")
+        values = {name: getattr(self, name) for name in names}
+        return Saved(tensors, values | {"history": [asdict(entry) for entry in self.history]})
+
+    @classmethod
+    def restore(
+        cls, saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> TrainingState:
+        """The state that was saved, with model, optimizer and generators as they were then."""
+        device = generator.device
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, value in saved.tensors.items():
+            group, _, rest = name.partition(".")
+            if group in groups:
+                groups[group][rest] = value
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in groups["optimizer"].items():
+            number, _, part = name.partition(".")
+            moments.setdefault(int(number), {})[part] = value
+        model.load_state_dict(groups["model"])
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(saved.tensors["generator"])
+        torch.set_rng_state(saved.tensors["cpu_generator"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(saved.tensors["cuda_generator"], device)
+        values = dict(saved.values)
+        history = [Checkpoint(**entry) for entry in values.pop("history")]
+        losses = list(saved.tensors["losses"].to(device)) if "losses" in saved.tensors else []
+        best_weights = {name: value.to(device) for name, value in groups["best"].items()}
+        return cls(**values, history=history, losses=losses, best_weights=best_weights)

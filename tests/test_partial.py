@@ -1,0 +1,237 @@
+"""Unfinished work on disk: a training goes on from where it stopped, to the same bits, whatever befell its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rsir import partial
+from rsir.config import ModelConfig, TrainingConfig
+from rsir.data import Sequences, leave_one_out
+from rsir.data.splits import Split
+from rsir.partial import Interrupted, Partial, Saved
+from rsir.training import Trained, TrainingError, fit
+
+MODEL = ModelConfig(dim=8, layers=1, feedforward=8, max_len=8, dropout=0.2)
+SETTINGS = TrainingConfig(batch_size=32, negatives=20, evaluate_every=4, patience=2, max_evaluations=4)
+
+
+class Record:
+    """Collects what is logged."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        self.events.append({"event": event, **fields})
+
+
+class After:
+    """Asks to stop at the n-th time it is asked."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save at every opportunity."""
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    monkeypatch.setattr(partial, "SHARE", 1.0)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Split:
+    generator = np.random.default_rng(0)
+    rows = [(np.cumsum(generator.integers(1, 3, 7)) + generator.integers(40)) % 40 + 1 for _ in range(200)]
+    return leave_one_out(Sequences.from_lists(rows, 40))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "round-00" / "partial"
+    path.mkdir(parents=True)
+    return path
+
+
+def train(parts: Split, saved: Partial | None = None, config: TrainingConfig = SETTINGS) -> Trained:
+    return fit(MODEL, config, parts.train, parts.validation, seed=3, partial=saved)
+
+
+def same(a: Trained, b: Trained) -> bool:
+    def facts(trained: Trained) -> tuple[object, ...]:
+        entries = [(entry.step, entry.loss, entry.metrics) for entry in trained.history]
+        return entries, trained.best_step, trained.steps, trained.tokens
+
+    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    return facts(a) == facts(b) and all(torch.equal(x, y) for x, y in weights)
+
+
+@pytest.fixture(scope="module")
+def whole(parts: Split) -> Trained:
+    return train(parts)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 7, 12])
+def test_a_stopped_training_goes_on_to_the_same_bits(parts: Split, whole: Trained, folder: Path, step: int) -> None:
+    """Within an epoch, at its end, at a validation."""
+    with pytest.raises(Interrupted):
+        train(parts, Partial(folder, Record(), After(step)))
+    assert len(list(folder.iterdir())) == 1
+    assert same(train(parts, Partial(folder, Record())), whole)
+
+
+def test_stopping_after_every_step(parts: Split, whole: Trained, folder: Path) -> None:
+    for _ in range(whole.steps):
+        with pytest.raises(Interrupted):
+            train(parts, Partial(folder, Record(), After(1)))
+    assert same(train(parts, Partial(folder, Record(), After(1))), whole)
+
+
+def test_a_finished_training_takes_no_further_step(parts: Split, whole: Trained, folder: Path, always: None) -> None:
+    train(parts, Partial(folder, Record()))
+    steps: list[int] = []
+    again = fit(
+        MODEL,
+        SETTINGS,
+        parts.train,
+        parts.validation,
+        seed=3,
+        partial=Partial(folder, Record()),
+        progress=lambda *call: steps.append(call[1]),
+    )
+    assert steps == []
+    assert same(again, whole)
+
+
+def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
+    parts: Split, whole: Trained, folder: Path, always: None
+) -> None:
+    with pytest.raises(Interrupted):
+        train(parts, Partial(folder, Record(), After(6)))
+    assert [path.name for path in sorted(folder.iterdir())] == ["training-000005", "training-000006"]
+    content = {path: path.read_bytes() for path in folder.iterdir()}
+    newest = folder / "training-000006"
+    good = content[newest]
+    for damage in (b"", good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b"\xff" * 1000):
+        for path in folder.iterdir():
+            path.unlink()
+        for path, original in content.items():
+            path.write_bytes(original)
+        newest.write_bytes(damage)
+        log, first = Record(), []
+        store = Partial(folder, log)
+        trained = fit(
+            MODEL,
+            SETTINGS,
+            parts.train,
+            parts.validation,
+            seed=3,
+            partial=store,
+            progress=lambda *call, first=first: first.append(call[1]),
+        )
+        assert same(trained, whole)
+        assert first[0] == 6  # the step after the state before
+        assert [event["file"] for event in log.events] == ["round-00/partial/training-000006"]
+        assert "damaged" in log.events[0]["cause"]
+    for path in folder.iterdir():
+        path.write_bytes(b"nothing")
+    log = Record()
+    assert same(train(parts, Partial(folder, log)), whole)
+    assert len(log.events) == 2
+
+
+def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial, "_VERSION", "rsir 0.0.1 partial 1")
+    with pytest.raises(Interrupted):
+        Partial(folder, Record(), After(1)).offer("training", lambda: Saved({}, {}))
+    monkeypatch.undo()
+    log = Record()
+    assert list(Partial(folder, log).load("training")) == []
+    assert "another version: rsir 0.0.1" in log.events[0]["cause"]
+
+
+def test_what_is_saved_is_read_back(folder: Path, always: None) -> None:
+    store = Partial(folder, Record())
+    tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.zeros(0, 4), "c": torch.tensor(1.5)}
+    store.offer("one", lambda: Saved(tensors, {"x": [1, None, 0.1 + 0.2]}))
+    store.offer("two", lambda: None)
+    store.offer("two", lambda: Saved({}, {}))
+    assert [path.name for path in sorted(folder.iterdir())] == ["one-000001", "two-000002"]
+    again = Partial(folder, Record())
+    (found,) = again.load("one")
+    assert found.values == {"x": [1, None, 0.1 + 0.2]}
+    assert all(torch.equal(found.tensors[name], tensors[name]) for name in tensors)
+    again.offer("one", lambda: Saved({}, {"x": 2}))
+    assert [saved.values["x"] for saved in again.load("one")] == [2, [1, None, 0.1 + 0.2]]
+
+
+def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save that takes 1 s puts the next one off by 49 s; one that takes no time, by EVERY."""
+    clock, saves = [0.0], []
+    monkeypatch.setattr(partial.time, "perf_counter", lambda: clock[0])
+    store = Partial(folder, Record())
+
+    def save(seconds: float) -> None:
+        clock[0] += seconds
+        saves.append(clock[0])
+
+    for _ in range(200):
+        clock[0] += 1
+        store.offer("training", lambda: save(1.0))  # type: ignore[func-returns-value]
+    gaps = np.diff(saves)
+    assert saves[0] == partial.EVERY + 1
+    assert set(gaps) == {50.0}
+    saves.clear()
+    for _ in range(200):
+        clock[0] += 1
+        store.offer("training", lambda: save(0.0))  # type: ignore[func-returns-value]
+    assert set(np.diff(saves)) == {partial.EVERY}
+
+
+def test_without_a_folder_a_training_stops_and_saves_nothing(parts: Split) -> None:
+    with pytest.raises(Interrupted):
+        train(parts, Partial(None, Record(), After(2)))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), "Unable to allocate 9 GiB"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nadvice"), "Tried to allocate 2 GiB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "you tried"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_out_of_memory_names_the_step(
+    parts: Split, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    real, calls = torch.Tensor.backward, []
+
+    def backward(self: torch.Tensor) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        real(self)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(TrainingError, match=rf"out of memory at step 3 \(.*{text}.*\); .*lower training.batch_size"):
+        train(parts)
+
+
+def test_other_errors_are_left_as_they_are(parts: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(self: torch.Tensor) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        train(parts, config=dataclasses.replace(SETTINGS, max_evaluations=1))
