@@ -28,6 +28,7 @@ QUICK = {  # and what the table must show
     "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
     "evaluation": ["torch.mm and topk", "users/s", "Both give NDCG@20"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
+    "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "growth": ["| users | 240 |", "**exponent**"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }

@@ -198,6 +198,13 @@ def _first(mask: pa.ChunkedArray | pa.Array) -> int:
     return int(pc.index(mask, True).as_py())
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def encoded(column: pa.Array) -> pa.Array:
+    """Text as codes of its distinct values, which takes less room than the text; anything else as it is."""
+    kind = column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return _plain(column).dictionary_encode() if text else column
+
+
+def _plain(column: Any) -> Any:
     """String views, which few functions of Arrow take, as strings."""
     return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column

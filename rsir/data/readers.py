@@ -1,4 +1,4 @@
-"""Read interaction logs into `Sequences`: text, CSV, Parquet, RecBole `.inter`, and data frames."""
+"""Read interaction logs into `Sequences`: text, CSV, Parquet, RecBole `.inter`, `.pth` lists, and data frames."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import io
 import itertools
 import os
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +21,41 @@ from numpy.typing import NDArray
 from rsir.config import DataConfig
 from rsir.data import columns
 from rsir.data.columns import Origin
-from rsir.data.events import DataWarning, Events, to_sequences
+from rsir.data.events import Events, to_sequences
+from rsir.data.lists import read_lists
+from rsir.data.parquet import ParquetSource
 from rsir.data.sequences import DataError, Sequences
+from rsir.data.tables import find_events
 
 FORMATS = {
     "text": (".txt", ".text", ".dat", ".seq"),
     "csv": (".csv", ".tsv"),
     "parquet": (".parquet", ".pq"),
     "inter": (".inter",),
+    "pth": (".pth",),
 }
-_EXPORTED = ("source", "round")  # what rsir.data.write adds
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 
 def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequences:
-    """Read one file of interactions.
+    """Read one file of interactions, or a folder of Parquet files.
 
     The format goes by the extension, or by ``config.format``:
 
     - text (``.txt``): one user a line, ``user item item ...`` oldest first, separated by spaces, or by tabs if ids
       hold spaces. A user may have several lines (``user item`` a line is the extreme case). No times.
     - CSV (``.csv``, ``.tsv``): a header line, then one event a line; commas, semicolons, tabs or bars.
-    - Parquet (``.parquet``): one event a row; or a file of `Sequences.save`.
+    - Parquet (``.parquet``): one event a row; or a file of `Sequences.save`. Of a folder, every Parquet file in it and
+      below it, in order of their paths; what partitioned paths say (``day=3/part-0.parquet``) are columns too. Only
+      the columns needed are read, batch by batch.
     - RecBole (``.inter``): tab-separated with a typed header such as ``user_id:token``.
+    - ``.pth``: lists of integers, or the records of the RSIR authors' data sets (:func:`rsir.data.lists.read_lists`).
 
     Text formats may be compressed (``.csv.gz``) and are UTF-8. Columns are found by their usual names unless given.
 
     Parameters
     ----------
-    path : path of the file
+    path : path of the file or folder
     config : DataConfig, default: DataConfig()
         Uses `format`, `user`, `item`, `time`, `rating`, `min_rating` and `k_core`; not `path` and not the split.
 
@@ -77,12 +82,12 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
     try:
         if file_format == "text":
             events = _read_text(path)
+        elif file_format == "pth":
+            events = read_lists(path)
         elif file_format == "parquet":
-            with pq.ParquetFile(path) as file:
-                if b"rsir.version" in (file.metadata.metadata or {}):
-                    return _read_saved(path, config)
-                origin = Origin(str(path), _row)
-                events = _events(file.schema_arrow.names, lambda names: file.read(list(names)), config, origin)
+            if not path.is_dir() and b"rsir.version" in (pq.read_metadata(path).metadata or {}):
+                return _read_saved(path, config)
+            events = _read_parquet(path, config)
         else:
             events = _read_delimited(path, config, typed=file_format == "inter")
     except UnicodeDecodeError:
@@ -94,34 +99,9 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
     return to_sequences(events, config)
 
 
-def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
-    """Read events from a data frame: pandas, polars, an Arrow table, or any other that narwhals knows, lazy or not.
-
-    As `read`, with one event a row; rows are counted from 0 in messages.
-    """
-    import narwhals as nw
-
-    try:
-        known: Any = nw.from_native(frame)
-    except TypeError as error:
-        raise DataError(f"expected a data frame (pandas, polars, Arrow), got {type(frame).__name__}") from error
-    origin = Origin(f"{type(frame).__module__.split('.')[0]} frame", _row)
-
-    def load(names: list[str]) -> pa.Table:
-        chosen = known.select(names)
-        try:
-            return (chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen).to_arrow()
-        except (pa.ArrowException, TypeError) as error:  # a column of mixed types
-            raise DataError(f"{origin.name}: cannot be made an Arrow table: {error}") from error
-
-    return to_sequences(
-        _events(known.collect_schema().names(), load, config or DataConfig(), origin), config or DataConfig()
-    )
-
-
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a file of interactions; name the file in it")
+        return
     if not path.exists():
         if not path.parent.is_dir():
             raise DataError(f"{path}: no such file, nor is there a folder {str(path.parent)!r}")
@@ -132,6 +112,8 @@ def _check_file(path: Path) -> None:
 
 
 def _format_of(path: Path) -> str:
+    if path.is_dir():
+        return "parquet"
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -145,57 +127,6 @@ def _format_of(path: Path) -> str:
     )
 
 
-def _row(row: int) -> str:
-    return f"row {row} (counted from 0)"
-
-
-def _events(
-    present: list[str],
-    load: Callable[[list[str]], pa.Table],
-    config: DataConfig,
-    origin: Origin,
-    from_text: bool = False,
-) -> Events:
-    """Find the columns among those present, load them, and turn them into events."""
-    names = {role: columns.find(role, getattr(config, role), present, origin.name) for role in ("user", "item", "time")}
-    if config.min_rating is not None:
-        names["rating"] = columns.find("rating", config.rating, present, origin.name)
-        if names["rating"] is None:
-            raise DataError(
-                f"{origin.name}: min_rating needs ratings, and no column has a usual name; its columns "
-                f"are {', '.join(map(repr, present))}: name one by the option data.rating"
-            )
-    chosen = [name for name in names.values() if name is not None]
-    for name in chosen:
-        if present.count(name) > 1:
-            raise DataError(f"{origin.name}: {present.count(name)} columns are called {name!r}; rename all but one")
-    if len(set(chosen)) < len(chosen):
-        raise DataError(f"{origin.name}: one column cannot serve twice: {names}")
-    unused = set(present) - {*chosen, *_EXPORTED, columns.find("rating", None, present, origin.name)}
-    if names["time"] is None and unused:
-        warnings.warn(
-            f"{origin.name}: no column of times found among {', '.join(map(repr, present))}, so each user's events are "
-            "taken in the order of the file; name the column by the option data.time",
-            DataWarning,
-            stacklevel=4,
-        )
-    table = load(chosen)
-    if table.num_rows == 0:
-        raise DataError(f"{origin.name}: has columns but no events")
-    users, user_labels = columns.ids(table[names["user"]], "user", origin, from_text)
-    items, item_labels = columns.ids(table[names["item"]], "item", origin, from_text)
-    time, rating = names["time"], names.get("rating")
-    return Events(
-        name=origin.name,
-        users=users,
-        items=items,
-        user_labels=user_labels,
-        item_labels=item_labels,
-        times=None if time is None else columns.times(table[time], time, origin),
-        ratings=None if rating is None else columns.ratings(table[rating], rating, origin),
-    )
-
-
 def _read_saved(path: Path, config: DataConfig) -> Sequences:
     if config.min_rating is not None or config.k_core > 1:
         raise DataError(
@@ -203,6 +134,11 @@ def _read_saved(path: Path, config: DataConfig) -> Sequences:
             "filter the log that it came from"
         )
     return Sequences.load(path)
+
+
+def _read_parquet(path: Path, config: DataConfig) -> Events:
+    source = ParquetSource(path)
+    return find_events(source.names, source.load, config, source.origin)
 
 
 def _open(path: Path) -> Any:
@@ -260,7 +196,7 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
 
     origin = Origin(str(path), lambda row: f"line {_line_of(path, row)}")
     try:
-        return _events(present, load, config, origin, from_text=True)
+        return find_events(present, load, config, origin, from_text=True)
     except pa.ArrowInvalid:
         if not ragged:
             raise
