@@ -7,6 +7,7 @@ What a trajectory becomes depends on its source, its number and the seed alone: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from .fidelity import Fidelity
 from .models.encoding import encode_sequences
 from .models.protocol import Backbone
 from .ops import Ragged
+from .partial import Partial, Saved
 from .philox import Stream, counters, uniform
 from .progress import Progress
 
@@ -39,18 +41,18 @@ class Found:
     items : (T, L) int32
         Padded with 0.
     lengths : (T,) int64
-    refused : int
-        How many of them the fidelity check ended.
-    scanned, scanned_refused : int
-        Verdicts by exact scan (all but those a screening policy could give), and how many of these were refusals.
+    refused : (T,) bool
+        Whether the fidelity check ended it.
+    scanned, scanned_refused : (T,) int64
+        Verdicts on it by exact scan (all but those a screening policy could give), and how many were refusals.
     """
 
     row: np.ndarray
     items: np.ndarray
     lengths: np.ndarray
-    refused: int
-    scanned: int
-    scanned_refused: int
+    refused: np.ndarray
+    scanned: np.ndarray
+    scanned_refused: np.ndarray
 
 
 class Engine:
@@ -79,8 +81,6 @@ class Engine:
         several = np.flatnonzero(_has_two_items(sources))
         self.order = several[np.argsort(sources.lengths[several], kind="stable")]
         self.jobs = len(self.order) * config.m
-        self.refused = 0
-        self.scanned = self.scanned_refused = 0
         self.max_length = model.max_len
 
         slots = min(config.slots, max(self.jobs, 1))
@@ -96,46 +96,57 @@ class Engine:
         self.used = torch.zeros(slots, 1, dtype=torch.bool, device=device)  # which of them the trajectory has
         self.leader = torch.arange(slots, device=device)  # the slot that is encoded for this one
         self.query = torch.zeros(slots, self.packed.dim, device=device)  # of leaders
+        self.refused = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.scanned = torch.zeros_like(self.length)
+        self.scanned_refused = torch.zeros_like(self.length)
 
-    def run(self, progress: Progress) -> Found:
-        """Decode every job."""
-        jobs: list[np.ndarray] = []
-        items: list[np.ndarray] = []
-        lengths: list[np.ndarray] = []
-        started = finished = 0
+    def run(self, progress: Progress, partial: Partial | None = None) -> Found:
+        """Decode every job that ``partial`` does not hold already, and save there what is finished now and then."""
+        parts = [] if partial is None else [saved.tensors for saved in partial.load("trajectories")]
+        todo = np.setdiff1d(np.arange(self.jobs), np.concatenate([np.zeros(0, np.int64), *(p["job"] for p in parts)]))
+        saved = len(parts)
+
+        def unsaved() -> Saved | None:
+            nonlocal saved
+            new, saved = parts[saved:], len(parts)
+            return Saved(_joined(new), {}) if new else None
+
+        started, finished = 0, self.jobs - len(todo)
         while finished < self.jobs:
-            free = (self.job < 0).nonzero()[:, 0][: self.jobs - started]
+            free = (self.job < 0).nonzero()[:, 0][: len(todo) - started]
             if len(free) >= self.config.m:
                 # Whole sources where there is room, so that their trajectories can share.
                 free = free[: len(free) - len(free) % self.config.m]
             if len(free):
-                self._start(free, started)
+                self._start(free, todo[started : started + len(free)])
                 started += len(free)
             ended = self._advance((self.job >= 0).nonzero()[:, 0])
             if len(ended):
-                jobs.append(self.job[ended].cpu().numpy())
-                items.append(self.items[ended].cpu().numpy().astype(np.int32))
-                lengths.append(self.length[ended].cpu().numpy())
-                self.job[ended] = -1
+                parts.append(self._ended(ended))
                 finished += len(ended)
                 progress("generate", finished, self.jobs, "trajectories")
-        if not jobs:
-            nothing = np.zeros(0, np.int64)
-            return Found(nothing, np.zeros((0, self.max_length), np.int32), nothing, 0, 0, 0)
-        row, number = self._row_and_number(np.concatenate(jobs))
+            if partial is not None:
+                partial.offer("trajectories", unsaved)
+        found = {name: values.numpy() for name, values in _joined([self._ended(self.job[:0]), *parts]).items()}
+        row, number = self._row_and_number(found.pop("job"))
         sorted_ = np.lexsort((number, row))
-        return Found(
-            row[sorted_],
-            np.concatenate(items)[sorted_],
-            np.concatenate(lengths)[sorted_],
-            self.refused,
-            self.scanned,
-            self.scanned_refused,
-        )
+        return Found(row[sorted_], **{name: values[sorted_] for name, values in found.items()})
 
-    def _start(self, slots: Tensor, first_job: int) -> None:
-        """Give free slots the next jobs."""
-        job = first_job + np.arange(len(slots))
+    def _ended(self, slots: Tensor) -> dict[str, Tensor]:
+        """What became of the trajectories in these slots, which are free from now on."""
+        ended = {
+            "job": self.job[slots],
+            "items": self.items[slots].int(),
+            "lengths": self.length[slots],
+            "refused": self.refused[slots],
+            "scanned": self.scanned[slots],
+            "scanned_refused": self.scanned_refused[slots],
+        }
+        self.job[slots] = -1
+        return {name: values.cpu() for name, values in ended.items()}
+
+    def _start(self, slots: Tensor, job: np.ndarray) -> None:
+        """Give free slots these jobs."""
         row, number = self._row_and_number(job)
         lengths = self.sources.lengths[row]
         padded = np.zeros((len(row), int(lengths.max())), np.int64)
@@ -149,7 +160,8 @@ class Engine:
         self.used[slots] = False
         self.job[slots] = self._tensor(job)
         self.items[slots] = 0
-        self.length[slots] = 0
+        for fresh in (self.length, self.refused, self.scanned, self.scanned_refused):
+            fresh[slots] = 0
         self.given[slots] = self._tensor(self._start_lengths(row, number, lengths))
         self.pending[slots] = self.source[slots, 0]
         first = np.append(True, row[1:] != row[:-1])
@@ -212,13 +224,14 @@ class Engine:
                 continue
             if self.config.k == 1:  # the same for all that follow a leader
                 leaders, inverse = self.leader[slots[rows]].unique(return_inverse=True)
-                within, best = draw(leaders)
-                failed[rows], drawn[rows] = ~within[inverse], best[inverse]
+                within, best, scanned = (answer[inverse] for answer in draw(leaders))
             else:
-                within, drawn[rows] = draw(slots[rows])
-                failed[rows] = ~within
+                within, best, scanned = draw(slots[rows])
+            failed[rows], drawn[rows] = ~within, best
+            self.scanned[slots[rows]] += scanned
+            self.scanned_refused[slots[rows]] += scanned & ~within
         self.pending[slots] = drawn
-        self.refused += int(failed.sum())
+        self.refused[slots] = failed
         if self.drop:
             back = slots[failed & generated]
             self.length[back] -= 1
@@ -233,8 +246,11 @@ class Engine:
         """Whether each slot's next item comes from its source's own items (probability p)."""
         return self._tensor(uniform(self.seed, self._counters(Stream.POOL, slots)) < self.config.p)
 
-    def _draw_own(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """-> whether each slot is within tau, and its draw from its source's unused items, 0 where it is not."""
+    def _draw_own(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw from the sources' unused items.
+
+        -> whether each slot is within tau; its draw, 0 where it is not; whether it took a scan to know.
+        """
         within, scan = self._screened(slots)
         tau = self.fidelity.tau
         if tau is not None and len(scan):
@@ -246,17 +262,17 @@ class Engine:
                 threads=self.threads,
             )
             within[scan] = ranks <= tau
-            self._count_scans(within[scan])
         drawn = torch.zeros_like(slots)
+        scanned = torch.zeros_like(within).index_fill_(0, scan, True)
         slots = slots[within]
         # The unused own items are the targets themselves, so nothing else needs to be excluded.
         drawn[within] = ops.pool_sample(
             self._queries(slots), self.packed, self._targets(slots), **self._sampling(slots)
         ).ids
-        return within, drawn
+        return within, drawn, scanned
 
-    def _draw_catalogue(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """-> whether each slot is within tau, and its draw from the catalogue, 0 where it is not."""
+    def _draw_catalogue(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw from the catalogue; otherwise as :meth:`_draw_own`."""
         within, scan = self._screened(slots)
         drawn = torch.zeros_like(slots)
         if within.any():  # no check, or trusted to pass it
@@ -276,8 +292,7 @@ class Engine:
                 **self._sampling(part),
             )
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
-            self._count_scans(within[scan])
-        return within, drawn
+        return within, drawn, torch.zeros_like(within).index_fill_(0, scan, True)
 
     def _screened(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """-> (n,) bool, whether each slot passes the rank check without a scan; and which of them need the scan."""
@@ -288,10 +303,6 @@ class Engine:
             return torch.zeros_like(slots, dtype=torch.bool), torch.arange(len(slots), device=self.device)
         rejected, trusted = screened
         return trusted, (~rejected & ~trusted).nonzero()[:, 0]
-
-    def _count_scans(self, passed: Tensor) -> None:
-        self.scanned += len(passed)
-        self.scanned_refused += int((~passed).sum())
 
     def _queries(self, slots: Tensor) -> Tensor:
         return self.query[self.leader[slots]]
@@ -341,6 +352,10 @@ class _Recomputed:
         self.lengths[slots] += 1
         prefixes = _ragged(self.items[slots])
         return encode_sequences(self.model, prefixes.ids.int().cpu().numpy(), prefixes.offsets.cpu().numpy())
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _ragged(padded: Tensor) -> Ragged:

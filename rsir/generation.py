@@ -11,10 +11,16 @@ from .config import GenerationConfig
 from .data.sequences import Sequences, offsets_of
 from .decoding import Engine, Found
 from .fidelity import Fidelity
+from .memory import first_line, out_of_memory
 from .models.protocol import Backbone
+from .partial import Partial
 from .progress import Progress, silent
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "GenerationError", "generate"]
+
+
+class GenerationError(ValueError):
+    """Generation cannot go on; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,9 @@ class Generated:
     refused : int
         Trajectories that the fidelity check ended.
     scanned, scanned_refused : int
-        Rank verdicts by exact scan, and how many of them were refusals. Where unproved verdicts are trusted
-        (``fidelity.verify="trust"``) the scanned are a sample of them: the quotient is the share wrongly trusted.
+        Rank verdicts by exact scan, counted for every trajectory, and how many of them were refusals. Where unproved
+        verdicts are trusted (``fidelity.verify="trust"``) the scanned are a sample of them: the quotient is the share
+        wrongly trusted.
     too_short, copies, duplicates : int
         Trajectories dropped for their length, as a prefix of their source, or as equal to an earlier one of the
         same source.
@@ -61,6 +68,7 @@ def generate(
     backend: str = "auto",
     threads: int | None = None,
     progress: Progress = silent,
+    partial: Partial | None = None,
 ) -> Generated:
     """Generate and verify ``config.m`` trajectories for every row of ``sources``.
 
@@ -85,6 +93,8 @@ def generate(
         As for :func:`rsir.ops.topk`.
     progress : Progress
         Called with the number of finished trajectories.
+    partial : Partial, optional
+        Where to save finished trajectories now and then; those that are there already are not decoded again.
 
     Returns
     -------
@@ -94,28 +104,39 @@ def generate(
     ------
     ValueError
         If the sources have more items than the model.
+    GenerationError
+        Memory ran out.
+    Interrupted, RunError
+        As of ``partial``.
     """
     if sources.num_items != model.num_items:
         raise ValueError(
             f"sources: expected a catalogue of {model.num_items} items as the model's, got {sources.num_items}"
         )
-    engine = Engine(
-        model,
-        sources,
-        config,
-        fidelity,
-        seed=seed,
-        round_=round_,
-        drop=on_fail == "drop",
-        backend=backend,
-        threads=torch.get_num_threads() if threads is None else threads,
-    )
     # Decoding is many small tensors: torch's threads gain nothing on them (2.05 s for Toys with one or two) and stall
     # for each other on a busy machine. The scoring ops have threads of their own.
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = engine.run(progress)
+        engine = Engine(
+            model,
+            sources,
+            config,
+            fidelity,
+            seed=seed,
+            round_=round_,
+            drop=on_fail == "drop",
+            backend=backend,
+            threads=torch_threads if threads is None else threads,
+        )
+        found = engine.run(progress, partial)
+    except (MemoryError, RuntimeError) as cause:
+        if not out_of_memory(cause):
+            raise
+        raise GenerationError(
+            f"out of memory while generating ({first_line(cause)}); go on with --resume and a generation.slots lower "
+            f"than {config.slots}"
+        ) from cause
     finally:
         torch.set_num_threads(torch_threads)
     return _filtered(found, sources, config, round_)
@@ -146,9 +167,9 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
     return Generated(
         trajectories,
         decoded=decoded,
-        refused=found.refused,
-        scanned=found.scanned,
-        scanned_refused=found.scanned_refused,
+        refused=int(found.refused.sum()),
+        scanned=int(found.scanned.sum()),
+        scanned_refused=int(found.scanned_refused.sum()),
         too_short=int((~long_enough).sum()),
         copies=int(copy.sum()),
         duplicates=len(kept) - len(unique),

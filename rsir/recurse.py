@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .cli.bars import Bars
 from .cli.options import configuration, dump, split_arguments
+from .cli.signals import Stop
 from .cli.table import line, rounds_table, verdict
 from .config import ConfigError, RecursionConfig
 from .progress import silent
@@ -38,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 options or data that cannot be used (nothing is written then), 130 interrupted.
-        Anything unexpected is raised.
+        Exit status: 0 done, 2 options or data that cannot be used (nothing is written then), 130 or 143 interrupted by
+        Ctrl-C or SIGTERM. Anything unexpected is raised.
     """
     try:
         options, given = split_arguments(arguments)
@@ -64,9 +65,11 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
     if options.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
     from .data.sequences import DataError  # from here on torch and the compiled parts are loaded, which takes seconds
+    from .generation import GenerationError
     from .models import BackboneError, names
     from .models.checkpoint import CheckpointError
     from .ops import BackendUnavailable
+    from .partial import Interrupted
     from .recursion import recurse
     from .training import TrainingError
 
@@ -84,8 +87,9 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
             bars.close()
         print(line(result, rounds[0]), file=sys.stderr, flush=True)
 
+    stop = Stop()
     try:
-        with warnings.catch_warnings():
+        with stop, warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
             run = recurse(
@@ -97,12 +101,13 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
                 progress=silent if bars is None else bars,
                 on_round=report,
                 profile=options.profile,
+                stop=stop,
             )
-    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError) as error:
+    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
         return _fail(error)
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         print(f"\n{_interrupted(out)}", file=sys.stderr)
-        return 130
+        return 128 + stop.number
     finally:
         if bars is not None:
             bars.close()

@@ -25,12 +25,13 @@ from .evaluation import evaluate, recommend
 from .fidelity import build
 from .generation import generate
 from .models import Ensemble, checkpoint
+from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
 from .runs import RunDirectory
 from .training import CRITERION, fit, item_popularity
 
-__all__ = ["RoundResult", "Run", "load_data", "recurse", "split"]
+__all__ = ["Interrupted", "RoundResult", "Run", "load_data", "recurse", "split"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def recurse(
     on_round: Callable[[RoundResult], None] | None = None,
     profile: bool = False,
     base: Run | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -218,6 +220,9 @@ def recurse(
     base : Run, optional
         A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
         what comes after. Data, split, backbone, training and seed must be the same.
+    stop : callable, optional
+        Asked after every step of training and decoding; once it is true, what has been computed is saved in ``out`` and
+        Interrupted is raised.
 
     Returns
     -------
@@ -227,8 +232,10 @@ def recurse(
     ------
     DataError, ConfigError, RunError
         Input that cannot be used; nothing has been written then.
-    TrainingError
-        A training diverged; the round is not marked finished.
+    TrainingError, GenerationError
+        A training diverged, or memory ran out; the round is not marked finished.
+    Interrupted
+        ``stop`` asked for it.
     """
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
@@ -241,7 +248,7 @@ def recurse(
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
     try:
-        loop = _Loop(config, parts, directory, device, threads, tracer or progress, base)
+        loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
@@ -314,9 +321,10 @@ class _Loop:
         threads: int | None,
         progress: Progress,
         base: Run | None,
+        stop: Callable[[], bool],
     ) -> None:
         self.config, self.parts, self.directory, self.base = config, parts, directory, base
-        self.device, self.threads, self.progress = device, threads, progress
+        self.device, self.threads, self.progress, self.stop = device, threads, progress, stop
         self.finished = 0 if directory is None else directory.finished_rounds()
         self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
@@ -353,9 +361,10 @@ class _Loop:
         seconds: dict[str, float] = {}
         counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
         counts |= dict.fromkeys(("novel_share", "mean_length", "leak"), float("nan"))
+        partial = self._partial(round_)
         if round_ > 0:
             with _timed(seconds, "generate"):
-                counts = self._generate(round_)
+                counts = self._generate(round_, partial)
         train = self._training_set()
         with _timed(seconds, "train"):
             trained = fit(
@@ -367,6 +376,7 @@ class _Loop:
                 init=self._initial(round_),
                 device=self.device,
                 progress=self._progress_of(round_),
+                partial=partial,
             )
         self.predecessor, self.model = self.model, trained.model
         with _timed(seconds, "evaluate"):
@@ -387,6 +397,11 @@ class _Loop:
         )
         return result
 
+    def _partial(self, round_: int) -> Partial:
+        if self.directory is None:
+            return Partial(None, lambda *_, **__: None, self.stop)
+        return Partial(self.directory.partial(round_), self.directory.log, self.stop)
+
     def _take_over(self, base: Run) -> RoundResult:
         self.model = base.model
         return base.rounds[0]
@@ -396,7 +411,7 @@ class _Loop:
         rates = {"tokens/s": tokens, "users/s": users / seconds["evaluate"]}
         return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
-    def _generate(self, round_: int) -> dict[str, Any]:
+    def _generate(self, round_: int, partial: Partial) -> dict[str, Any]:
         """Let the newest model generate, verify and acquire; -> what to report of it."""
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
@@ -411,6 +426,7 @@ class _Loop:
             on_fail=config.fidelity.on_fail,
             threads=self.threads,
             progress=self._progress_of(round_),
+            partial=partial,
         )
         new = acquire(found.trajectories, config.acquisition, self.model, seed=config.seed, round_=round_)
         self._take(new)

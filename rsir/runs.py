@@ -7,6 +7,7 @@ A run's folder::
     manifest.json   fingerprint of the data; size and SHA-256 of every file of every finished round
     log.jsonl       what happened when
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
+    round-00/partial/   until then: what the round has so far (rsir.partial)
     .lock           there while a process writes
 
 Every file but the log is written whole or not at all (:mod:`rsir.durable`). Formats are JSON, Arrow and
@@ -17,25 +18,24 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
-import sys
 from contextlib import suppress
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from . import __version__, durable
+from . import durable
 from .config import ConfigError, RecursionConfig, from_dict, to_dict
 from .durable import Lock, RunError
+from .environment import environment
 
 __all__ = ["RunDirectory", "RunError", "flat"]
 
 FORMAT = 1
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
+PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
 _ROUND = re.compile(r"round-(\d{2,})")
 _CHANGEABLE = ("rounds", "stop_after", "data.path", "generation.slots")
@@ -72,7 +72,8 @@ class RunDirectory:
         data : str
             Fingerprint of the data.
         resume : bool, default False
-            The folder holds a run; what an interruption left unfinished there is removed. The run must have the
+            The folder holds a run; what an interruption left unfinished there is removed, but for what the next
+            round can go on from (:meth:`partial`). The run must have the
             same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after`` and
             ``generation.slots`` are free.
 
@@ -155,7 +156,7 @@ class RunDirectory:
         directory = cls(path, config, data, lock)
         try:
             directory.write_json(CONFIG, to_dict(config))
-            directory.write_json(ENVIRONMENT, _environment())
+            directory.write_json(ENVIRONMENT, environment())
             directory.log("begin", rounds=config.rounds)
             directory._write_manifest()  # last: with it there is a run
         except BaseException:
@@ -182,7 +183,7 @@ class RunDirectory:
                 old[option] = new[option]
             directory.write_json(CONFIG, values)
             directory.config = config
-        before, now = directory.read_json(ENVIRONMENT), _environment()
+        before, now = directory.read_json(ENVIRONMENT), environment()
         changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
         directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
         return directory
@@ -207,14 +208,25 @@ class RunDirectory:
         """Folder of a round."""
         return self.path / f"round-{round_:02d}"
 
+    def partial(self, round_: int) -> Path:
+        """Folder for what a round has before it is finished; made if need be, removed when the round is finished."""
+        self._writable()
+        folder = self.round_path(round_) / PARTIAL
+        try:
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                durable.sync(self.path)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        return folder
+
     def start_round(self, round_: int) -> str:
-        """Make a round's folder, empty; returns its name inside the run."""
+        """Make a round's folder, empty but for what is partial; returns its name inside the run."""
         self._writable()
         folder = self.round_path(round_)
         try:
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
+            _clear(folder)
             durable.sync(self.path)
         except OSError as cause:
             raise durable.refused(folder, cause) from cause
@@ -232,6 +244,10 @@ class RunDirectory:
         self._write_manifest()
         self.log("round", round=round_)
         self.write_bytes(f"{folder.name}/{DONE}", b"")
+        try:
+            _remove(folder / PARTIAL)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; `name` is relative to the run's folder.
@@ -305,13 +321,20 @@ class RunDirectory:
                 raise RunError(f"{path}: is damaged ({what}); put the original back, or {_mend(number)}")
 
     def _discard(self, finished: int) -> None:
-        """Remove what an interruption left: unfinished rounds and temporary files."""
+        """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""
         keep = [self.round_path(number) for number in range(finished)]
         try:
             for number in self._round_folders():
-                if number >= finished:
-                    shutil.rmtree(self.round_path(number))
-            for entry in (entry for folder in (self.path, *keep) for entry in os.scandir(folder)):
+                folder = self.round_path(number)
+                if number < finished:
+                    _remove(folder / PARTIAL)
+                elif number == finished and (folder / PARTIAL).is_dir():
+                    _clear(folder)
+                else:
+                    shutil.rmtree(folder)
+            unfinished = self.round_path(finished) / PARTIAL
+            folders = [self.path, *keep, *([unfinished] if unfinished.exists() else [])]
+            for entry in (entry for folder in folders for entry in os.scandir(folder)):
                 if durable.TEMPORARY.fullmatch(entry.name):
                     os.unlink(entry.path)
         except OSError as cause:
@@ -321,6 +344,18 @@ class RunDirectory:
     def _write_manifest(self) -> None:
         content = {"format": FORMAT, "settings": self._settings, "data": self.data, "rounds": self._rounds}
         self.write_json(MANIFEST, {**content, "checksum": durable.checksum(content)})
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything in a round's folder but what is partial."""
+    for entry in list(os.scandir(folder)):
+        if entry.name != PARTIAL:
+            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
@@ -376,34 +411,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if checksum != durable.checksum(manifest) or not {"settings", "data", "rounds"} <= set(manifest):
         raise RunError(f"{path}: is damaged; put the original back, or start another run")
     return manifest
-
-
-def _environment() -> dict[str, Any]:
-    """Versions and processor; nothing that names the machine or its user."""
-    torch = sys.modules.get("torch")  # imported by whatever computes the run
-    return {
-        "rsir": __version__,
-        **{name: _version(name) for name in ("torch", "numpy")},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _processor(),
-        "instruction_set": "unknown" if torch is None else str(torch.backends.cpu.get_cpu_capability()),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _processor() -> str:
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _some(names: set[str], most: int = 3) -> str:

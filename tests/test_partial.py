@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from rsir import partial
-from rsir.config import ModelConfig, TrainingConfig
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.splits import Split
+from rsir.fidelity import build
+from rsir.generation import Generated, GenerationError, generate
 from rsir.partial import Interrupted, Partial, Saved
 from rsir.training import Trained, TrainingError, fit
 
@@ -158,6 +160,50 @@ def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytes
     log = Record()
     assert list(Partial(folder, log).load("training")) == []
     assert "another version: rsir 0.0.1" in log.events[0]["cause"]
+
+
+def decode(parts: Split, model: Any, saved: Partial | None = None, slots: int = 32, start: str = "first") -> Generated:
+    config = GenerationConfig(m=3, slots=slots, k=2, start=start)  # type: ignore[arg-type]
+    policy = build(FidelityConfig(tau=10), model.item_embeddings().detach(), 1)
+    return generate(model, parts.train, config, policy, seed=1, round_=1, partial=saved)
+
+
+def facts(found: Generated) -> tuple[object, ...]:
+    return found.trajectories.fingerprint(), *dataclasses.astuple(found)[1:]
+
+
+@pytest.mark.parametrize("start", ["first", "prefix"])
+def test_a_stopped_generation_goes_on_to_the_same_trajectories(
+    parts: Split, whole: Trained, folder: Path, start: str
+) -> None:
+    expected = decode(parts, whole.model, start=start)
+    for steps in (1, 4, 2, 5, 6):
+        with pytest.raises(Interrupted):
+            decode(parts, whole.model, Partial(folder, Record(), After(steps)), start=start)
+    before = sum(len(saved.tensors["job"]) for saved in Partial(folder, Record()).load("trajectories"))
+    assert 0 < before < expected.decoded
+    fewest = min(folder.iterdir(), key=lambda path: path.stat().st_size)
+    fewest.write_bytes(fewest.read_bytes()[:-1])  # what it held is made again
+    log = Record()
+    assert facts(decode(parts, whole.model, Partial(folder, log), slots=50, start=start)) == facts(expected)
+    assert [event["event"] for event in log.events] == ["discarded"]
+
+
+def test_a_finished_generation_decodes_nothing_again(parts: Split, whole: Trained, folder: Path, always: None) -> None:
+    expected = decode(parts, whole.model, Partial(folder, Record()))
+    count = len(list(folder.iterdir()))
+    assert count > 3
+    assert facts(decode(parts, whole.model, Partial(folder, Record()))) == facts(expected)
+    assert len(list(folder.iterdir())) == count
+
+
+def test_generation_out_of_memory(parts: Split, whole: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(type(whole.model), "step", step)
+    with pytest.raises(GenerationError, match=r"out of memory while generating \(no room\); .* lower than 32"):
+        decode(parts, whole.model)
 
 
 def test_what_is_saved_is_read_back(folder: Path, always: None) -> None:

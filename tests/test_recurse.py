@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_argu
 from rsir.cli.table import line, rounds_table, verdict
 from rsir.config import ConfigError, DataConfig, FidelityConfig, GenerationConfig, RecursionConfig, from_dict, to_dict
 from rsir.data.sequences import DataError
+from rsir.partial import Interrupted
 from rsir.recurse import main
 from rsir.recursion import RoundResult, Run
 from rsir.runs import RunDirectory
@@ -53,6 +56,7 @@ class Loop:
         self.options: dict[str, Any] = {}
         self.values = [0.0711, 0.0733, 0.0720]
         self.error: BaseException | None = None
+        self.work: Callable[[Callable[[], bool]], list[object]] | None = None
 
     def __call__(self, config: RecursionConfig, *, out: Path, resume: bool, **options: Any) -> Run:
         self.config, self.options = config, {**options, "out": out, "resume": resume}
@@ -61,6 +65,8 @@ class Loop:
         with RunDirectory.create(out, config, "data", resume=resume):
             if self.error is not None:
                 raise self.error
+            if self.work is not None and self.work(options["stop"])[-1]:
+                raise Interrupted
             if options["profile"]:
                 (out / "profile").mkdir()
             options["progress"]("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
@@ -366,6 +372,26 @@ def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFix
     loop.error = KeyboardInterrupt()
     assert main(["--out", "my run"]) == 130
     assert capsys.readouterr().err == "\nInterrupted. Go on with: rsir --out 'my run' --resume\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_asks_the_loop_to_stop_and_a_second_one_ends_it(
+    loop: Loop, capfd: pytest.CaptureFixture[str], number: int, status: int
+) -> None:
+    before = signal.getsignal(number)
+    loop.work = lambda stop: [stop(), signal.raise_signal(number), stop()]
+    assert main(["--out", "run"]) == status
+    error = capfd.readouterr().err
+    assert "Saving what has been computed; once more ends at once" in error
+    assert error.endswith("Interrupted. Go on with: rsir --out run --resume\n")
+    assert signal.getsignal(number) is before
+    loop.work = lambda stop: [stop(), signal.raise_signal(number), signal.raise_signal(number)]
+    assert main(["--out", "other"]) == status
+
+
+def test_a_signal_before_there_is_anything_to_save_ends_at_once(loop: Loop) -> None:
+    loop.work = lambda stop: [signal.raise_signal(signal.SIGTERM), 1 / 0]
+    assert main(["--out", "run"]) == 143
 
 
 def test_an_interruption_before_the_run_began(

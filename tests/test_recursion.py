@@ -23,7 +23,7 @@ from rsir.config import (
 from rsir.data import DataError, Sequences
 from rsir.evaluation import evaluate
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import RoundResult, Run, load_data, recurse, split
+from rsir.recursion import Interrupted, RoundResult, Run, load_data, recurse, split
 from rsir.runs import RunError
 from rsir.training import item_popularity
 
@@ -163,6 +163,21 @@ def test_resuming_gives_the_files_of_an_uninterrupted_run(
     resumed = recurse(config, out=tmp_path / "killed", resume=True)
     assert metrics(resumed) == metrics(whole)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("steps", [[3, 9, 30], [20, 2, 5]])
+def test_stopping_within_a_round_and_resuming_gives_the_same_files(run: Run, tmp_path: Path, steps: list[int]) -> None:
+    """Asked to stop in the middle of trainings and generations."""
+    for resume, asked in enumerate(steps):
+        left = iter(range(asked, -1, -1))
+        with pytest.raises(Interrupted):
+            recurse(SMALL, out=tmp_path / "run", resume=resume > 0, stop=lambda left=left: next(left) == 0)
+        saved = list((tmp_path / "run").glob("round-*/partial/*"))
+        assert saved
+        assert not (saved[0].parents[1] / "DONE").exists()
+    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True)) == metrics(run)
+    assert run.path is not None
+    assert files(tmp_path / "run") == files(run.path)
 
 
 def test_a_finished_run_can_be_extended(tmp_path: Path) -> None:

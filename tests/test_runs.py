@@ -155,6 +155,25 @@ def test_resuming_discards_what_was_left_unfinished_and_nothing_else(run_path: P
     assert after == before
 
 
+def test_what_a_round_has_so_far_stays_until_it_is_finished(run_path: Path) -> None:
+    with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
+        folder = run.partial(2)
+        (folder / "training-000001").write_bytes(b"half a training")
+    (folder / ".training-000002.0a1b2c3d.tmp").write_bytes(b"torn")
+    (folder.parent / "metrics.json").write_text("{}")
+    for late in ("round-01", "round-03"):  # finished, and not the next one
+        (run_path / late / "partial").mkdir(parents=True)
+    with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
+        assert sorted(path.relative_to(run_path).as_posix() for path in run_path.rglob("*/partial*")) == [
+            "round-02/partial"
+        ]
+        assert [path.name for path in folder.parent.rglob("*") if path.is_file()] == ["training-000001"]
+        assert run.partial(2) == folder
+        add_round(run, 2)
+        assert not folder.exists()
+        assert RunDirectory.open(run_path).finished_rounds() == 3
+
+
 def test_a_round_that_was_recorded_but_not_marked_done_is_made_again(run_path: Path) -> None:
     before = tree(run_path)
     (run_path / "round-01" / "DONE").unlink()
