@@ -1,0 +1,214 @@
+"""Where a study trains and measures: everything trained once, one JSON line a training, all of it resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsir import durable
+from rsir.config import RecursionConfig, to_dict
+from rsir.data.sequences import Sequences
+from rsir.data.splits import Split
+from rsir.evaluation import Evaluation, evaluate, paired_test
+from rsir.models import Ensemble, checkpoint
+from rsir.recursion import Run, recurse, split
+from rsir.runs import MANIFEST, RunDirectory
+from rsir.training import fit
+
+__all__ = ["METRICS", "Lab", "Lines", "compare"]
+
+METRICS = ("recall@10", "ndcg@10")
+"""The test metrics that studies compare."""
+
+
+class Lines:
+    """A study's results, one JSON object a line; what is there already is not computed again.
+
+    Parameters
+    ----------
+    path : Path
+        Made with the first line.
+    """
+
+    _KEY = ("kind", "data", "backbone", "arm", "seed", "round")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_text() if path.exists() else ""
+        self._lines = {self._key(line): line for line in map(json.loads, text.splitlines())}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._lines.values())
+
+    def has(self, **key: Any) -> bool:
+        """Whether there is a line with these values."""
+        return any(all(line.get(name) == value for name, value in key.items()) for line in self)
+
+    def put(self, line: dict[str, Any]) -> None:
+        """Add a line, or replace the one of the same arm, seed and round."""
+        self._lines[self._key(line)] = line
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(durable.plain(each), allow_nan=False) + "\n" for each in self)
+        durable.replace(self.path, text.encode())
+
+    def _key(self, line: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(line.get(name) for name in self._KEY)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One data set, backbone and seed of a study.
+
+    Attributes
+    ----------
+    name : str
+        Of the data.
+    data : Sequences
+    config : RecursionConfig
+        The default recipe with the backbone and the seed; arms are changes of it.
+    lines : Lines
+    work : Path
+        Runs, models and ranks; a later study finds there what it shares with this one.
+    say : callable
+        Called with a sentence about each thing that is computed.
+    """
+
+    name: str
+    data: Sequences
+    config: RecursionConfig
+    lines: Lines
+    work: Path
+    say: Callable[[str], None]
+
+    @property
+    def parts(self) -> Split:
+        """The data, split."""
+        return split(self.data, self.config.data, self.config.seed)
+
+    def base(self, config: RecursionConfig | None = None) -> Run:
+        """The run of round 0 alone: the base that a configuration's rounds start from."""
+        return self._run("base", replace(config or self.config, rounds=0), None)
+
+    def record_base(self) -> None:
+        """The base's line."""
+        base = self.base()
+        self.record("base", 0, base.model, steps=base.rounds[0].steps, seconds=_total(base.rounds[0].seconds))
+
+    def recursion(self, arm: str, config: RecursionConfig, *, pairs: str | None = None) -> Run:
+        """Run rounds and record each.
+
+        Parameters
+        ----------
+        arm : str
+        config : RecursionConfig
+        pairs : str, optional
+            Record each round's pair with its predecessor, too, as an arm of this name.
+        """
+        run = self._run(arm, config, self.base(config))
+        folder = run.path
+        assert folder is not None
+        for result in run.rounds[1:]:
+            k = result.round
+            counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
+            counts |= {"steps": result.steps, "seconds": _total(result.seconds)}
+            for name, members in ((arm, [k]), (pairs, [k - 1, k])):
+                if name is not None and not self.lines.has(**self._cell(name, k)):
+                    models: list[Any] = [checkpoint.load(folder / f"round-{number:02d}") for number in members]
+                    self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), **counts)
+        return run
+
+    def training(self, arm: str, train: Callable[[], Sequences], config: RecursionConfig | None = None) -> Any:
+        """A model trained on other sequences than a recursion's; recorded as round 1 of its arm."""
+        config = config or self.config
+        folder = self.work / "models" / self._slug(arm, config)
+        if not (folder / checkpoint.CARD).exists():
+            self.say(f"{self._where()} {arm}: training")
+            sequences = train()
+            trained = fit(config.model, config.training, sequences, self.parts.validation, seed=config.seed)
+            checkpoint.save(trained.model, config.model, folder, metrics=trained.best.metrics)
+            added = int((~sequences.is_real).sum())
+            self.record(arm, 1, trained.model, acquired=added, steps=trained.steps, seconds=trained.seconds)
+        return checkpoint.load(folder)
+
+    def record(self, arm: str, round_: int, model: Any, **extra: Any) -> None:
+        """Evaluate a model and write its line, unless it is there."""
+        cell = self._cell(arm, round_)
+        if self.lines.has(**cell):
+            return
+        parts = self.parts
+        validation, test = (evaluate(model, tasks) for tasks in (parts.validation, parts.test))
+        self._save_ranks(arm, round_, test)
+        self.lines.put({**cell, "validation": validation.metrics, "test": test.metrics, **extra})
+        gain = ", ".join(f"{name} {test.metrics[name]:.4f}" for name in METRICS)
+        self.say(
+            f"{self._where()} {arm}, round {round_}: validation NDCG@20 {validation.metrics['ndcg@20']:.4f}; {gain}"
+        )
+
+    def ranks_file(self, arm: str, round_: int) -> Path:
+        """Where the test ranks of a training are kept."""
+        return self.work / "ranks" / f"{self._slug(f'{arm}-{round_}', self.config)}.npy"
+
+    def _save_ranks(self, arm: str, round_: int, test: Evaluation) -> None:
+        path = self.ranks_file(arm, round_)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, test.ranks.astype(np.int16), allow_pickle=False)
+
+    def _run(self, arm: str, config: RecursionConfig, base: Run | None) -> Run:
+        folder = self.work / "runs" / self._slug(arm, config)
+        resume = (folder / MANIFEST).exists()
+        if resume and base is None:  # of the base, only what a base depends on has to be the same
+            config = RunDirectory.open(folder).config
+        if not resume:
+            self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
+        return recurse(config, data=self.data, out=folder, resume=resume, base=base)
+
+    def _cell(self, arm: str, round_: int) -> dict[str, Any]:
+        place = {"data": self.name, "backbone": self.config.model.name}
+        return {"kind": "training", **place, "arm": arm, "seed": self.config.seed, "round": round_}
+
+    def _where(self) -> str:
+        return f"{self.name} {self.config.model.name} seed {self.config.seed}"
+
+    def _slug(self, arm: str, config: RecursionConfig) -> str:
+        """A folder's name: readable, and different where anything that matters is."""
+        settings = to_dict(config)
+        if arm == "base":
+            settings = {name: settings[name] for name in ("seed", "data", "model", "training")}
+        text = json.dumps([settings, self.data.fingerprint()], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return re.sub(r"[^\w.-]+", "-", f"{self.name}-{config.model.name}-{arm}-{config.seed}-{digest}")
+
+
+def compare(labs: list[Lab], against: str = "base") -> None:
+    """Write how every arm and round compares with the base over all seeds of one data set and backbone.
+
+    Gains of a user are averaged over seeds first; the test is paired over users.
+    """
+    first = labs[0]
+    place = {"data": first.name, "backbone": first.config.model.name}
+    trained = [line for line in first.lines if line["kind"] == "training" and place.items() <= line.items()]
+    for arm, round_ in dict.fromkeys((line["arm"], line["round"]) for line in trained):
+        reference = against, next(line["round"] for line in trained if line["arm"] == against)
+        files = [(lab.ranks_file(*reference), lab.ranks_file(arm, round_)) for lab in labs]
+        if (arm, round_) == reference or not all(path.exists() for pair in files for path in pair):
+            continue
+        pairs = [tuple(Evaluation({}, np.load(path).astype(np.int64)) for path in pair) for pair in files]
+        tests = {}
+        for metric in METRICS:
+            before, after = (np.mean([pair[i].gains(metric) for pair in pairs], axis=0) for i in (0, 1))
+            tests[metric] = vars(paired_test(before, after))
+        seeds = [lab.config.seed for lab in labs]
+        first.lines.put(
+            {"kind": "comparison", **place, "arm": arm, "round": round_, "against": against, "seeds": seeds, **tests}
+        )
+
+
+def _total(seconds: dict[str, float]) -> float:
+    return float(sum(seconds.values()))

@@ -1,0 +1,64 @@
+"""What the recursion gains, beside simpler ways to enlarge the data and beside spending the same on the base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from rsir.ann import neighbour_graph
+from rsir.data.sequences import Sequences, offsets_of
+from rsir.models import Ensemble
+
+from .lab import Lab
+from .recipes import paper, reset
+
+__all__ = ["inserted", "reordered", "run"]
+
+
+def run(lab: Lab, rounds: int) -> None:
+    """Every arm for one data set, backbone and seed."""
+    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1)
+    authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1)
+    lab.record_base()
+    lab.recursion("rsir", ours, pairs="rsir, pair")
+    twin = replace(lab, config=replace(lab.config, seed=lab.config.seed + 1000))
+    lab.record("base, two seeds", 0, Ensemble([lab.base().model, twin.base().model]))
+    lab.recursion("paper", authors)
+    lab.recursion("paper, fine-tuned", replace(authors, rounds=1, successor="finetune"))
+    train, seed = lab.parts.train, lab.config.seed
+    lab.training("reordering", lambda: Sequences.concat(train, reordered(train, seed)))
+    lab.training("insertion", lambda: Sequences.concat(train, inserted(train, lab, seed)))
+
+
+def reordered(train: Sequences, seed: int) -> Sequences:
+    """Each sequence once more, its items in random order."""
+    row = np.repeat(np.arange(len(train)), train.lengths)
+    order = np.lexsort((np.random.default_rng([seed, 1]).random(len(row)), row))
+    return _generated(train, train.items[order], train.lengths)
+
+
+def inserted(train: Sequences, lab: Lab, seed: int) -> Sequences:
+    """Each sequence once more, after a fifth of its items (at least one) the base's nearest neighbour of the item."""
+    near = neighbour_graph(lab.base().model.item_embeddings().detach(), 1)[:, 0]
+    row = np.repeat(np.arange(len(train)), train.lengths)
+    order = np.lexsort((np.random.default_rng([seed, 2]).random(len(row)), row))
+    place = np.arange(len(row)) - np.repeat(train.offsets[:-1], train.lengths)
+    chosen = np.zeros(len(row), bool)
+    chosen[order] = place < np.maximum(1, train.lengths // 5)[row]
+    items = np.repeat(train.items, 1 + chosen)
+    new = np.flatnonzero(chosen) + np.arange(1, chosen.sum() + 1)
+    items[new] = near[train.items[chosen]]
+    return _generated(train, items, train.lengths + np.bincount(row[chosen], minlength=len(train)))
+
+
+def _generated(train: Sequences, items: np.ndarray, lengths: np.ndarray) -> Sequences:
+    return Sequences(
+        items=items.astype(np.int32),
+        offsets=offsets_of(lengths),
+        num_items=train.num_items,
+        source=train.source,
+        round=np.ones(len(lengths), np.int16),
+        item_labels=train.item_labels,
+        user_labels=train.user_labels,
+    )

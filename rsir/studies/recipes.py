@@ -1,0 +1,33 @@
+"""Recipes that several studies compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rsir.config import AcquisitionConfig, FidelityConfig, GenerationConfig, RecursionConfig
+
+__all__ = ["paper", "reset"]
+
+
+def reset(config: RecursionConfig) -> RecursionConfig:
+    """The configuration with this library's own defaults for everything that comes after the base."""
+    default = RecursionConfig()
+    names = ("accumulate", "sources", "successor", "retention", "generation", "fidelity", "acquisition")
+    return replace(config, **{name: getattr(default, name) for name in names})
+
+
+def paper(config: RecursionConfig) -> RecursionConfig:
+    """RSIR as its paper and its authors' code describe it: tau 10, p 0.5, m 10, everything kept and accumulated.
+
+    Trajectories are sources, too, in later rounds. arXiv 2602.15659, sections 3 and 4.
+    """
+    return replace(
+        config,
+        accumulate=True,
+        sources="all",
+        successor="scratch",
+        retention="none",
+        generation=GenerationConfig(p=0.5, m=10),
+        fidelity=FidelityConfig(policy="rank", tau=10),
+        acquisition=AcquisitionConfig("all"),
+    )

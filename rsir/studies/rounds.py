@@ -1,0 +1,21 @@
+"""Many rounds, with the fidelity check and without it: the paper reports a collapse by round 3 without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rsir.config import FidelityConfig
+
+from .lab import Lab
+from .recipes import paper, reset
+
+__all__ = ["run"]
+
+
+def run(lab: Lab, rounds: int) -> None:
+    """The paper's recipe and ours, each with and without the check."""
+    lab.record_base()
+    for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
+        whole = replace(recipe, rounds=rounds, stop_after=rounds + 1)
+        lab.recursion(name, whole)
+        lab.recursion(f"{name}, no fidelity", replace(whole, fidelity=FidelityConfig(policy="off")))

@@ -1,0 +1,42 @@
+"""A weaker model generates for a stronger one: does the stronger one still gain?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from rsir.acquisition import acquire
+from rsir.config import RecursionConfig
+from rsir.data.sequences import Sequences
+from rsir.fidelity import build
+from rsir.generation import generate
+
+from .lab import Lab
+from .recipes import reset
+
+__all__ = ["BACKBONES", "WIDTHS", "run"]
+
+WIDTHS = (16, 32, 64, 128)
+BACKBONES = ("gru4rec",)
+
+
+def run(lab: Lab, rounds: int) -> None:
+    """Generators of the same backbone in several widths, and other backbones."""
+    lab.record_base()
+    own = lab.config.model
+    generators = [replace(own, dim=width, feedforward=2 * width) for width in WIDTHS]
+    generators += [replace(own, name=name) for name in BACKBONES]
+    for model in generators:
+        weak = replace(reset(lab.config), model=model)
+        name = f"{model.name} d {model.dim}"
+        base = lab.base(weak)
+        lab.record(f"{name} alone", 0, base.model, steps=base.rounds[0].steps)
+        lab.training(f"from {name}", partial(_enriched, lab, weak))
+
+
+def _enriched(lab: Lab, config: RecursionConfig) -> Sequences:
+    """The real sequences and what the configuration's base generates from them."""
+    model, train, seed = lab.base(config).model, lab.parts.train, config.seed
+    policy = build(config.fidelity, model.item_embeddings().detach(), 1)
+    found = generate(model, train, config.generation, policy, seed=seed, round_=1, on_fail=config.fidelity.on_fail)
+    return Sequences.concat(train, acquire(found.trajectories, config.acquisition, model, seed=seed, round_=1))
