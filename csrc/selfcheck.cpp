@@ -1,0 +1,363 @@
+// Checks the core without Python, for machines to which it is cross-compiled: every op, on every instruction set of the
+// machine, against plain loops. csrc/selfcheck.sh builds and runs it; tests/ops holds the fuller tests.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <vector>
+
+#include "ops.hpp"
+#include "philox.hpp"
+#include "softmax.hpp"
+#include "transformer.hpp"
+
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+std::int64_t checks = 0, failures = 0;
+
+void expect(bool good, const char* kernels, const char* what, std::int64_t row) {
+  ++checks;
+  if (good || ++failures > 20) return;
+  std::printf("FAILED %s: %s, row %lld\n", kernels, what, static_cast<long long>(row));
+}
+
+void expect_close(double got, double want, double tolerance, const char* kernels, const char* what, std::int64_t i) {
+  expect(std::abs(got - want) <= tolerance * (1.0 + std::abs(want)), kernels, what, i);
+}
+
+class Random {  // splitmix64
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::int64_t below(std::int64_t n) {
+    std::uint64_t x = state_ += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return static_cast<std::int64_t>((x ^ (x >> 31)) % static_cast<std::uint64_t>(n));
+  }
+  float between() { return static_cast<float>(below(2001) - 1000) * 1e-3f; }  // -1..1
+  Floats floats(std::int64_t n) {
+    Floats out(static_cast<std::size_t>(n));
+    for (float& x : out) x = between();
+    return out;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+struct Lists {
+  Ids ids;
+  std::vector<std::int64_t> offsets{0};
+
+  Lists(Random& random, std::int64_t rows, std::int64_t num_items, std::int64_t longest) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t i = random.below(longest + 1); i > 0; --i)
+        ids.push_back(static_cast<std::int32_t>(1 + random.below(num_items)));
+      offsets.push_back(static_cast<std::int64_t>(ids.size()));
+    }
+    ids.reserve(1);  // an address even when empty
+  }
+  rsir::Ragged get() const { return {ids.data(), offsets.data()}; }
+  Ids row(std::int64_t row) const { return Ids(ids.begin() + offsets[row], ids.begin() + offsets[row + 1]); }
+};
+
+bool holds(const Ids& ids, std::int32_t id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+
+// Small whole numbers, so that every order of summation gives the same bits, with NaN and infinities among them.
+struct Case {
+  std::int64_t rows, num_items, dim;
+  Floats queries, items;
+  Random random;
+  Lists targets, excluded, pool;
+  std::vector<std::int64_t> counters;
+
+  Case(std::int64_t rows, std::int64_t num_items, std::int64_t dim)
+      : rows(rows),
+        num_items(num_items),
+        dim(dim),
+        random(static_cast<std::uint64_t>(rows * 1000003 + num_items * 1009 + dim)),
+        targets(random, rows, num_items, 4),
+        excluded(random, rows, num_items, 30),
+        pool(random, rows, num_items, 40) {
+    for (std::int64_t i = 0; i < rows * dim; ++i) queries.push_back(static_cast<float>(random.below(5) - 2));
+    for (std::int64_t i = 0; i < (num_items + 1) * dim; ++i) items.push_back(static_cast<float>(random.below(5) - 2));
+    const float special[] = {std::numeric_limits<float>::quiet_NaN(), -kLowest, kLowest};
+    for (std::int64_t item = 7; item <= num_items; item += 97) items[item * dim] = special[item % 3];
+    for (std::int64_t i = 0; i < 3 * rows; ++i) counters.push_back(random.below(std::int64_t{1} << 32));
+  }
+
+  float logit(std::int64_t row, std::int64_t item) const {
+    float sum = 0.0f;
+    for (std::int64_t t = 0; t < dim; ++t) sum += queries[row * dim + t] * items[item * dim + t];
+    return std::isnan(sum) ? kLowest : sum;
+  }
+
+  // Ids of the k best of the choices, best first.
+  Ids best(std::int64_t row, std::int64_t k, const Ids& choices, const Ids& banned) const {
+    Ids kept;
+    for (const std::int32_t id : choices)
+      if (!holds(banned, id) && !holds(kept, id) && logit(row, id) > kLowest) kept.push_back(id);
+    std::sort(kept.begin(), kept.end(), [&](std::int32_t a, std::int32_t b) {
+      const float first = logit(row, a), second = logit(row, b);
+      return first != second ? first > second : a < b;
+    });
+    if (static_cast<std::int64_t>(kept.size()) > k) kept.resize(static_cast<std::size_t>(k));
+    return kept;
+  }
+
+  std::int32_t drawn(std::int64_t row, const Ids& best, const rsir::Draw& draw) const {
+    std::int32_t chosen = 0;
+    double top = 0.0;
+    for (const std::int32_t id : best) {
+      const double noise = draw.k == 1 ? 0.0
+                                       : rsir::gumbel(rsir::PhiloxKey::from_seed(draw.seed),
+                                                      static_cast<std::uint32_t>(id), &counters[3 * row]);
+      const double value = static_cast<double>(logit(row, id)) / draw.temperature + noise;
+      if (chosen != 0 && !(value > top || (value == top && id < chosen && draw.k > 1))) continue;
+      chosen = id;
+      top = value;
+    }
+    return chosen;
+  }
+
+  std::int64_t rank(std::int64_t row, std::int64_t tau) const {
+    std::int64_t best = tau + 1;
+    for (const std::int32_t target : targets.row(row)) {
+      std::int64_t above = 0;
+      for (std::int64_t item = 1; item <= num_items; ++item) above += logit(row, item) > logit(row, target);
+      best = std::min(best, above + 1);
+    }
+    return best;
+  }
+};
+
+void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, std::int64_t tau, int threads) {
+  const rsir::Table table(c.items.data(), c.num_items, c.dim, kernels);
+  const rsir::Queries queries{c.queries.data(), c.rows};
+  const rsir::Draw draw{k, 1.5, 0x8000000000003039u, c.counters.data()};
+  tau = std::min(tau, c.num_items);
+  std::vector<std::int64_t> ids(c.rows * k), ranks(c.rows), drawn(c.rows), pooled(c.rows), both(c.rows), both_ranks(c.rows);
+  Floats logits(c.rows * k), drawn_logits(c.rows);
+  rsir::topk(table, queries, k, c.excluded.get(), threads, ids.data(), logits.data());
+  rsir::rank_within(table, queries, c.targets.get(), tau, threads, ranks.data());
+  rsir::topk_sample(table, queries, draw, c.excluded.get(), threads, drawn.data(), drawn_logits.data());
+  rsir::pool_sample(table, queries, c.pool.get(), draw, c.excluded.get(), threads, pooled.data(), drawn_logits.data());
+  rsir::rank_and_sample(table, queries, c.targets.get(), tau, draw, c.excluded.get(), threads, both_ranks.data(),
+                        both.data(), drawn_logits.data());
+  Ids everything;
+  for (std::int32_t id = 1; id <= c.num_items; ++id) everything.push_back(id);
+  for (std::int64_t row = 0; row < c.rows; ++row) {
+    const Ids best = c.best(row, k, everything, c.excluded.row(row));
+    bool same = true;
+    for (std::int64_t i = 0; i < k; ++i) {
+      const bool there = i < static_cast<std::int64_t>(best.size());
+      same = same && ids[row * k + i] == (there ? best[i] : 0);
+      same = same && logits[row * k + i] == (there ? c.logit(row, best[i]) : kLowest);
+    }
+    expect(same, kernels.name, "topk", row);
+    const std::int64_t rank = c.rank(row, tau);
+    const std::int32_t chosen = c.drawn(row, best, draw);
+    expect(ranks[row] == rank, kernels.name, "rank_within", row);
+    expect(drawn[row] == chosen, kernels.name, "topk_sample", row);
+    expect(pooled[row] == c.drawn(row, c.best(row, k, c.pool.row(row), c.excluded.row(row)), draw), kernels.name,
+           "pool_sample", row);
+    expect(both_ranks[row] == rank, kernels.name, "rank_and_sample, rank", row);
+    expect(both[row] == (rank <= tau ? chosen : 0), kernels.name, "rank_and_sample, item", row);
+    expect(drawn_logits[row] == (both[row] ? c.logit(row, chosen) : kLowest), kernels.name, "rank_and_sample, logit", row);
+  }
+}
+
+void check_votes(int threads) {
+  constexpr std::int64_t kRows = 300, kItems = 50, kDegree = 7;
+  Random random(5);
+  Ids graph, items;
+  for (std::int64_t i = 0; i < (kItems + 1) * kDegree; ++i)
+    graph.push_back(static_cast<std::int32_t>(random.below(kItems + 1)));
+  for (std::int64_t i = 0; i < kRows; ++i) items.push_back(static_cast<std::int32_t>(1 + random.below(kItems)));
+  const Lists sources(random, kRows, kItems, 60);
+  std::vector<std::int64_t> votes(kRows);
+  rsir::neighbour_votes(graph.data(), kDegree, items.data(), kRows, sources.get(), threads, votes.data());
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    std::int64_t want = 0;
+    for (std::int32_t source = 1; source <= kItems; ++source) {
+      const auto first = graph.begin() + source * kDegree;
+      want += holds(sources.row(row), source) && holds(Ids(first, first + kDegree), items[row]);
+    }
+    expect(votes[row] == want, "votes", "neighbour_votes", row);
+  }
+}
+
+// Targets are rows of the negatives; the last position has weight 0.
+void check_softmax(const rsir::TrainingKernels& kernels, std::int64_t columns, int threads) {
+  constexpr std::int64_t kPositions = 70, kDim = 19;
+  Random random(columns);
+  const Floats queries = random.floats(kPositions * kDim), negatives = random.floats(columns * kDim);
+  Floats weights(kPositions, 0.5f), grad_queries(kPositions * kDim), grad_negatives(columns * kDim);
+  weights.back() = 0.0f;
+  std::vector<std::int64_t> targets;
+  for (std::int64_t i = 0; i < kPositions; ++i) targets.push_back(random.below(columns));
+  rsir::Softmax problem{};
+  problem.positions = kPositions, problem.dim = kDim, problem.columns = columns;
+  problem.queries = queries.data(), problem.negatives = negatives.data();
+  problem.targets = targets.data(), problem.weights = weights.data();
+  const double loss = rsir::softmax(kernels, problem, threads, {grad_queries.data(), nullptr, grad_negatives.data()});
+  double want = 0.0;
+  Doubles want_queries(kPositions * kDim), want_negatives(columns * kDim);
+  for (std::int64_t i = 0; i < kPositions; ++i) {
+    Doubles logits(columns);
+    double total = 0.0;
+    for (std::int64_t j = 0; j < columns; ++j) {
+      for (std::int64_t t = 0; t < kDim; ++t)
+        logits[j] += static_cast<double>(queries[i * kDim + t]) * negatives[j * kDim + t];
+      total += std::exp(logits[j]);
+    }
+    want += weights[i] * (std::log(total) - logits[targets[i]]);
+    for (std::int64_t j = 0; j < columns; ++j) {
+      const double slope = weights[i] * (std::exp(logits[j]) / total - (j == targets[i]));
+      for (std::int64_t t = 0; t < kDim; ++t) {
+        want_queries[i * kDim + t] += slope * negatives[j * kDim + t];
+        want_negatives[j * kDim + t] += slope * queries[i * kDim + t];
+      }
+    }
+  }
+  expect_close(loss, want, 1e-5, kernels.name, "softmax, loss", 0);
+  for (std::int64_t i = 0; i < kPositions * kDim; ++i)
+    expect_close(grad_queries[i], want_queries[i], 1e-5, kernels.name, "softmax, gradient of queries", i);
+  for (std::int64_t i = 0; i < columns * kDim; ++i)
+    expect_close(grad_negatives[i], want_negatives[i], 1e-5, kernels.name, "softmax, gradient of items", i);
+}
+
+// A layer without dropout, in double precision; parameters stand one after the other as in LayerGradients.
+Doubles plain_layer(const rsir::LayerShape& s, const Doubles& w, const std::int64_t* segments, const Doubles& x) {
+  const std::int64_t d = s.dim, f = s.feedforward, part = d / s.heads;
+  const double* next = w.data();
+  const auto affine = [&](const Doubles& a, std::int64_t k, std::int64_t n) {
+    const double *weight = next, *bias = next + n * k;
+    next = bias + n;
+    Doubles out(s.width * n);
+    for (std::int64_t i = 0; i < s.width; ++i)
+      for (std::int64_t j = 0; j < n; ++j) {
+        out[i * n + j] = bias[j];
+        for (std::int64_t t = 0; t < k; ++t) out[i * n + j] += a[i * k + t] * weight[j * k + t];
+      }
+    return out;
+  };
+  const auto normalise = [&](Doubles sum, const Doubles& z) {
+    const double *weight = next, *bias = next + d;
+    next = bias + d;
+    for (std::int64_t i = 0; i < s.width; ++i) {
+      double mean = 0.0, square = 0.0;
+      for (std::int64_t t = 0; t < d; ++t) mean += (sum[i * d + t] += z[i * d + t]) / static_cast<double>(d);
+      for (std::int64_t t = 0; t < d; ++t) square += std::pow(sum[i * d + t] - mean, 2) / static_cast<double>(d);
+      for (std::int64_t t = 0; t < d; ++t)
+        sum[i * d + t] = (sum[i * d + t] - mean) / std::sqrt(square + s.epsilon) * weight[t] + bias[t];
+    }
+    return sum;
+  };
+  const Doubles qkv = affine(x, d, 3 * d);
+  Doubles attended(s.width * d);
+  for (std::int64_t i = 0; i < s.width; ++i)
+    for (std::int64_t head = 0; head < s.heads && segments[i] != 0; ++head) {
+      Doubles share(i + 1);
+      double total = 0.0;
+      for (std::int64_t j = 0; j <= i; ++j) {
+        if (segments[j] != segments[i]) continue;
+        double product = 0.0;
+        for (std::int64_t t = head * part; t < (head + 1) * part; ++t)
+          product += qkv[i * 3 * d + t] * qkv[j * 3 * d + d + t];
+        total += share[j] = std::exp(product / std::sqrt(static_cast<double>(part)));
+      }
+      for (std::int64_t j = 0; j <= i; ++j)
+        for (std::int64_t t = head * part; t < (head + 1) * part; ++t)
+          attended[i * d + t] += share[j] / total * qkv[j * 3 * d + 2 * d + t];
+    }
+  const Doubles projected = affine(attended, d, d);
+  const Doubles middle = normalise(x, projected);
+  Doubles hidden = affine(middle, d, f);
+  for (double& value : hidden) value *= 0.5 * std::erfc(-value / std::sqrt(2.0));
+  const Doubles down = affine(hidden, f, d);
+  return normalise(middle, down);
+}
+
+void check_layer(const rsir::TrainingKernels& kernels, int threads) {
+  const rsir::LayerShape shape{10, 13, 2, 9, 1e-5f, 0, 1.0f};
+  constexpr std::int64_t kRows = 3;
+  const std::int64_t d = shape.dim, f = shape.feedforward, wide = shape.width * d;
+  const std::int64_t segments[kRows * 9] = {1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0, 1, 1, 1, 1, 1, 2, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5};
+  Random random(9);
+  const Floats weights = random.floats(rsir::layer_parameters(shape)), x = random.floats(kRows * wide);
+  const Floats grad_y = random.floats(kRows * wide);
+  const float* next = weights.data();
+  const auto take = [&next](std::int64_t size) { return (next += size) - size; };
+  rsir::LayerWeights w{};
+  w.in_weight = take(3 * d * d), w.in_bias = take(3 * d), w.out_weight = take(d * d), w.out_bias = take(d);
+  w.norm1_weight = take(d), w.norm1_bias = take(d), w.up_weight = take(f * d), w.up_bias = take(f);
+  w.down_weight = take(d * f), w.down_bias = take(d), w.norm2_weight = take(d), w.norm2_bias = take(d);
+  Floats saved(rsir::layer_saved(shape, kRows)), y(kRows * wide), grad_x(kRows * wide), gradients(weights.size());
+  const rsir::LayerBatch batch{kRows, segments, x.data(), {}};
+  rsir::layer_forward(kernels, shape, w, batch, threads, saved.data(), y.data());
+  rsir::layer_backward(kernels, shape, w, batch, threads, saved.data(), grad_y.data(), grad_x.data(), gradients.data());
+  Doubles parameters(weights.begin(), weights.end()), inputs(x.begin(), x.end());
+  const auto outputs = [&] {
+    Doubles all;
+    for (std::int64_t row = 0; row < kRows; ++row) {
+      const Doubles own(inputs.begin() + row * wide, inputs.begin() + (row + 1) * wide);
+      const Doubles out = plain_layer(shape, parameters, segments + row * shape.width, own);
+      all.insert(all.end(), out.begin(), out.end());
+    }
+    return all;
+  };
+  const Doubles want = outputs();
+  for (std::int64_t i = 0; i < kRows * wide; ++i)
+    expect_close(y[i], want[i], 1e-4, kernels.name, "layer, forward", i);
+  const auto slope = [&](double& value) {  // by central differences
+    const double before = value;
+    double difference = 0.0;
+    for (const double step : {1e-5, -1e-5}) {
+      value = before + step;
+      const Doubles out = outputs();
+      for (std::size_t i = 0; i < out.size(); ++i) difference += grad_y[i] * out[i] / (2 * step);
+    }
+    value = before;
+    return difference;
+  };
+  for (std::int64_t i = 0; i < kRows * wide; i += 7)
+    expect_close(grad_x[i], slope(inputs[i]), 1e-3, kernels.name, "layer, gradient of x", i);
+  for (std::size_t i = 0; i < weights.size(); i += 5)
+    expect_close(gradients[i], slope(parameters[i]), 1e-3, kernels.name, "layer, gradient of weights",
+                 static_cast<std::int64_t>(i));
+}
+
+}  // namespace
+
+int main() {
+  const rsir::PhiloxKey key{0xA4093822u, 0x299F31D0u};  // known answer of Random123
+  expect(rsir::philox_word(key, 0x243F6A88u, 0x85A308D3u, 0x13198A2Eu, 0x03707344u) == 0xD16CFE09u, "any", "philox", 0);
+  const std::int64_t shapes[][3] = {{1, 1, 1}, {7, 5, 3}, {1, 900, 64}, {13, 300, 100}, {60, 33, 8}, {150, 400, 65}, {3, 40, 1024}};
+  for (const rsir::Kernels* kernels : rsir::available_kernels()) {
+    const std::int64_t before = checks;
+    for (const auto& shape : shapes) {
+      const Case c(shape[0], shape[1], shape[2]);
+      for (const int threads : {1, 3}) {
+        check_scoring(*kernels, c, 1, 1, threads);
+        check_scoring(*kernels, c, 20, 10, threads);
+        check_scoring(*kernels, c, 100, c.num_items, threads);
+      }
+    }
+    const rsir::TrainingKernels& training = *rsir::find_training_kernels(kernels->name);
+    for (const int threads : {1, 3}) {
+      check_softmax(training, 30, threads);
+      check_softmax(training, 4500, threads);
+      check_layer(training, threads);
+    }
+    std::printf("%s: %lld checks\n", kernels->name, static_cast<long long>(checks - before));
+  }
+  for (const int threads : {1, 3}) check_votes(threads);
+  std::printf("%lld of %lld failed\n", static_cast<long long>(failures), static_cast<long long>(checks));
+  return failures ? 1 : 0;
+}
