@@ -18,10 +18,12 @@ esac
 compiler=${CXX:-g++}
 # libstdc++ as well: the runtime has to find __cxa_throw at start
 preload="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name=libstdc++.so.6)"
-packages=$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-# From the built package's folder and without site (-S), so that an editable install is not found first.
+packages=$(python -c 'import sys; print(":".join(path for path in sys.path if path.endswith("-packages")))')
+# The built package first and without site (-S), so that neither the checkout nor an editable install is tested instead.
 # Left out: interpreted kernels, which never enter the core, and the test of peak memory, which sanitizers raise.
 cd "$target"
-export PYTHONPATH="$packages" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
+export PYTHONPATH="$target:$packages" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
+python -S -c 'import sys, rsir._core as core; print(core.__file__); sys.exit(not core.__file__.startswith(sys.argv[1]))' "$target"
 python -S "$root/tests/fuzz_bindings.py" --iterations 3000
-exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -q -p no:cacheprovider -k "not triton and not no_matrix" "$@"
+exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -o pythonpath="$target" -q -p no:cacheprovider \
+  -k "not triton and not no_matrix" "$@"
