@@ -338,6 +338,9 @@ class RecursionConfig:
         log-probabilities (pair; arXiv 2610.07105). Trajectories come from the newest alone in both cases.
     stop_after
         End the recursion after this many rounds in a row without a better validation NDCG@20.
+    guard
+        End the recursion at once when a round's validation NDCG@20 is below that of the best round before it by more
+        than the noise: the 95% interval of the mean difference, user by user, is below 0.
     data
         The interactions.
     simulation
@@ -361,6 +364,7 @@ class RecursionConfig:
     successor: Literal["scratch", "finetune"] = "scratch"
     retention: Literal["none", "pair"] = "none"
     stop_after: int = 2
+    guard: bool = True
     data: DataConfig = field(default_factory=DataConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -15,7 +15,7 @@ from rsir.data.splits import EvaluationSet
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, require
 
-__all__ = ["Evaluation", "PairedTest", "evaluate", "paired_test", "recommend"]
+__all__ = ["Evaluation", "PairedTest", "evaluate", "mean_interval", "paired_test", "recommend"]
 
 CUTOFFS = (5, 10, 20)
 SPREAD_CUTOFF = 10  # coverage and popularity are those of the first ten places
@@ -199,8 +199,7 @@ def paired_test(
     if a.ndim != 1 or a.shape != b.shape or a.size < 2:
         raise ValueError(f"expected two arrays of the same tasks, at least 2, got shapes {a.shape} and {b.shape}")
     difference = b - a
-    mean = float(difference.mean())
-    margin = 1.959963984540054 * float(difference.std(ddof=1)) / math.sqrt(a.size)
+    mean, low, high = mean_interval(difference)
     # A task with equal gains adds nothing however it is swapped.
     unequal = difference[difference != 0]
     generator = np.random.default_rng(seed)
@@ -212,7 +211,14 @@ def paired_test(
         signs = generator.integers(0, 2, (count, unequal.size), np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ unequal) >= observed).sum())
         drawn += count
-    return PairedTest(mean, mean - margin, mean + margin, (extreme + 1) / (permutations + 1))
+    return PairedTest(mean, low, high, (extreme + 1) / (permutations + 1))
+
+
+def mean_interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean of (n,) values and the ends of its 95% interval, from the normal approximation; of one value: no bounds."""
+    mean = float(values.mean())
+    margin = 1.959963984540054 * float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else math.inf
+    return mean, mean - margin, mean + margin
 
 
 def _gains(ranks: npt.NDArray[np.int64], name: str, cutoff: int) -> npt.NDArray[np.float64]:

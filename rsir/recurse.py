@@ -120,7 +120,7 @@ def _summarise(run: Run, out: Path) -> None:
     print()
     print(rounds_table(run.rounds, run.best))
     print()
-    print(verdict(run.rounds, run.best, run.config.rounds))
+    print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
     print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
     print(f"The run:   {out}")
     if (out / "profile").is_dir():

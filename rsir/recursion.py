@@ -21,7 +21,7 @@ from .acquisition import acquire
 from .config import ConfigError, DataConfig, RecursionConfig, to_dict
 from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
-from .evaluation import evaluate, recommend
+from .evaluation import Evaluation, evaluate, mean_interval, recommend
 from .fidelity import build
 from .generation import generate
 from .models import Ensemble, checkpoint
@@ -66,6 +66,9 @@ class RoundResult:
         acquired, "users/s" ranked in the evaluation at the end.
     alone : dict
         Validation metrics of the round's model alone, where it is one of a pair; else empty.
+    against_best : dict
+        The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
+        end of its 95% interval, from the differences of the tasks; empty in round 0.
     """
 
     round: int
@@ -83,6 +86,12 @@ class RoundResult:
     seconds: dict[str, float] = field(compare=False)
     rates: dict[str, float] = field(default_factory=dict, compare=False)
     alone: dict[str, float] = field(default_factory=dict)
+    against_best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the round is worse on validation than the best one before it, by more than the noise."""
+        return self.against_best.get("high", 0.0) < 0
 
     def metrics(self) -> dict[str, Any]:
         """Everything but the wall clock, as JSON values (nan as None)."""
@@ -254,7 +263,7 @@ def recurse(
             rounds.append(loop.round(round_))
             if on_round is not None:
                 on_round(rounds[-1])
-            if _no_gain_since(rounds) >= config.stop_after:
+            if _no_gain_since(rounds) >= config.stop_after or (config.guard and rounds[-1].worse):
                 break
         best = _best(rounds)
         path = None if directory is None else directory.path
@@ -332,6 +341,7 @@ class _Loop:
         self.predecessor: Any = None
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
         self.results: list[RoundResult] = []
+        self.best_gains: Any = None  # of the best round so far, task by task on validation
 
     def round(self, round_: int) -> RoundResult:
         if round_ < self.finished:
@@ -383,13 +393,15 @@ class _Loop:
             recommender = self._recommender()
             validation = self._evaluate(recommender, self.parts.validation)
             test = self._evaluate(recommender, self.parts.test)
+            against_best = self._compare(validation.gains(CRITERION))
         result = RoundResult(
             round=round_,
             sequences=int((train.lengths > 0).sum()),
             **counts,
-            validation=validation,
-            test=test,
+            validation=validation.metrics,
+            test=test.metrics,
             alone={} if recommender is self.model else trained.best.metrics,
+            against_best=against_best,
             steps=trained.steps,
             best_step=trained.best_step,
             seconds=seconds,
@@ -450,8 +462,21 @@ class _Loop:
         """The model whose weights the successor starts from; None starts afresh."""
         return self.model if round_ > 0 and self.config.successor == "finetune" else None
 
-    def _evaluate(self, model: Any, tasks: EvaluationSet) -> dict[str, float]:
-        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads).metrics
+    def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
+        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads)
+
+    def _compare(self, gains: np.ndarray) -> dict[str, float]:
+        """The newest round's gains on validation with those of the best round before, which they replace if better."""
+        if not self.results:
+            self.best_gains = gains
+            return {}
+        best = _best(self.results)
+        if self.best_gains is None:  # read back, or taken over
+            self.best_gains = self._evaluate(self.best_model(best), self.parts.validation).gains(CRITERION)
+        difference, low, high = mean_interval(gains - self.best_gains)
+        if gains.mean() > self.best_gains.mean():
+            self.best_gains = gains
+        return {"round": best, "difference": difference, "low": low, "high": high}
 
     def _progress_of(self, round_: int) -> Progress:
         def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:

@@ -38,7 +38,7 @@ CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.
 PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
 _ROUND = re.compile(r"round-(\d{2,})")
-_CHANGEABLE = ("rounds", "stop_after", "data.path", "generation.slots")
+_CHANGEABLE = ("rounds", "stop_after", "guard", "data.path", "generation.slots")
 """Options that a resumed run may have other values for, as they change nothing that has been computed."""
 
 
@@ -74,8 +74,8 @@ class RunDirectory:
         resume : bool, default False
             The folder holds a run; what an interruption left unfinished there is removed, but for what the next
             round can go on from (:meth:`partial`). The run must have the
-            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after`` and
-            ``generation.slots`` are free.
+            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after``,
+            ``guard`` and ``generation.slots`` are free.
 
         Raises
         ------

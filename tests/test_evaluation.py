@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rsir.config import ModelConfig
 from rsir.data import DataError, EvaluationSet, Sequences, leave_one_out
 from rsir.data.sequences import offsets_of
-from rsir.evaluation import evaluate, paired_test, recommend
+from rsir.evaluation import evaluate, mean_interval, paired_test, recommend
 from rsir.models import BackboneError, build
 
 
@@ -184,6 +184,9 @@ class TestPaired:
             (0.05 - 1.96 * 0.5 / 3000**0.5, 0.05 + 1.96 * 0.5 / 3000**0.5), rel=0.05
         )
         assert result.p_value == 1 / 10_001
+
+    def test_one_task_says_nothing(self):
+        assert mean_interval(np.array([0.5])) == (0.5, -math.inf, math.inf)
 
     def test_shapes(self):
         with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):

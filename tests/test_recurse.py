@@ -475,13 +475,34 @@ def test_the_table_of_a_base_that_never_hits_and_a_round_that_generated_nothing(
 
 def test_the_verdict() -> None:
     rounds = [result(0), result(1, 0.0733), result(2, 0.0702)]
-    assert verdict(rounds, 1, 2) == (
+    assert verdict(rounds, 1, 2, guard=True) == (
         "Best by validation NDCG@20: round 1; validation NDCG@20 0.0733 (+3.1%), test Recall@10 0.0990 (+3.1%), "
         "test NDCG@10 0.0528 (+3.1%)."
     )
-    assert verdict(rounds, 1, 5).startswith("Ended after round 2 of 5: no gain on validation since round 1.\n")
-    assert verdict(rounds, 0, 2) == "Best by validation NDCG@20: round 0, the base (0.0711; no later round beat it)."
-    assert verdict(rounds[:1], 0, 0) == "Best by validation NDCG@20: round 0, the base (0.0711)."
+    assert verdict(rounds, 1, 5, guard=True).startswith(
+        "Ended after round 2 of 5: no gain on validation since round 1.\n"
+    )
+    assert (
+        verdict(rounds, 0, 2, guard=True)
+        == "Best by validation NDCG@20: round 0, the base (0.0711; no later round beat it)."
+    )
+    assert verdict(rounds[:1], 0, 0, guard=True) == "Best by validation NDCG@20: round 0, the base (0.0711)."
+
+
+def test_a_refused_round_is_marked_and_explained() -> None:
+    against = {"round": 1, "difference": -0.0102, "low": -0.0151, "high": -0.0053}
+    rounds = [result(0), result(1, 0.0733), replace(result(2, 0.0631), against_best=against)]
+    assert "\n   - 2       54,201" in rounds_table(rounds, 1)
+    assert rounds_table(rounds, 1).endswith(
+        "-  worse on validation than the best round before it, by more than the noise"
+    )
+    assert verdict(rounds, 1, 5, guard=True).startswith(
+        "Ended after round 2 of 5: its model is refused, its validation NDCG@20 is 0.0102 below round 1's "
+        "(95% interval 0.0053 to 0.0151); --resume --guard false goes on all the same.\nBest by validation"
+    )
+    assert verdict(rounds, 1, 5, guard=False).startswith(
+        "Ended after round 2 of 5: no gain on validation since round 1.\n"
+    )
 
 
 def test_one_line_a_round() -> None:

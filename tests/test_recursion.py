@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import rsir.recursion
 from rsir import recursion
 from rsir.config import (
     AcquisitionConfig,
@@ -258,6 +261,49 @@ def test_the_recursion_ends_when_validation_no_longer_gains() -> None:
     run = recurse(small(rounds=9, stop_after=1, training=TrainingConfig(max_evaluations=1, learning_rate=1e-9)))
     assert len(run.rounds) < 10
     assert run.best == run.rounds[-1].round - 1
+
+
+@pytest.fixture
+def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Successors lose what they learned."""
+    real = rsir.recursion.fit
+
+    def fit(*arguments: Any, **options: Any) -> Any:
+        trained = real(*arguments, **options)
+        if not arguments[2].is_real.all():
+            with torch.no_grad():
+                trained.model.items.weight[1:] = trained.model.items.weight[1:].flip(0).clone()
+        return trained
+
+    monkeypatch.setattr(rsir.recursion, "fit", fit)
+
+
+def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> None:
+    run = recurse(SMALL, out=tmp_path / "run")
+    assert [result.worse for result in run.rounds] == [False, True]
+    assert run.best == 0
+    assert run.rounds[0].against_best == {}
+    against = run.rounds[1].against_best
+    values = [result.validation["ndcg@20"] for result in run.rounds]
+    assert (against["round"], against["difference"]) == (0, pytest.approx(values[1] - values[0]))
+    assert against["low"] < against["difference"] < against["high"] < 0
+    # Resuming ends it again, and what is refused is a matter of the numbers, not of what was in memory.
+    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True)) == metrics(run)
+    assert metrics(recurse(SMALL)) == metrics(run)
+
+
+def test_without_the_guard_a_collapse_goes_on(collapsing: None, tmp_path: Path) -> None:
+    recurse(SMALL, out=tmp_path / "run")
+    on = recurse(small(guard=False), out=tmp_path / "run", resume=True)
+    assert [result.worse for result in on.rounds] == [False, True, True]
+    assert on.rounds[2].against_best["round"] == on.best == 0
+    assert metrics(on) == metrics(recurse(small(guard=False)))
+
+
+def test_a_round_within_the_noise_is_not_refused(run: Run) -> None:
+    for result in run.rounds[1:]:
+        assert result.against_best["low"] < result.against_best["difference"] < result.against_best["high"]
+        assert not result.worse
 
 
 def test_recommendations_are_labels_new_to_the_user(run: Run) -> None:

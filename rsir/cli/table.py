@@ -23,7 +23,7 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
         generated = result.round > 0
         lines.append(
             _row(
-                _mark(result.round, best),
+                _mark(result, best),
                 f"{result.sequences:,}",
                 *(f"{count:,}" if generated else "-" for count in (result.generated, result.verified, result.acquired)),
                 f"{result.acquired / result.generated:.1%}" if result.generated else "-",
@@ -37,8 +37,10 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
     lines += ["", groups, names.rstrip()]
     for result in rounds:
         cells = [_value(result, rounds[0], part, metric) for part, metric in _METRICS]
-        lines.append((f"{_mark(result.round, best):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
+        lines.append((f"{_mark(result, best):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
     lines.append("     *  best by validation NDCG@20; changes are against round 0")
+    if any(result.worse for result in rounds):
+        lines.append("     -  worse on validation than the best round before it, by more than the noise")
     return "\n".join(lines)
 
 
@@ -52,13 +54,20 @@ def line(result: RoundResult, base: RoundResult) -> str:
     )
 
 
-def verdict(rounds: list[RoundResult], best: int, asked: int) -> str:
+def verdict(rounds: list[RoundResult], best: int, asked: int, *, guard: bool) -> str:
     """Which round is the best, by how much, and why there are no more."""
     base, winner = rounds[0], rounds[best]
     lines = []
     if len(rounds) <= asked:
-        last = rounds[-1].round
-        lines.append(f"Ended after round {last} of {asked}: no gain on validation since round {best}.")
+        last, cause = rounds[-1], f"no gain on validation since round {best}"
+        if guard and last.worse:
+            against = last.against_best
+            cause = (
+                f"its model is refused, its validation NDCG@20 is {-against['difference']:.4f} below round "
+                f"{against['round']}'s (95% interval {-against['high']:.4f} to {-against['low']:.4f}); "
+                "--resume --guard false goes on all the same"
+            )
+        lines.append(f"Ended after round {last.round} of {asked}: {cause}.")
     if best == 0:
         others = "" if len(rounds) == 1 else "; no later round beat it"
         lines.append(f"Best by validation NDCG@20: round 0, the base ({winner.validation['ndcg@20']:.4f}{others}).")
@@ -79,8 +88,8 @@ def _row(*cells: str) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, (6, 13, 13, 11, 11, 9, 9, 9, 10), strict=True))
 
 
-def _mark(round_: int, best: int) -> str:
-    return f"{'* ' if round_ == best else ''}{round_}"
+def _mark(result: RoundResult, best: int) -> str:
+    return f"{'* ' if result.round == best else '- ' if result.worse else ''}{result.round}"
 
 
 def _value(result: RoundResult, base: RoundResult, part: str, metric: str) -> str:
