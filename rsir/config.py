@@ -75,8 +75,8 @@ class DataConfig:
     Attributes
     ----------
     path
-        File of interactions (text, CSV, Parquet, RecBole .inter or .pth lists), or folder of Parquet files; none means
-        the embedded simulated data.
+        File of interactions (text, CSV, Parquet, Arrow, RecBole .inter or .pth lists), or folder of Parquet files; none
+        means the embedded simulated data.
     format
         Format of the file; auto goes by its extension.
     user
@@ -103,7 +103,7 @@ class DataConfig:
     """
 
     path: str | None = None
-    format: Literal["auto", "text", "csv", "parquet", "inter", "pth"] = "auto"
+    format: Literal["auto", "text", "csv", "parquet", "arrow", "inter", "pth"] = "auto"
     user: str | None = None
     item: str | None = None
     time: str | None = None
@@ -116,7 +116,7 @@ class DataConfig:
     target: Literal["last", "first", "all", "random"] = "last"
 
     def __post_init__(self) -> None:
-        _choice("data.format", self.format, ("auto", "text", "csv", "parquet", "inter", "pth"))
+        _choice("data.format", self.format, ("auto", "text", "csv", "parquet", "arrow", "inter", "pth"))
         _choice("data.split", self.split, ("leave-one-out", "global-time"))
         _choice("data.target", self.target, ("last", "first", "all", "random"))
         _require(self.k_core >= 0, "data.k_core", "0 or more", self.k_core)

@@ -31,7 +31,21 @@ from .progress import Progress, silent
 from .runs import RunDirectory
 from .training import CRITERION, fit, item_popularity
 
-__all__ = ["Interrupted", "RoundResult", "Run", "load_data", "recurse", "split"]
+__all__ = [
+    "DATA",
+    "Interrupted",
+    "RoundResult",
+    "Run",
+    "best_round",
+    "load_data",
+    "load_recommender",
+    "recurse",
+    "split",
+]
+
+DATA = "data.parquet"
+"""In a run's folder: the real sequences with their labels, so that the run is complete without the file they came from.
+The manifest holds their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,13 @@ class Run:
     best: int
     model: Any
     path: Path | None
+
+    @classmethod
+    def open(cls, path: str | Path, *, device: str = "cpu") -> Run:
+        """A run back from its folder; see :func:`rsir.load`."""
+        from .results import load
+
+        return load(path, device=device)
 
     def recommend(self, histories: Iterable[Sequence[Any]], k: int = 10) -> list[list[Any]]:
         """The k items to recommend after each history, best first, by the best round's model.
@@ -257,6 +278,8 @@ def recurse(
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
     try:
+        if directory is not None and not (directory.path / DATA).exists():
+            directory.write_bytes(DATA, data.to_bytes())
         loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
@@ -265,7 +288,7 @@ def recurse(
                 on_round(rounds[-1])
             if _no_gain_since(rounds) >= config.stop_after or (config.guard and rounds[-1].worse):
                 break
-        best = _best(rounds)
+        best = best_round(rounds)
         path = None if directory is None else directory.path
         return Run(config, data, rounds, best, loop.best_model(best), path)
     finally:
@@ -310,12 +333,13 @@ def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
             raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")
 
 
-def _best(rounds: list[RoundResult]) -> int:
+def best_round(rounds: list[RoundResult]) -> int:
+    """The round with the highest validation NDCG@20; among equals the earliest."""
     return max(rounds, key=lambda result: (result.validation[CRITERION], -result.round)).round
 
 
 def _no_gain_since(rounds: list[RoundResult]) -> int:
-    return rounds[-1].round - _best(rounds)
+    return rounds[-1].round - best_round(rounds)
 
 
 class _Loop:
@@ -351,15 +375,14 @@ class _Loop:
             if self.directory is not None:
                 self._write(result)
         self.results.append(result)
-        if self.directory is None and _best(self.results) == round_:
+        if self.directory is None and best_round(self.results) == round_:
             self.kept_models = {round_: self._recommender()}
         return result
 
     def best_model(self, best: int) -> Any:
         if self.directory is None:
             return self.kept_models[best]
-        paired = self.config.retention == "pair" and best > 0
-        return Ensemble([self._load_model(best - 1), self._load_model(best)]) if paired else self._load_model(best)
+        return load_recommender(self.directory, best, self.device)
 
     def _recommender(self) -> Any:
         """What the newest round recommends with: its model, or the pair that retention makes of it."""
@@ -510,7 +533,18 @@ class _Loop:
 
     def _load_model(self, round_: int) -> Any:
         assert self.directory is not None
-        return checkpoint.load(self.directory.round_path(round_)).to(self.device)
+        return _load_model(self.directory, round_, self.device)
+
+
+def load_recommender(directory: RunDirectory, round_: int, device: str) -> Any:
+    """What a finished round recommends with: its model, or the pair that retention makes of it."""
+    rounds = [round_ - 1, round_] if directory.config.retention == "pair" and round_ > 0 else [round_]
+    models = [_load_model(directory, number, device) for number in rounds]
+    return Ensemble(models) if len(models) > 1 else models[0]
+
+
+def _load_model(directory: RunDirectory, round_: int, device: str) -> Any:
+    return checkpoint.load(directory.round_path(round_)).to(device)
 
 
 def _training_seed(seed: int, round_: int) -> int:

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rsir.config import DataConfig
 from rsir.data import columns
+from rsir.data.columnar import ColumnarSource
 from rsir.data.columns import Origin
 from rsir.data.events import Events, to_sequences
 from rsir.data.lists import read_lists
-from rsir.data.parquet import ParquetSource
 from rsir.data.sequences import DataError, Sequences
 from rsir.data.tables import find_events
 
@@ -31,6 +30,7 @@ FORMATS = {
     "text": (".txt", ".text", ".dat", ".seq"),
     "csv": (".csv", ".tsv"),
     "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".feather"),
     "inter": (".inter",),
     "pth": (".pth",),
 }
@@ -48,6 +48,7 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
     - Parquet (``.parquet``): one event a row; or a file of `Sequences.save`. Of a folder, every Parquet file in it and
       below it, in order of their paths; what partitioned paths say (``day=3/part-0.parquet``) are columns too. Only
       the columns needed are read, batch by batch.
+    - Arrow IPC (``.arrow``, ``.feather``): as a Parquet file.
     - RecBole (``.inter``): tab-separated with a typed header such as ``user_id:token``.
     - ``.pth``: lists of integers, or the records of the RSIR authors' data sets (:func:`rsir.data.lists.read_lists`).
 
@@ -84,10 +85,11 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
             events = _read_text(path)
         elif file_format == "pth":
             events = read_lists(path)
-        elif file_format == "parquet":
-            if not path.is_dir() and b"rsir.version" in (pq.read_metadata(path).metadata or {}):
+        elif file_format in ("parquet", "arrow"):
+            source = ColumnarSource(path, file_format)
+            if source.saved:
                 return _read_saved(path, config)
-            events = _read_parquet(path, config)
+            events = _read_columnar(source, config)
         else:
             events = _read_delimited(path, config, typed=file_format == "inter")
     except UnicodeDecodeError:
@@ -136,8 +138,7 @@ def _read_saved(path: Path, config: DataConfig) -> Sequences:
     return Sequences.load(path)
 
 
-def _read_parquet(path: Path, config: DataConfig) -> Events:
-    source = ParquetSource(path)
+def _read_columnar(source: ColumnarSource, config: DataConfig) -> Events:
     return find_events(source.names, source.load, config, source.origin)
 
 

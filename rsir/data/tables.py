@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from rsir.config import DataConfig
 from rsir.data import columns
+from rsir.data.columnar import encode_batches
 from rsir.data.columns import Origin
 from rsir.data.events import DataWarning, Events, to_sequences
-from rsir.data.parquet import encode_batches
 from rsir.data.sequences import DataError, Sequences
 
-EXPORTED = ("source", "round")
+EXPORTED = ("source", "round", "position")
 """Columns that rsir.data.write adds."""
 
 Load = Callable[[list[str]], pa.Table]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
@@ -15,24 +16,24 @@ import pyarrow.parquet as pq
 from rsir import durable
 from rsir.data.sequences import DataError, Sequences
 
-TableFormat = Literal["auto", "text", "csv", "parquet", "inter"]
-_FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".inter": "inter"}
+TableFormat = Literal["auto", "text", "csv", "parquet", "arrow", "inter"]
+_FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".inter": "inter"}
 
 
 def write(data: Sequences, path: str | os.PathLike[str], file_format: TableFormat = "auto") -> None:
     """Write one file of events with the outside names of users and items; `rsir.data.read` reads it back.
 
-    CSV, Parquet and RecBole's `.inter` have one event a row, with the columns of `to_table`. Text has one sequence a
-    line, ``user item item ...``, separated by tabs where a name holds a space; it has no room for times, source and
-    round. Empty sequences have no events and leave no trace. The file appears whole or not at all. For a file that
-    keeps everything, ids included, use `Sequences.save`.
+    CSV, Parquet, Arrow IPC and RecBole's `.inter` have one event a row, with the columns of `to_table`. Text has one
+    sequence a line, ``user item item ...``, separated by tabs where a name holds a space; it has no room for times,
+    source and round. Empty sequences have no events and leave no trace. The file appears whole or not at all. For a
+    file that keeps everything, ids included, use `Sequences.save`.
 
     Parameters
     ----------
     data : Sequences
     path : path of the file
-    file_format : {"auto", "text", "csv", "parquet", "inter"}, default "auto"
-        "auto" goes by the extension: ``.txt``, ``.csv``, ``.parquet`` or ``.inter``.
+    file_format : {"auto", "text", "csv", "parquet", "arrow", "inter"}, default "auto"
+        "auto" goes by the extension: ``.txt``, ``.csv``, ``.parquet``, ``.arrow`` or ``.inter``.
 
     Raises
     ------
@@ -50,6 +51,10 @@ def write(data: Sequences, path: str | os.PathLike[str], file_format: TableForma
         sink.write(_text(data, path).encode())
     elif chosen == "parquet":
         pq.write_table(to_table(data), sink, compression="zstd")
+    elif chosen == "arrow":
+        table = to_table(data)
+        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table)
     elif chosen == "csv":
         arrow_csv.write_csv(to_table(data), sink)
     else:
@@ -61,8 +66,11 @@ def to_table(data: Sequences) -> pa.Table:
     """One event a row, sequence after sequence.
 
     Columns: ``user_id``, ``item_id``, ``timestamp`` (int64; if there are times), and if there are generated sequences
-    ``source`` (the user whose sequence it came from) and ``round`` (0 is real). A generated sequence gets a user of
-    its own (`sequence_names`), so that a library which groups events by user keeps it apart from its source.
+    ``source`` (the user whose sequence it came from), ``round`` (0 is real) and, where there are no times, ``position``
+    (from 0 for the oldest item), for libraries that order by a column. A generated sequence gets a user of its own
+    (`sequence_names`), so that a library which groups events by user keeps it apart from its source.
+
+    It is an Arrow table: ``to_table(data).to_pandas()`` and ``polars.from_arrow(to_table(data))`` are frames.
     """
     rows = pa.array(np.repeat(np.arange(len(data)), data.lengths))
     columns = {
@@ -74,6 +82,8 @@ def to_table(data: Sequences) -> pa.Table:
     if data.num_real < len(data):
         columns["source"] = _user_labels(data).take(pa.array(data.source)).take(rows)
         columns["round"] = pa.array(data.round).take(rows)
+        if data.times is None:
+            columns["position"] = pa.array(_places(data))
     return pa.table(columns)
 
 
@@ -112,8 +122,9 @@ def _write_inter(data: Sequences, path: Path, sink: pa.NativeFile) -> None:
     """RecBole orders by time, so where there is none the place in the sequence stands for it."""
     table = to_table(data)
     if data.times is None:
-        places = np.arange(data.num_interactions) - np.repeat(data.offsets[:-1], data.lengths)
-        table = table.add_column(2, "timestamp", pa.array(places))
+        if "position" in table.column_names:
+            table = table.drop_columns("position")
+        table = table.add_column(2, "timestamp", pa.array(_places(data)))
     kinds = {"timestamp": "float", "round": "float"}
     header = "\t".join(f"{name}:{kinds.get(name, 'token')}" for name in table.column_names)
     for name in ("user_id", "item_id"):
@@ -123,6 +134,11 @@ def _write_inter(data: Sequences, path: Path, sink: pa.NativeFile) -> None:
     sink.write(header.encode() + b"\n")
     options = arrow_csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     arrow_csv.write_csv(table, sink, options)
+
+
+def _places(data: Sequences) -> npt.NDArray[np.int64]:
+    """(nnz,) place of each event in its sequence."""
+    return np.arange(data.num_interactions) - np.repeat(data.offsets[:-1], data.lengths)
 
 
 def _text(data: Sequences, path: Path) -> str:

@@ -152,7 +152,12 @@ CASES = {
         "line 1: expected a tab-separated header of names and types",
     ),
     "unknown extension": ("e.xlsx", "PK", {}, "which format is this? Its extension is none of .txt"),
-    "no extension": ("events", "1 2", {}, "choose one of text, csv, parquet, inter, pth by the option data.format"),
+    "no extension": (
+        "events",
+        "1 2",
+        {},
+        "choose one of text, csv, parquet, arrow, inter, pth by the option data.format",
+    ),
     "text named Parquet": ("e.parquet", "1 2 3 4 5 6 7 8", {}, "cannot be read as parquet"),
     "Parquet named CSV": ("e.csv", b"PAR1\x15\x04\x15\xff\xfe\n\x00\x01PAR1", {}, "line 1: expected UTF-8 text"),
     "broken compression": ("e.csv.gz", b"not gzip", {}, "cannot be read as csv"),

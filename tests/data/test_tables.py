@@ -113,11 +113,11 @@ def test_a_fault_in_a_folder_is_named_by_its_file(tmp_path):
 
 def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
     """A column of the wrong kind does no harm as long as nobody asks for it."""
-    from rsir.data.parquet import ParquetSource
+    from rsir.data.columnar import ColumnarSource
 
     asked = []
-    load = ParquetSource.load
-    monkeypatch.setattr(ParquetSource, "load", lambda self, names: asked.append(names) or load(self, names))
+    load = ColumnarSource.load
+    monkeypatch.setattr(ColumnarSource, "load", lambda self, names: asked.append(names) or load(self, names))
     table = pa.table({"blob": [b"x"] * 4, "user": [1, 1, 1, 2], "time": [1, 2, 3, 4], "item": [1, 2, 3, 1]})
     pq.write_table(table, tmp_path / "e.parquet")
     assert read(tmp_path / "e.parquet").num_interactions == 4

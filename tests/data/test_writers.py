@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +16,7 @@ from sequence_strategies import NAMES, TEXT, sequences
 
 from rsir.config import DataConfig
 from rsir.data import DataError, DataWarning, Sequences, read, to_table, write
+from rsir.data.writers import sequence_names
 
 
 def content(data):
@@ -24,7 +27,9 @@ def content(data):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "names"), [("csv", TEXT), ("parquet", TEXT), ("inter", NAMES), ("txt", NAMES)], ids=lambda v: str(v)[:7]
+    ("suffix", "names"),
+    [("csv", TEXT), ("parquet", TEXT), ("arrow", TEXT), ("inter", NAMES), ("txt", NAMES)],
+    ids=lambda v: str(v)[:7],
 )
 @settings(max_examples=50)
 @given(data=st.data())
@@ -66,7 +71,7 @@ def test_generated_sequences_get_users_of_their_own(tmp_path, labels, names):
     data = enriched(labels)
     names = names or ["b~2", "b", "b~~2", "b~~3"]
     table = to_table(data)
-    assert table.column_names == ["user_id", "item_id", "source", "round"]
+    assert table.column_names == ["user_id", "item_id", "source", "round", "position"]
     assert list(dict.fromkeys(table["user_id"].to_pylist())) == names
     assert list(dict.fromkeys(zip(table["source"].to_pylist(), table["round"].to_pylist(), strict=True))) == [
         (labels[0], 0),
@@ -75,9 +80,52 @@ def test_generated_sequences_get_users_of_their_own(tmp_path, labels, names):
         (labels[1], 2),
     ]
     items = [["x y", "é", "z"], ["z", "x y", "é"], ["z", "é", "x y"], ["x y", "z", "z"]]
-    for suffix in ("csv", "parquet", "inter", "txt"):
+    for suffix in ("csv", "parquet", "arrow", "inter", "txt"):
         write(data, tmp_path / f"e.{suffix}")
         assert content(read(tmp_path / f"e.{suffix}")) == dict(zip(map(str, names), items, strict=True))
+
+
+def rows_of(frame):
+    """{(user, source, round): items} of a table of events, names as text."""
+    names = ["user_id", "source", "round", "item_id"]
+    found = {}
+    for user, source, round_, item in zip(*(map(str, frame[name].to_pylist()) for name in names), strict=True):
+        found.setdefault((user, source, round_.removesuffix(".0")), []).append(item)
+    return found
+
+
+LIBRARIES = {
+    "pandas": lambda data, path: pa.table(to_table(data).to_pandas()),
+    "polars": lambda data, path: pl.from_arrow(to_table(data)).to_arrow(),
+    "parquet": lambda data, path: write(data, path / "e.parquet") or pa.table(pd.read_parquet(path / "e.parquet")),
+    "arrow": lambda data, path: write(data, path / "e.arrow") or pl.read_ipc(path / "e.arrow").to_arrow(),
+    "csv": lambda data, path: (
+        write(data, path / "e.csv") or pa.table(pd.read_csv(path / "e.csv", dtype=str, keep_default_na=False))
+    ),
+    "inter": lambda data, path: (
+        write(data, path / "e.inter")
+        or pa.table(
+            pd.read_csv(path / "e.inter", sep="\t", dtype=str, keep_default_na=False).rename(
+                columns=lambda name: name.partition(":")[0]
+            )
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@settings(max_examples=25)
+@given(data=sequences(names=NAMES, min_rows=1, min_length=1))
+def test_every_generated_sequence_is_found_elsewhere_with_its_source_and_round(tmp_path_factory, library, data):
+    assume(data.num_real < len(data))
+    users = list(range(1, data.num_real + 1)) if data.user_labels is None else data.user_labels.to_pylist()
+    items = list(range(1, data.num_items + 1)) if data.item_labels is None else data.item_labels.to_pylist()
+    found = rows_of(LIBRARIES[library](data, tmp_path_factory.mktemp("elsewhere")))
+    names = sequence_names(data).to_pylist()
+    assert found == {
+        (str(names[row]), str(users[data.source[row]]), str(data.round[row])): [str(items[i - 1]) for i in data[row]]
+        for row in range(len(data))
+    }
 
 
 def test_what_the_files_look_like(tmp_path):
@@ -87,7 +135,7 @@ def test_what_the_files_look_like(tmp_path):
     assert lines[0] == "user_id:token\titem_id:token\ttimestamp:float\tsource:token\tround:float"
     assert lines[-2:] == ["b~3\tz\t1\tb\t2", "b~3\tz\t2\tb\t2"]
     write(data, tmp_path / "e.csv")
-    assert (tmp_path / "e.csv").read_text(encoding="utf-8").splitlines()[-1] == '"b~3","z","b",2'
+    assert (tmp_path / "e.csv").read_text(encoding="utf-8").splitlines()[-1] == '"b~3","z","b",2,2'
     write(data, tmp_path / "e.txt")
     assert (tmp_path / "e.txt").read_text(encoding="utf-8").splitlines()[2] == "b~2\tz\té\tx y"
     write(data, tmp_path / "e.parquet")
@@ -105,7 +153,7 @@ def test_trajectories_alone(tmp_path):
     assert content(read(tmp_path / "t.csv")) == {"6": ["1", "2", "1"], "7": ["2", "1"]}
 
 
-@given(data=sequences(), suffix=st.sampled_from(["csv", "parquet", "inter", "txt"]))
+@given(data=sequences(), suffix=st.sampled_from(["csv", "parquet", "arrow", "inter", "txt"]))
 def test_any_data_is_written_or_refused(tmp_path_factory, data, suffix):
     path = tmp_path_factory.mktemp("any") / f"data.{suffix}"
     try:
@@ -131,7 +179,7 @@ def test_names_that_a_format_cannot_hold(tmp_path):
 
 def test_unknown_format(tmp_path):
     data = Sequences.from_lists([[1, 1, 1]])
-    with pytest.raises(DataError, match=r"expected the extension \.txt, \.csv, \.parquet, \.inter or one of"):
+    with pytest.raises(DataError, match=r"expected the extension \.txt, \.csv, \.parquet, \.arrow, \.inter or one of"):
         write(data, tmp_path / "e.xlsx")
     write(data, tmp_path / "e.xlsx", "csv")
     with pytest.raises(DataError, match="only one user"):

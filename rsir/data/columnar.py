@@ -1,4 +1,4 @@
-"""Parquet files and folders of them, batch by batch: only the columns asked for, names turned into codes at once."""
+"""Parquet and Arrow IPC files, and folders of the former, batch by batch: only the columns asked for, ids as codes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from rsir.data.sequences import DataError, offsets_of
 SUFFIXES = (".parquet", ".pq")
 
 
-class ParquetSource:
-    """One file, or a folder of files with the partitions that their paths name (``country=de/part-0.parquet``).
+class ColumnarSource:
+    """One file, or a folder of Parquet files with the partitions that their paths name (``country=de/part.parquet``).
+
+    Parameters
+    ----------
+    path : Path
+    file_format : {"parquet", "arrow"}
 
     Attributes
     ----------
     names : list of str
         Columns, those of the partitions among them.
+    saved : bool
+        Whether `Sequences.save` wrote it.
     origin : Origin
         Says of a row which file it is in, and where.
 
@@ -32,7 +39,7 @@ class ParquetSource:
         If a file is none, or damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file_format: str) -> None:
         import pyarrow.dataset as ds  # takes 40 MiB
 
         self.path = path
@@ -40,8 +47,9 @@ class ParquetSource:
             files = _files(path)
             self.dataset = ds.dataset(files, format="parquet", partitioning="hive", partition_base_dir=str(path))
         else:
-            self.dataset = ds.dataset([str(path)], format="parquet")
+            self.dataset = ds.dataset([str(path)], format=file_format)
         self.names: list[str] = self.dataset.schema.names
+        self.saved = b"rsir.version" in (self.dataset.schema.metadata or {})
         self.origin = Origin(str(path), self._place)
 
     def load(self, names: list[str]) -> pa.Table:

@@ -1,0 +1,75 @@
+"""Enrichment with a model of one's own: generate, verify and acquire, once."""
+
+from __future__ import annotations
+
+from .acquisition import acquire
+from .config import AcquisitionConfig, FidelityConfig, GenerationConfig
+from .data.sequences import Sequences
+from .fidelity import build
+from .generation import generate
+from .models.protocol import Backbone, require
+from .progress import Progress, silent
+
+__all__ = ["enrich"]
+
+
+def enrich(
+    data: Sequences,
+    encoder: Backbone,
+    *,
+    generation: GenerationConfig | None = None,
+    fidelity: FidelityConfig | None = None,
+    acquisition: AcquisitionConfig | None = None,
+    seed: int = 0,
+    round_: int = 1,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Sequences:
+    """Real sequences and those that a trained model generates from them, verified and acquired.
+
+    Parameters
+    ----------
+    data : Sequences
+        Training sequences (not the events that the model is to be measured by), over the model's own catalogue: item
+        id i here is id i there. Trajectories start from its real rows alone; generated rows of earlier rounds stay.
+    encoder : Backbone
+        Anything that offers ``num_items``, ``max_len``, ``encode`` and ``item_embeddings``; see
+        :class:`rsir.models.Backbone` and, for models of other libraries, :mod:`rsir.adapters`.
+    generation : GenerationConfig, default: its defaults
+    fidelity : FidelityConfig, default: its defaults
+    acquisition : AcquisitionConfig, default: its defaults
+    seed : int, default 0
+    round_ : int, default 1
+        Marks the new rows and keys their random numbers.
+    threads : int, optional
+        CPU threads of the scoring ops; default: torch's number.
+    progress : Progress
+
+    Returns
+    -------
+    Sequences
+        `data`, then the new rows, each with the row it came from (`source`) and `round_`.
+
+    Raises
+    ------
+    BackboneError
+        The encoder lacks something; names it.
+    ValueError
+        The catalogues differ in size, or an item embedding is not finite.
+    """
+    require(encoder, Backbone)
+    real = data.select(data.is_real)
+    fidelity = fidelity or FidelityConfig()
+    found = generate(
+        encoder,
+        real,
+        generation or GenerationConfig(),
+        build(fidelity, encoder.item_embeddings().detach(), round_),
+        seed=seed,
+        round_=round_,
+        on_fail=fidelity.on_fail,
+        threads=threads,
+        progress=progress,
+    )
+    new = acquire(found.trajectories, acquisition or AcquisitionConfig(), encoder, seed=seed, round_=round_)
+    return Sequences.concat(data, new)

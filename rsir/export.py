@@ -1,0 +1,49 @@
+"""``python -m rsir.export RUN FILE``: what a round was trained on, real and generated, for other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .config import ConfigError
+from .runs import RunError
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 if the file was written, 2 if something cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m rsir.export", description=__doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        help=".parquet, .arrow, .csv and .inter have one event a row with source and round, .txt one sequence a line",
+    )
+    parser.add_argument("--round", type=int, metavar="N", help="of which round [the best by validation]")
+    parser.add_argument(
+        "--held-out", action="store_true", help="with the events held out for validation and test, for a final model"
+    )
+    options = parser.parse_args(arguments)
+    from .data import DataError, write
+    from .models.checkpoint import CheckpointError
+    from .results import enriched, load
+
+    try:
+        run = load(options.run)
+        data = enriched(run, options.round, held_out=options.held_out)
+        write(data, options.file)
+    except (ConfigError, RunError, DataError, CheckpointError) as error:
+        print(f"rsir: error: {error}", file=sys.stderr)
+        return 2
+    generated = len(data) - data.num_real
+    print(f"{options.file}: {data.num_real:,} real and {generated:,} generated sequences")
+    if not generated and len(run.rounds) > 1:
+        print("Round 0 is the best, and it was trained on real data alone: --round 1 exports with generated sequences")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
