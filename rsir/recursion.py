@@ -493,7 +493,7 @@ class _Loop:
         if not self.results:
             self.best_gains = gains
             return {}
-        best = _best(self.results)
+        best = best_round(self.results)
         if self.best_gains is None:  # read back, or taken over
             self.best_gains = self._evaluate(self.best_model(best), self.parts.validation).gains(CRITERION)
         difference, low, high = mean_interval(gains - self.best_gains)
