@@ -145,6 +145,14 @@ class ModelConfig:
         Dropout probability.
     max_len
         Longest prefix that is encoded; older items are cut off.
+    contrastive_weight
+        Weight of the contrastive loss (cl4srec only; lambda in its paper).
+    crop
+        Share of a sequence that a cropped view keeps (cl4srec only; eta in its paper).
+    mask
+        Share of a sequence that a masked view hides (cl4srec only; gamma in its paper).
+    reorder
+        Share of a sequence that a reordered view shuffles (cl4srec only; beta in its paper).
     """
 
     name: str = "sasrec"
@@ -154,6 +162,10 @@ class ModelConfig:
     feedforward: int = 128
     dropout: float = 0.5
     max_len: int = 50
+    contrastive_weight: float = 0.1
+    crop: float = 0.6
+    mask: float = 0.3
+    reorder: float = 0.6
 
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "feedforward"):
@@ -161,6 +173,14 @@ class ModelConfig:
         _require(self.max_len >= 2, "model.max_len", "at least 2", self.max_len)
         _require(self.dim % self.heads == 0, "model.heads", f"a divisor of dim {self.dim}", self.heads)
         _require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        _require(
+            0 <= self.contrastive_weight < float("inf"),
+            "model.contrastive_weight",
+            "a number of 0 or more",
+            self.contrastive_weight,
+        )
+        for name in ("crop", "mask", "reorder"):
+            _require(0 <= getattr(self, name) <= 1, f"model.{name}", "a share in [0, 1]", getattr(self, name))
 
 
 @dataclass(frozen=True)

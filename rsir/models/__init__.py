@@ -1,7 +1,9 @@
 """Backbones: the protocols, the registry, and the models that come with the package."""
 
+from rsir.models.cl4srec import CL4SRec
 from rsir.models.encoding import encode_sequences
 from rsir.models.ensemble import Ensemble
+from rsir.models.gru4rec import GRU4Rec
 from rsir.models.protocol import (
     Backbone,
     BackboneError,
@@ -16,7 +18,9 @@ from rsir.models.sasrec import SASRec
 __all__ = [
     "Backbone",
     "BackboneError",
+    "CL4SRec",
     "Ensemble",
+    "GRU4Rec",
     "IncrementalBackbone",
     "SASRec",
     "State",

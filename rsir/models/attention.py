@@ -144,6 +144,20 @@ class AttentionBackbone(nn.Module):
         """What the first layer reads, from the embeddings of items and of their positions, (..., d)."""
         return items + positions
 
+    def read(self, items: Tensor, positions: Tensor, segments: Tensor, generator: torch.Generator) -> Tensor:
+        """Query at every position of packed rows, (R, W, d).
+
+        Parameters
+        ----------
+        items : (R, W, d) float
+            Embeddings of the items.
+        positions, segments : (R, W) int64
+        generator : torch.Generator
+            Draws dropout.
+        """
+        dropout = self._dropout(segments, generator)
+        return self.packed_layers(dropout(self.embed(items, self.positions(positions))), segments, dropout)
+
     def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
         """All layers over packed rows, (R, W, d), within each segment of (R, W) alone."""
         reach = _within(segments, x.dtype)
@@ -172,9 +186,7 @@ class AttentionBackbone(nn.Module):
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
         rows = self.items(torch.cat([batch.items.flatten(), targets, negatives]))
         inputs, positives, against = rows.split([len(targets), len(targets), len(negatives)])
-        dropout = self._dropout(batch.items, batch.generator)
-        x = dropout(self.embed(inputs.view(*batch.items.shape, -1), self.positions(batch.positions)))
-        x = self.packed_layers(x, batch.segments, dropout)
+        x = self.read(inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
         return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads)
 

@@ -1,0 +1,63 @@
+"""CL4SRec (Xie et al., 2022, arXiv 2010.14395): SASRec, and two random views of a sequence must know each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rsir.config import ModelConfig
+from rsir.data.batches import TrainingBatch
+from rsir.models.losses import sampled_softmax
+from rsir.models.registry import register
+from rsir.models.sasrec import SASRec
+from rsir.models.views import draw_views
+
+__all__ = ["CL4SRec"]
+
+
+@register("cl4srec")
+class CL4SRec(SASRec):
+    """SASRec with a contrastive loss in training; all the rest, and the weights it starts from, are SASRec's.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_items : int
+    generator : torch.Generator
+        Draws the initial weights: normal(0, 0.02), biases 0.
+
+    Attributes
+    ----------
+    mask_item : (d,) float32
+        What stands for an item that a view hides.
+    """
+
+    def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
+        super().__init__(config, num_items, generator)
+        self.mask_item = nn.Parameter(torch.empty(config.dim).normal_(0, 0.02, generator=generator))
+
+    def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
+        """SASRec's loss; in training mode with the contrastive one, which is drawn anew each time, like dropout."""
+        loss = super().loss(batch, negatives)
+        if self.training and self.config.contrastive_weight > 0:
+            loss = loss + self.config.contrastive_weight * self.contrast(batch)
+        return loss
+
+    def contrast(self, batch: TrainingBatch) -> Tensor:
+        """Mean cross-entropy of telling a view's twin from all other views of the batch, by dot products of queries."""
+        config = self.config
+        positions, segments, items, weights = (
+            torch.cat([value, value]) for value in (batch.positions, batch.segments, batch.items, batch.weights)
+        )
+        views = draw_views(positions, segments, config.crop, config.mask, config.reorder, batch.generator)
+        inputs = torch.where(views.masked[:, None], self.mask_item, self.items(items.flatten()[views.origin]))
+        x = self.read(inputs.view(*items.shape, -1), views.positions, views.segments, batch.generator)
+        queries = x.flatten(0, 1)[views.last]
+        count = len(queries) // 2
+        twins = queries.roll(count, 0)
+        # Views of one sequence share an id, and a negative with the target's id does not count: neither a view itself
+        # nor, a second time, its twin.
+        ids = torch.arange(count, device=queries.device).repeat(2)
+        weight = weights.flatten()[views.last]
+        weight = (weight / weight.sum()).to(queries.dtype)
+        return sampled_softmax(queries, twins, queries, ids, ids, weight, self.threads)

@@ -1,0 +1,153 @@
+"""GRU4Rec (Hidasi et al., 2016): a recurrent network over a user's items, the weak one among the backbones.
+
+Trained like the others, by a sampled softmax, as its authors came to do (Hidasi and Karatzoglou, 2018), with output
+embeddings tied to the input ones. A linear map takes the hidden state to the width of the embeddings.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rsir.config import ModelConfig
+from rsir.data.batches import TrainingBatch
+from rsir.models.dropout import Dropout
+from rsir.models.losses import sampled_softmax
+from rsir.models.registry import register
+from rsir.models.stepping import SlotState, step_in_tiles
+
+__all__ = ["GRU4Rec", "HiddenState"]
+
+
+class HiddenState(SlotState):
+    """Hidden states of the sequences being extended.
+
+    Attributes
+    ----------
+    hidden : (layers, slots + 1, hidden) float32
+        What a slot of length 0 holds means nothing.
+    """
+
+    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
+        super().__init__(slots, device)
+        self.hidden = torch.zeros(config.layers, slots + 1, config.feedforward, device=device)
+
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        super().copy(sources, targets)
+        self.hidden[:, targets] = self.hidden[:, sources]
+
+
+@register("gru4rec")
+class GRU4Rec(nn.Module):
+    """GRU4Rec with a hidden state of ``config.feedforward`` numbers a layer; it has no heads.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    num_items : int
+    generator : torch.Generator
+        Draws the initial weights: matrices uniform within sqrt(6 / (rows + columns)), as the authors' code, biases 0.
+
+    Attributes
+    ----------
+    threads : int, optional
+        CPU threads of the fused loss in training; none is torch's number.
+    """
+
+    def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+        self.max_len = config.max_len
+        self.threads: int | None = None
+        self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+        widths = [config.dim] + [config.feedforward] * config.layers
+        self.grus = nn.ModuleList(nn.GRU(width, config.feedforward, batch_first=True) for width in widths[:-1])
+        self.out_projection = nn.Linear(config.feedforward, config.dim)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                bound = math.sqrt(6 / sum(parameter.shape)) if parameter.ndim > 1 else 0.0
+                parameter.uniform_(-bound, bound, generator=generator)
+            self.items.weight[0] = 0
+
+    @property
+    def layers(self) -> list[nn.GRU]:
+        """The recurrent layers, lowest first."""
+        return cast("list[nn.GRU]", list(self.grus))
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, d) float32; row 0 is zero."""
+        return self.items.weight
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query after each history; see :class:`rsir.models.Backbone`."""
+        if items.shape[1] > self.max_len:
+            raise ValueError(
+                f"items: expected at most max_len = {self.max_len} columns, got {items.shape[1]}; keep the newest"
+            )
+        dropout = self._dropout(items.numel())
+        x = dropout(self.items(items))
+        for gru in self.layers:
+            x = dropout(gru(x)[0])
+        return self.out_projection(x[torch.arange(len(x), device=x.device), lengths - 1])
+
+    def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
+        """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
+        order, sizes = _by_position(batch)
+        inputs, targets, weights = (value.flatten()[order] for value in (batch.items, batch.targets, batch.weights))
+        # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
+        rows = self.items(torch.cat([inputs, targets, negatives]))
+        x, positives, against = rows.split([len(order), len(order), len(negatives)])
+        dropout = self._dropout(len(order), batch.generator)
+        x = dropout(x)
+        for gru in self.layers:
+            x = dropout(gru(PackedSequence(x, sizes))[0].data)
+        weights = (weights / weights.sum()).to(x.dtype)
+        return sampled_softmax(self.out_projection(x), positives, against, targets, negatives, weights, self.threads)
+
+    def new_state(self, slots: int) -> HiddenState:
+        """State for extending this many sequences; 4 * layers * feedforward bytes a slot."""
+        return HiddenState(self.config, slots, self.items.weight.device)
+
+    def step(self, state: HiddenState, slots: Tensor, items: Tensor) -> Tensor:
+        """Append one item to each named slot; see :func:`rsir.models.stepping.step_in_tiles`."""
+        return step_in_tiles(self, state, slots, items, [self.max_len], self._extend)
+
+    def _extend(self, state: HiddenState, slots: Tensor, items: Tensor, at: Tensor, width: int) -> Tensor:
+        x = self.items(items)
+        for gru, hidden in zip(self.layers, state.hidden, strict=True):
+            before = torch.where(at[:, None] > 0, hidden[slots], 0.0)
+            x = torch.gru_cell(x, before, *gru.all_weights[0])
+            hidden[slots] = x
+        return self.out_projection(x)
+
+    def _dropout(self, positions: int, generator: torch.Generator | None = None) -> Dropout:
+        """Dropout for a forward pass over this many positions: none unless training."""
+        config = self.config
+        probability = config.dropout if self.training else 0.0
+        elements = positions * (config.dim + config.layers * config.feedforward)
+        return Dropout(probability, elements, self.items.weight.device, generator)
+
+
+def _by_position(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    """The order in which a recurrent network reads packed rows without padding.
+
+    Returns
+    -------
+    order : (T,) int64
+        Places in the flattened rows: all first items, that of the longest sequence first, then all second ones, ...
+    sizes : (longest,) int64, on the CPU
+        How many sequences have an item at each position.
+    """
+    filled = batch.segments.flatten().nonzero()[:, 0]
+    position = batch.positions.flatten()[filled]
+    sequence = (position == 0).cumsum(0) - 1
+    by_length = torch.argsort(torch.bincount(sequence), descending=True, stable=True)
+    rank = torch.empty_like(by_length)
+    rank[by_length] = torch.arange(len(rank), device=rank.device)
+    order = filled[torch.argsort(position * len(rank) + rank[sequence])]
+    return order, torch.bincount(position).cpu()
