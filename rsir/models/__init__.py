@@ -3,7 +3,9 @@
 from rsir.models.cl4srec import CL4SRec
 from rsir.models.encoding import encode_sequences
 from rsir.models.ensemble import Ensemble
+from rsir.models.esasrec import ESASRec
 from rsir.models.gru4rec import GRU4Rec
+from rsir.models.hstu import HSTU
 from rsir.models.protocol import (
     Backbone,
     BackboneError,
@@ -16,9 +18,11 @@ from rsir.models.registry import build, names, register
 from rsir.models.sasrec import SASRec
 
 __all__ = [
+    "HSTU",
     "Backbone",
     "BackboneError",
     "CL4SRec",
+    "ESASRec",
     "Ensemble",
     "GRU4Rec",
     "IncrementalBackbone",

@@ -101,6 +101,8 @@ class AttentionBackbone(nn.Module):
         Draws the initial weights: matrices normal(0, 0.02), biases 0.
     block : callable
         Makes a layer from the config.
+    final_norm : bool, default False
+        Whether a layer norm gives the query from the last layer's output, for layers whose output is not normed.
 
     Attributes
     ----------
@@ -114,6 +116,7 @@ class AttentionBackbone(nn.Module):
         num_items: int,
         generator: torch.Generator,
         block: Callable[[ModelConfig], AttentionBlock],
+        final_norm: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -123,6 +126,7 @@ class AttentionBackbone(nn.Module):
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.max_len, config.dim)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim) if final_norm else nn.Identity()
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1:
@@ -156,7 +160,8 @@ class AttentionBackbone(nn.Module):
             Draws dropout.
         """
         dropout = self._dropout(segments, generator)
-        return self.packed_layers(dropout(self.embed(items, self.positions(positions))), segments, dropout)
+        x = dropout(self.embed(items, self.positions(positions)))
+        return self.norm(self.packed_layers(x, segments, dropout))
 
     def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
         """All layers over packed rows, (R, W, d), within each segment of (R, W) alone."""
@@ -178,7 +183,7 @@ class AttentionBackbone(nn.Module):
         for block in self.layers[:-1]:
             x = block(x, reach, dropout)
         reach = _up_to(lengths - 1, width)
-        return self.layers[-1].at_last(x, lengths, reach, dropout)[:, 0]
+        return self.norm(self.layers[-1].at_last(x, lengths, reach, dropout)[:, 0])
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
@@ -216,7 +221,7 @@ class AttentionBackbone(nn.Module):
             values.index_copy_(0, newest, value.reshape(-1, part))
             keys, values = (t.index_select(0, cached).view(len(x), heads, width, part) for t in (keys, values))
             x = block.finish(x, block.attend(query, keys, values, reach, none), none)
-        return x[:, 0]
+        return self.norm(x[:, 0])
 
     def _dropout(self, items: Tensor, generator: torch.Generator | None = None) -> Dropout:
         """Dropout for a forward pass over items (B, L): none unless training."""
