@@ -12,6 +12,7 @@ BENCHMARKS = {
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
     "training": "a training step and an epoch, against plain packed torch",
+    "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",

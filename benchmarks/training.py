@@ -95,15 +95,15 @@ def main(arguments: list[str]) -> int:
     train = leave_one_out(data).train
     model_config, config = ModelConfig(), TrainingConfig()
     _check(train, model_config, config)
-    steps, per_epoch = _steps(train, model_config, config, options.steps)
+    steps, per_epoch = training_steps(train, model_config, config, options.steps)
     work = _operations(steps, model_config)
     tokens = sum(batch.tokens for batch, _ in steps) / len(steps)
     instruction_set = _core.instruction_sets()[0]
     report = Report(f"Training step of SASRec, {described}", describe_machine())
     for threads in options.threads:
         runs = {
-            "rsir": _runner("rsir", train.num_items, model_config, config, steps, threads),
-            "plain torch": _runner("plain torch", train.num_items, model_config, config, steps, threads),
+            "rsir": runner("rsir", train.num_items, model_config, config, steps, threads),
+            "plain torch": runner("plain torch", train.num_items, model_config, config, steps, threads),
         }
         figures = compare(
             f"{len(steps)} steps",
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _steps(train: Any, model_config: ModelConfig, config: TrainingConfig, count: int) -> tuple[list[Step], int]:
+def training_steps(train: Any, model_config: ModelConfig, config: TrainingConfig, count: int) -> tuple[list[Step], int]:
     """Batches with their negatives, and how many make an epoch."""
     generator = torch.Generator().manual_seed(0)
     batches = Batches(
@@ -152,7 +152,7 @@ def _steps(train: Any, model_config: ModelConfig, config: TrainingConfig, count:
     return steps, batches.steps_per_epoch
 
 
-def _runner(
+def runner(
     name: str, num_items: int, model_config: ModelConfig, config: TrainingConfig, steps: list[Step], threads: int
 ) -> Callable[[], None]:
     """Trains on all the steps, with the threads set as rsir.training.fit sets them for each."""
@@ -196,7 +196,7 @@ def _check(train: Any, model_config: ModelConfig, config: TrainingConfig) -> Non
     for layer in plain.blocks:
         layer.dropout = 0.0  # torch's attention does not go by the mode
     plain.eval()
-    (step,), _ = _steps(train, model_config, config, 1)
+    (step,), _ = training_steps(train, model_config, config, 1)
     results = []
     for model in (ours, plain):
         loss = model.loss(*step)

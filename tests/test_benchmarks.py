@@ -29,6 +29,7 @@ QUICK = {  # and what the table must show
     "evaluation": ["torch.mm and topk", "users/s", "Both give NDCG@20"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
+    "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
     "growth": ["| users | 240 |", "**exponent**"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }
