@@ -9,13 +9,26 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Lock", "RunError", "append", "checksum", "digest", "read_json", "refused", "replace", "sync", "to_json"]
+__all__ = [
+    "Lock",
+    "RunError",
+    "append",
+    "checksum",
+    "digest",
+    "read_json",
+    "refused",
+    "replace",
+    "replacing",
+    "sync",
+    "to_json",
+]
 
 TEMPORARY = re.compile(r"\..+\.tmp")
 """Names of files that :func:`replace` had not finished."""
@@ -44,6 +57,25 @@ def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> N
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # two writers do not share one
     try:
         _write(temporary, os.O_EXCL, content)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException as cause:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(cause, OSError):
+            raise refused(path, cause, error) from cause
+        raise
+
+
+@contextmanager
+def replacing(path: Path, error: type[ValueError] = RunError) -> Iterator[Path]:
+    """For files too large to hold: yields a temporary name to write to, which takes the file's place at the end, or is
+    removed when the block fails. Raises `error` if the disk refuses."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
         sync(path.parent)
     except BaseException as cause:

@@ -32,6 +32,7 @@ from rsir.runs import RunError
 SMALL = RecursionConfig(
     rounds=2,
     stop_after=9,
+    guard=False,
     accumulate=True,
     model=ModelConfig(dim=8, layers=1, heads=2, feedforward=8, dropout=0.1, max_len=12),
     training=TrainingConfig(batch_size=32, negatives=16, max_evaluations=2, learning_rate=1e-2),

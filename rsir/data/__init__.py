@@ -1,7 +1,7 @@
 """Interaction data: the `Sequences` type, readers and writers, splits and the simulator."""
 
 from rsir.data.events import DataWarning
-from rsir.data.readers import read
+from rsir.data.readers import read, read_histories
 from rsir.data.sequences import DataError, Sequences
 from rsir.data.simulate import SimulatedData, simulate
 from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out
@@ -19,6 +19,7 @@ __all__ = [
     "global_time",
     "leave_one_out",
     "read",
+    "read_histories",
     "simulate",
     "to_table",
     "write",

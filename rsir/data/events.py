@@ -47,15 +47,7 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
     Users and items are numbered in the order of their labels, so the result depends on the order of the log only
     where times are equal or missing.
     """
-    if config.min_rating is not None and events.ratings is not None:
-        highest = events.ratings.max()
-        events = events.keep(events.ratings >= config.min_rating)
-        if not events.users.size:
-            raise DataError(
-                f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
-                f"the highest is {highest:g}: lower min_rating"
-            )
-    events = _in_order(events)
+    events = _in_order(_rated(events, config))
     if events.times is not None:
         events = _without_duplicates(events, events.times)
     if config.k_core > 1:
@@ -81,6 +73,79 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
         item_labels=item_labels,
         user_labels=user_labels,
     )
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Histories over a catalogue.
+
+    Attributes
+    ----------
+    users : (n,) pyarrow array
+        Labels, in their order.
+    items : (nnz,) int32
+    offsets : (n + 1,) int64
+        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first, never empty.
+    unknown_events, unknown_users : int
+        Events left out as their item is not in the catalogue, and users left out as none of theirs is.
+    """
+
+    users: pa.Array
+    items: npt.NDArray[np.int32]
+    offsets: Int64Array
+    unknown_events: int = 0
+    unknown_users: int = 0
+
+
+def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Histories:
+    """Order each user's events, and number their items as the catalogue does."""
+    events = _rated(events, config)
+    ids = catalogue_ids(events.item_labels, catalogue, events.name)[events.items]
+    known = events.keep(ids > 0)
+    if not known.users.size:
+        example = events.item_labels[int(events.items[0])].as_py()
+        raise DataError(f"{events.name}: none of its items, {example!r} for one, is in the catalogue")
+    known = _in_order(replace(known, items=ids[ids > 0]))
+    counts = np.bincount(known.users)
+    given = int(np.count_nonzero(np.bincount(events.users)))
+    return Histories(
+        users=_dense(events.users[ids > 0], events.user_labels)[1],
+        items=known.items.astype(np.int32),
+        offsets=offsets_of(counts),
+        unknown_events=events.users.size - known.users.size,
+        unknown_users=given - len(counts),
+    )
+
+
+def catalogue_ids(labels: pa.Array, catalogue: Sequences, name: str) -> Int64Array:
+    """Item id of each label, 0 for those that the catalogue does not have.
+
+    Integers and their text are taken for the same, as a file of text does not say which of them it means.
+    """
+    own = catalogue.item_labels
+    if own is None:
+        own = pa.array(np.arange(1, catalogue.num_items + 1))
+    if labels.type != own.type:
+        text = pa.large_string()
+        try:
+            labels, own = labels.cast(text), own.cast(text)
+        except pa.ArrowException as cause:
+            raise DataError(f"{name}: expected item labels of {own.type}, got {labels.type}") from cause
+    return pc.fill_null(pc.add(pc.index_in(labels, own), 1), 0).to_numpy().astype(np.int64)
+
+
+def _rated(events: Events, config: DataConfig) -> Events:
+    """Without events rated lower than the least."""
+    if config.min_rating is None or events.ratings is None:
+        return events
+    highest = events.ratings.max()
+    events = events.keep(events.ratings >= config.min_rating)
+    if not events.users.size:
+        raise DataError(
+            f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
+            f"the highest is {highest:g}: lower min_rating"
+        )
+    return events
 
 
 def _in_order(events: Events) -> Events:

@@ -21,7 +21,7 @@ from rsir.config import DataConfig
 from rsir.data import columns
 from rsir.data.columnar import ColumnarSource
 from rsir.data.columns import Origin
-from rsir.data.events import Events, to_sequences
+from rsir.data.events import Events, Histories, to_histories, to_sequences
 from rsir.data.lists import read_lists
 from rsir.data.sequences import DataError, Sequences
 from rsir.data.tables import find_events
@@ -77,7 +77,36 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
         If events were dropped because another one has the same user, item and time.
     """
     config = config or DataConfig()
-    path = Path(path)
+    events = _read_events(Path(path), config)
+    return events if isinstance(events, Sequences) else to_sequences(events, config)
+
+
+def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: DataConfig | None = None) -> Histories:
+    """Read histories to recommend after, over a catalogue that is there already.
+
+    Parameters
+    ----------
+    path : path of the file or folder
+        As for `read`, but any number of users and items will do.
+    catalogue : Sequences
+        Whose items count; events with others are left out and counted.
+    config : DataConfig, default: DataConfig()
+        Uses `format`, `user`, `item`, `time`, `rating` and `min_rating`.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be used, or no event in it has an item of the catalogue.
+    """
+    config = config or DataConfig()
+    events = _read_events(Path(path), config)
+    if isinstance(events, Sequences):
+        raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
+    return to_histories(events, catalogue, config)
+
+
+def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
+    """Events of a file; of one that `Sequences.save` wrote the sequences."""
     _check_file(path)
     file_format = _format_of(path) if config.format == "auto" else config.format
     try:
@@ -98,7 +127,7 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
         if "UTF8" in str(error):
             raise _undecodable(path) from None
         raise DataError(f"{path}: cannot be read as {file_format}: {error}") from error
-    return to_sequences(events, config)
+    return events
 
 
 def _check_file(path: Path) -> None:
