@@ -2,9 +2,9 @@
 
 A run's folder::
 
-    config.json     every setting
+    config.json     every setting, to be read by people; the run goes by the copy in manifest.json
     env.json        versions of what computed it
-    manifest.json   fingerprint of the data; size and SHA-256 of every file of every finished round
+    manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
     log.jsonl       what happened when
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
     round-00/partial/   until then: what the round has so far (rsir.partial)
@@ -117,6 +117,8 @@ class RunDirectory:
         manifest = _read_manifest(path / MANIFEST)
         values = durable.read_json(path / CONFIG)
         try:
+            if manifest["settings"] == _settled(values):
+                values = manifest.get("config", values)  # what may change in a resumed run is not in the checksum
             config = from_dict(RecursionConfig, values)
         except ConfigError as cause:
             raise RunError(
@@ -174,15 +176,16 @@ class RunDirectory:
         directory._lock = lock
         directory._discard(finished)
         if config != directory.config:
-            values = directory.read_json(CONFIG)
+            values = to_dict(directory.config)
             for name in _CHANGEABLE:
                 *sections, option = name.split(".")
                 old, new = values, to_dict(config)
                 for section in sections:
                     old, new = old[section], new[section]
                 old[option] = new[option]
+            directory.config = from_dict(RecursionConfig, values)
+            directory._write_manifest()
             directory.write_json(CONFIG, values)
-            directory.config = config
         before, now = directory.read_json(ENVIRONMENT), environment()
         changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
         directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
@@ -342,7 +345,13 @@ class RunDirectory:
         self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
 
     def _write_manifest(self) -> None:
-        content = {"format": FORMAT, "settings": self._settings, "data": self.data, "rounds": self._rounds}
+        content = {
+            "format": FORMAT,
+            "config": to_dict(self.config),
+            "settings": self._settings,
+            "data": self.data,
+            "rounds": self._rounds,
+        }
         self.write_json(MANIFEST, {**content, "checksum": durable.checksum(content)})
 
 

@@ -21,7 +21,7 @@ from rsir.models.registry import build
 __all__ = ["CARD", "WEIGHTS", "CheckpointError", "load", "read_card", "save", "to_files"]
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
-_FORMAT = 1
+_FORMAT = 2  # 1 had no checksum
 
 
 class CheckpointError(ValueError):
@@ -39,6 +39,7 @@ def to_files(model: nn.Module, config: ModelConfig, *, metrics: Mapping[str, flo
         "metrics": dict(metrics or {}),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
+    card["checksum"] = durable.checksum(card)
     return {WEIGHTS: weights, CARD: (json.dumps(card, indent=2) + "\n").encode()}
 
 
@@ -88,11 +89,14 @@ def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
         card = json.loads(path.read_bytes())
     except OSError as cause:
         raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise CheckpointError(f"{path} is damaged: {cause}") from cause
-    if not isinstance(card, dict) or card.get("format") != _FORMAT:
+    if not isinstance(card, dict) or card.get("format") not in (1, _FORMAT):
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise CheckpointError(f"{path}: expected a model card of format {_FORMAT}, got {found!r}")
+    checksum = card.pop("checksum", None)
+    if checksum != durable.checksum(card) and (checksum, card["format"]) != (None, 1):
+        raise CheckpointError(f"{path} is damaged: its checksum differs")
     missing = [key for key in ("model", "num_items", "sha256") if key not in card]
     if missing or type(card["num_items"]) is not int:
         raise CheckpointError(f"{path} is damaged: it lacks {', '.join(missing) or 'a whole number as num_items'}")
@@ -122,9 +126,25 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
         raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise CheckpointError(f"{path} is damaged, or is not the file that {CARD} beside it describes: SHA-256 differs")
-    model = build(from_dict(ModelConfig, card["model"], "model"), card["num_items"])
+    config = from_dict(ModelConfig, card["model"], "model")
+    _check_size(config, card["num_items"], len(content), path)
+    model = build(config, card["num_items"])
     try:
         model.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError) as cause:
         raise CheckpointError(f"{path} does not hold the weights of the model in {CARD}: {cause}") from cause
     return model.eval()
+
+
+def _check_size(config: ModelConfig, num_items: int, size: int, path: Path) -> None:
+    """Refuse a card that asks for a far larger model than the weights beside it could fill."""
+    numbers = {
+        "num_items x dim": num_items * config.dim,
+        "layers x dim x feedforward": config.layers * config.dim * config.feedforward,
+        "max_len x dim": config.max_len * config.dim,
+    }
+    for name, number in numbers.items():
+        if number > max(size, 2**26):
+            raise CheckpointError(
+                f"{path} does not hold the weights of the model in {CARD}: {name} is {number:,}, it has {size:,} bytes"
+            )

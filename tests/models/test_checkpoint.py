@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import safetensors.torch
 import torch
 
 import rsir
+from rsir import durable
 from rsir.config import ConfigError, ModelConfig
 from rsir.models import BackboneError, build, checkpoint, names
 from rsir.models.checkpoint import CheckpointError
@@ -39,8 +41,11 @@ def saved(tmp_path):
 
 
 def edit_card(folder, **changes):
+    """As somebody would who knows the format."""
     path = folder / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    card = json.loads(path.read_text()) | changes
+    del card["checksum"]
+    path.write_text(json.dumps(card | {"checksum": durable.checksum(card)}))
 
 
 def test_equal_models_give_equal_files(saved):
@@ -71,6 +76,37 @@ def test_damaged_card(saved, content):
     (saved / "model.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model\.json"):
         checkpoint.load(saved)
+
+
+def test_a_card_of_the_format_before_is_read(saved):
+    card = json.loads((saved / "model.json").read_text())
+    del card["checksum"]
+    (saved / "model.json").write_text(json.dumps(card | {"format": 1}))
+    assert checkpoint.load(saved).num_items == 20
+    (saved / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="checksum differs"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_items": 10**12}, {"model": {"dim": 2**40, "heads": 1}}, {"model": {"max_len": 10**12}}]
+)
+def test_a_card_cannot_ask_for_all_memory(saved, changes):
+    edit_card(saved, **changes)
+    with pytest.raises(CheckpointError, match="does not hold the weights of the model"):
+        checkpoint.load(saved)
+
+
+def test_a_failed_write_is_a_checkpoint_error(saved, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr(os, "fsync", fail)
+    config = ModelConfig(dim=8, feedforward=8, max_len=7)
+    with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be written: No space left .* some space$"):
+        checkpoint.save(build(config, 20, seed=5), config, saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_card_and_weights_of_different_models(saved):
