@@ -18,8 +18,8 @@ __all__ = ["inserted", "reordered", "run"]
 
 def run(lab: Lab, rounds: int) -> None:
     """Every arm for one data set, backbone and seed."""
-    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1)
-    authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1)
+    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
+    authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
     lab.record_base()
     lab.recursion("rsir", ours, pairs="rsir, pair")
     twin = replace(lab, config=replace(lab.config, seed=lab.config.seed + 1000))
