@@ -360,7 +360,7 @@ class RecursionConfig:
         End the recursion after this many rounds in a row without a better validation NDCG@20.
     guard
         End the recursion at once when a round's validation NDCG@20 is below that of the best round before it by more
-        than the noise: the 95% interval of the mean difference, user by user, is below 0.
+        than the noise: than the 95% interval of the difference, which covers the choice of users and of seeds.
     data
         The interactions.
     simulation

@@ -21,7 +21,7 @@ from .acquisition import acquire
 from .config import ConfigError, DataConfig, RecursionConfig, to_dict
 from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
-from .evaluation import Evaluation, evaluate, mean_interval, recommend
+from .evaluation import Evaluation, difference_beyond_seeds, evaluate, recommend
 from .fidelity import build
 from .generation import generate
 from .models import Ensemble, checkpoint
@@ -82,7 +82,7 @@ class RoundResult:
         Validation metrics of the round's model alone, where it is one of a pair; else empty.
     against_best : dict
         The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
-        end of its 95% interval, from the differences of the tasks; empty in round 0.
+        end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
     """
 
     round: int
@@ -496,7 +496,7 @@ class _Loop:
         best = best_round(self.results)
         if self.best_gains is None:  # read back, or taken over
             self.best_gains = self._evaluate(self.best_model(best), self.parts.validation).gains(CRITERION)
-        difference, low, high = mean_interval(gains - self.best_gains)
+        difference, low, high = difference_beyond_seeds(self.best_gains, gains)
         if gains.mean() > self.best_gains.mean():
             self.best_gains = gains
         return {"round": best, "difference": difference, "low": low, "high": high}
