@@ -44,7 +44,12 @@ class CL4SRec(SASRec):
         return loss
 
     def contrast(self, batch: TrainingBatch) -> Tensor:
-        """Mean cross-entropy of telling a view's twin from all other views of the batch, by dot products of queries."""
+        """Mean cross-entropy of telling a view's twin from all other views of the batch.
+
+        Two views are compared by the dot product of their queries over sqrt(d). The paper does not divide; queries here
+        are normed to a length of about sqrt(d), and undivided products, of up to d, kept the model from learning what
+        comes next.
+        """
         config = self.config
         positions, segments, items, weights = (
             torch.cat([value, value]) for value in (batch.positions, batch.segments, batch.items, batch.weights)
@@ -52,7 +57,7 @@ class CL4SRec(SASRec):
         views = draw_views(positions, segments, config.crop, config.mask, config.reorder, batch.generator)
         inputs = torch.where(views.masked[:, None], self.mask_item, self.items(items.flatten()[views.origin]))
         x = self.read(inputs.view(*items.shape, -1), views.positions, views.segments, batch.generator)
-        queries = x.flatten(0, 1)[views.last]
+        queries = x.flatten(0, 1)[views.last] * config.dim**-0.25
         count = len(queries) // 2
         twins = queries.roll(count, 0)
         # Views of one sequence share an id, and a negative with the target's id does not count: neither a view itself

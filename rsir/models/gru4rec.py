@@ -1,7 +1,8 @@
 """GRU4Rec (Hidasi et al., 2016): a recurrent network over a user's items, the weak one among the backbones.
 
 Trained like the others, by a sampled softmax, as its authors came to do (Hidasi and Karatzoglou, 2018), with output
-embeddings tied to the input ones. A linear map takes the hidden state to the width of the embeddings.
+embeddings tied to the input ones. A linear map takes the hidden state to the width of the embeddings, and a norm gives
+the query: without it the products of a query and items are tiny at first, and training hardly begins.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class GRU4Rec(nn.Module):
                 bound = math.sqrt(6 / sum(parameter.shape)) if parameter.ndim > 1 else 0.0
                 parameter.uniform_(-bound, bound, generator=generator)
             self.items.weight[0] = 0
+        self.norm = nn.LayerNorm(config.dim)
 
     @property
     def layers(self) -> list[nn.GRU]:
@@ -93,7 +95,7 @@ class GRU4Rec(nn.Module):
         x = dropout(self.items(items))
         for gru in self.layers:
             x = dropout(gru(x)[0])
-        return self.out_projection(x[torch.arange(len(x), device=x.device), lengths - 1])
+        return self.norm(self.out_projection(x[torch.arange(len(x), device=x.device), lengths - 1]))
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
@@ -107,7 +109,8 @@ class GRU4Rec(nn.Module):
         for gru in self.layers:
             x = dropout(gru(PackedSequence(x, sizes))[0].data)
         weights = (weights / weights.sum()).to(x.dtype)
-        return sampled_softmax(self.out_projection(x), positives, against, targets, negatives, weights, self.threads)
+        queries = self.norm(self.out_projection(x))
+        return sampled_softmax(queries, positives, against, targets, negatives, weights, self.threads)
 
     def new_state(self, slots: int) -> HiddenState:
         """State for extending this many sequences; 4 * layers * feedforward bytes a slot."""
@@ -123,7 +126,7 @@ class GRU4Rec(nn.Module):
             before = torch.where(at[:, None] > 0, hidden[slots], 0.0)
             x = torch.gru_cell(x, before, *gru.all_weights[0])
             hidden[slots] = x
-        return self.out_projection(x)
+        return self.norm(self.out_projection(x))
 
     def _dropout(self, positions: int, generator: torch.Generator | None = None) -> Dropout:
         """Dropout for a forward pass over this many positions: none unless training."""

@@ -168,7 +168,7 @@ def test_contrastive_loss_is_that_of_the_views_alone():
             q, k, v = (part.view(len(x), 2, 4).transpose(0, 1) for part in block.in_projection(x).chunk(3, -1))
             shares = torch.softmax(q @ k.transpose(1, 2) / 2 + reach, -1)
             x = block.finish(x, (shares @ v).transpose(0, 1).flatten(1), lambda value: value)
-        queries.append(x[-1])
+        queries.append(x[-1] / 8**0.25)
     count = len(lists)
     weight = batch.weights.repeat(2, 1).flatten()[views.last]
     total = 0.0

@@ -32,7 +32,7 @@ def test_queries_are_those_of_the_equations():
                 hidden = cell(gru, x, hidden)
                 outputs.append(hidden)
             inputs = outputs
-        expected = model.out_projection.weight @ inputs[-1] + model.out_projection.bias
+        expected = model.norm(model.out_projection.weight @ inputs[-1] + model.out_projection.bias)
         query = model.encode(torch.tensor([row]), torch.tensor([len(row)]))[0]
         torch.testing.assert_close(query, expected, rtol=1e-5, atol=1e-5)
 
