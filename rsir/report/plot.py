@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from rsir.runs import RunDirectory, RunError
 
-__all__ = ["main", "plot_rounds"]
+__all__ = ["main", "panels", "plot_rounds", "save"]
 
 _LINES = [
     ("validation", "ndcg@20", "validation NDCG@20", "-"),
@@ -32,18 +33,11 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
     RunError
         There is no run, or it has no finished round.
     """
-    try:
-        import matplotlib
-    except ImportError as cause:
-        raise RunError("plots need matplotlib: pip install 'rsir[plots]'") from cause
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     directory = RunDirectory.open(run)
     rounds = [directory.read_json(f"round-{k:02d}/metrics.json") for k in range(directory.finished_rounds())]
     if not rounds:
         raise RunError(f"{run}: no round is finished yet, so there is nothing to draw")
-    figure, (gains, counts) = plt.subplots(1, 2, figsize=(9, 3.4), width_ratios=(3, 2), layout="constrained")
+    figure, (gains, counts) = panels(2, width_ratios=(3, 2))
     for part, metric, label, style in _LINES:
         values = [100 * (result[part][metric] / rounds[0][part][metric] - 1) for result in rounds]
         gains.plot(range(len(rounds)), values, style, marker="o", label=label)
@@ -57,7 +51,33 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
     for axes in (gains, counts):
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
-    # Equal runs give equal files.
+    save(figure, file)
+
+
+def panels(count: int, **options: Any) -> tuple[Any, list[Any]]:
+    """A figure with this many axes side by side; `options` as for matplotlib's ``subplots``.
+
+    Raises
+    ------
+    RunError
+        matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as cause:
+        raise RunError("plots need matplotlib: pip install 'rsir[plots]'") from cause
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, count, figsize=(4.5 * count, 3.4), layout="constrained", squeeze=False, **options)
+    return figure, list(axes[0])
+
+
+def save(figure: Any, file: str | Path) -> None:
+    """Write a figure, the same bytes for the same figure, and let go of it."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
     with matplotlib.rc_context({"svg.hashsalt": "rsir"}):
         figure.savefig(file, dpi=150, metadata={"Date": None} if str(file).endswith(".svg") else None)
     plt.close(figure)
