@@ -16,6 +16,7 @@ __all__ = [
     "AcquisitionConfig",
     "ConfigError",
     "DataConfig",
+    "DistillationConfig",
     "FidelityConfig",
     "GenerationConfig",
     "ModelConfig",
@@ -204,6 +205,8 @@ class TrainingConfig:
         Most validations of one training.
     synthetic_weight
         Weight of a synthetic sequence's loss beside 1 for a real one.
+    ema
+        Decay of an exponential moving average of the weights, which is then what is validated and kept; 0 is off.
     """
 
     batch_size: int = 256
@@ -213,12 +216,14 @@ class TrainingConfig:
     evaluate_every: int | None = None
     max_evaluations: int = 200
     synthetic_weight: float = 1.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "negatives", "patience", "max_evaluations"):
             _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         _require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
         _require(self.synthetic_weight >= 0, "training.synthetic_weight", "0 or more", self.synthetic_weight)
+        _require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)
         if self.evaluate_every is not None:
             _require(self.evaluate_every >= 1, "training.evaluate_every", "at least 1", self.evaluate_every)
 
@@ -338,6 +343,34 @@ class AcquisitionConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """Soft targets: a successor learns from what the generator expected, too, and not only from the items that came.
+
+    Attributes
+    ----------
+    share
+        Share of the targets that are replaced, anew at each step, by a draw from the generator's expectation; 0 is off.
+    targets
+        Those of the synthetic sequences alone, or of all.
+    k
+        The generator's best k items make up its expectation, the history left out.
+    temperature
+        Softmax temperature of the expectation.
+    """
+
+    share: float = 0.0
+    targets: Literal["synthetic", "all"] = "all"
+    k: int = 20
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.share <= 1, "distillation.share", "in [0, 1]", self.share)
+        _choice("distillation.targets", self.targets, ("synthetic", "all"))
+        _require(self.k >= 1, "distillation.k", "at least 1", self.k)
+        _require(0 < self.temperature < float("inf"), "distillation.temperature", "above 0", self.temperature)
+
+
+@dataclass(frozen=True)
 class RecursionConfig:
     """One run: data, backbone, rounds.
 
@@ -375,6 +408,8 @@ class RecursionConfig:
         How they are verified.
     acquisition
         Which of them are kept.
+    distillation
+        What else the successor learns of the generator.
     """
 
     rounds: int = 2
@@ -392,6 +427,7 @@ class RecursionConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.rounds < 2**15, "rounds", "in 0..32767", self.rounds)

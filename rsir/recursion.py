@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 from . import data as datasets
 from .acquisition import acquire
 from .config import ConfigError, DataConfig, RecursionConfig, to_dict
+from .data.batches import SoftTargets
 from .data.sequences import DataError, Sequences, offsets_of
 from .data.splits import EvaluationSet, Split
+from .distillation import soft_targets
 from .evaluation import Evaluation, difference_beyond_seeds, evaluate, recommend
 from .fidelity import build
 from .generation import generate
@@ -302,6 +304,8 @@ def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
     """Refuse thresholds that a catalogue of this size makes void."""
     policy, fidelity = config.fidelity.policy, config.fidelity
     limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
+    if config.distillation.share > 0:
+        limits.append(("distillation.k", config.distillation.k, num_items))
     if policy in ("rank", "both"):
         limits.append(("fidelity.tau", fidelity.tau, num_items))
     if policy in ("neighbours", "both"):
@@ -410,6 +414,7 @@ class _Loop:
                 device=self.device,
                 progress=self._progress_of(round_),
                 partial=partial,
+                soft=self._soft_targets(round_, train),
             )
         self.predecessor, self.model = self.model, trained.model
         with _timed(seconds, "evaluate"):
@@ -484,6 +489,12 @@ class _Loop:
     def _initial(self, round_: int) -> Any:
         """The model whose weights the successor starts from; None starts afresh."""
         return self.model if round_ > 0 and self.config.successor == "finetune" else None
+
+    def _soft_targets(self, round_: int, train: Sequences) -> SoftTargets | None:
+        """The generator's expectation at the positions that its successor trains on."""
+        if round_ == 0 or self.config.distillation.share == 0:
+            return None
+        return soft_targets(self.model, train, self.config.distillation, threads=self.threads)
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
         return evaluate(model, tasks, popularity=self.popularity, threads=self.threads)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsir.config import ModelConfig, TrainingConfig
-from rsir.data.batches import Batches
+from rsir.data.batches import Batches, SoftTargets
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.evaluation import evaluate
@@ -84,6 +84,7 @@ def fit(
     progress: Progress = silent,
     backend: str = "auto",
     partial: Partial | None = None,
+    soft: SoftTargets | None = None,
 ) -> Trained:
     """Train a backbone until its validation NDCG@20 no longer rises.
 
@@ -110,6 +111,8 @@ def fit(
         Of the ranking in validation; see :mod:`rsir.ops`.
     partial : Partial, optional
         Where to save the training's state now and then, and to go on from if there is one already.
+    soft : SoftTargets, optional
+        Of ``train``: what a share of the targets is replaced by.
 
     Returns
     -------
@@ -144,6 +147,7 @@ def fit(
         device=device,
         generator=generator,
         weights=weights,
+        soft=soft,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
     run = _Run(model, config, validation, every, item_popularity(train), progress, backend, partial)
@@ -206,6 +210,7 @@ class _Run:
                 loss = self.model.loss(batch, negatives)
                 loss.backward()
                 optimizer.step()
+                state.average_weights(self.model, self.config.ema)
                 state.losses.append(loss.detach())
                 state.tokens += batch.tokens
                 state.step += 1
@@ -235,14 +240,17 @@ class _Run:
         state.losses.clear()
         evaluation_began = time.perf_counter()
         torch.set_num_threads(self.threads)
-        metrics = evaluate(self.model, self.validation, popularity=self.popularity, backend=self.backend).metrics
+        with state.averaged(self.model):
+            metrics = evaluate(self.model, self.validation, popularity=self.popularity, backend=self.backend).metrics
+            weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
+            kept = {name: value.clone() for name, value in weights.items()}
         torch.set_num_threads(self.torch_threads)
         now = time.perf_counter()
         state.evaluation_seconds += now - evaluation_began
         state.history.append(Checkpoint(state.step, loss, metrics, now - began))
         if metrics[CRITERION] > state.best:
             state.best, state.best_step = metrics[CRITERION], state.step
-            state.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            state.best_weights = kept
         self.progress("train", state.step, self.total, "steps", _note(state))
 
     def _finished(self, state: TrainingState) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -53,6 +55,8 @@ class TrainingState:
         The highest validation metric so far.
     best_step : int
     best_weights : dict of str to Tensor
+    average : dict of str to Tensor
+        Exponential moving average of the weights; empty where none is kept.
     """
 
     step: int = 0
@@ -64,11 +68,37 @@ class TrainingState:
     best: float = -1.0
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def average_weights(self, model: nn.Module, decay: float) -> None:
+        """Let the average follow the model by one step, faster in the first steps; a decay of 0 keeps none."""
+        if decay == 0:
+            return
+        weights = model.state_dict()
+        if not self.average:
+            self.average = {name: value.clone() for name, value in weights.items()}
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), 1 - decay)
+
+    @contextmanager
+    def averaged(self, model: nn.Module) -> Iterator[None]:
+        """The model with the averaged weights for a while; with its own where no average is kept."""
+        if not self.average:
+            yield
+            return
+        own = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Saved:
         """Everything :meth:`restore` needs, torch's global generators among it, which foreign backbones draw from."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
         for number, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
         tensors |= {"generator": generator.get_state(), "cpu_generator": torch.get_rng_state()}
@@ -86,7 +116,7 @@ class TrainingState:
     ) -> TrainingState:
         """The state that was saved, with model, optimizer and generators as they were then."""
         device = generator.device
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, value in saved.tensors.items():
             group, _, rest = name.partition(".")
             if group in groups:
@@ -104,5 +134,5 @@ class TrainingState:
         values = dict(saved.values)
         history = [Checkpoint(**entry) for entry in values.pop("history")]
         losses = list(saved.tensors["losses"].to(device)) if "losses" in saved.tensors else []
-        best_weights = {name: value.to(device) for name, value in groups["best"].items()}
-        return cls(**values, history=history, losses=losses, best_weights=best_weights)
+        best, average = ({name: value.to(device) for name, value in groups[key].items()} for key in ("best", "average"))
+        return cls(**values, history=history, losses=losses, best_weights=best, average=average)

@@ -92,6 +92,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(parts: Split, whole: Traine
     assert same(train(parts, Partial(folder, Record())), whole)
 
 
+def test_the_average_of_the_weights_is_saved_too(parts: Split, folder: Path) -> None:
+    config = dataclasses.replace(SETTINGS, ema=0.9)
+    for step in (2, 5):
+        with pytest.raises(Interrupted):
+            train(parts, Partial(folder, Record(), After(step)), config)
+    assert same(train(parts, Partial(folder, Record()), config), train(parts, config=config))
+
+
 def test_stopping_after_every_step(parts: Split, whole: Trained, folder: Path) -> None:
     for _ in range(whole.steps):
         with pytest.raises(Interrupted):

@@ -16,6 +16,7 @@ from rsir import recursion
 from rsir.config import (
     AcquisitionConfig,
     ConfigError,
+    DistillationConfig,
     FidelityConfig,
     GenerationConfig,
     ModelConfig,
@@ -144,8 +145,12 @@ def test_without_a_folder_nothing_is_written_and_the_result_is_the_same(
         {},
         {"accumulate": True, "sources": "all", "successor": "finetune"},
         {"acquisition": AcquisitionConfig("disagreement", cap=1, passes=2), "retention": "pair"},
+        {
+            "distillation": DistillationConfig(share=0.5, k=5),
+            "training": dataclasses.replace(SMALL.training, ema=0.9),
+        },
     ],
-    ids=["default", "as-the-authors", "disagreement-and-retention"],
+    ids=["default", "as-the-authors", "disagreement-and-retention", "soft-targets-and-ema"],
 )
 @pytest.mark.parametrize("killed_after", [0, 1])
 def test_resuming_gives_the_files_of_an_uninterrupted_run(
@@ -239,6 +244,13 @@ def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, mo
 def test_a_base_that_is_not_round_0_of_this_run_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recurse(SMALL, base=recurse(small(**changes)))
+
+
+def test_soft_targets_change_successors_alone(run: Run) -> None:
+    softened = recurse(small(rounds=1, distillation=DistillationConfig(share=0.5, k=5)))
+    assert metrics(softened)[0] == metrics(run)[0]
+    assert softened.rounds[1].acquired == run.rounds[1].acquired
+    assert softened.rounds[1].validation != run.rounds[1].validation
 
 
 def test_fidelity_off_keeps_more(run: Run) -> None:

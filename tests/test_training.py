@@ -204,3 +204,33 @@ def test_bad_input(parts, monkeypatch):
     monkeypatch.setitem(registry._MAKERS, "bare", lambda config, num_items, generator: torch.nn.Linear(1, 1))
     with pytest.raises(BackboneError, match=r"Linear is no TrainableBackbone: it lacks num_items, .* loss"):
         fit(ModelConfig(name="bare"), SETTINGS, parts.train, parts.validation, seed=0)
+
+
+def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypatch):
+    """One step a validation: the kept weights are the average after the best step, written out."""
+    config = dataclasses.replace(SETTINGS, ema=0.9, evaluate_every=1, max_evaluations=6)
+    seen = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *arguments):
+        step(self, *arguments)
+        seen.append([value.detach().clone() for group in self.param_groups for value in group["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    trained = fit_toy(parts, config=config)
+    assert len(seen) == trained.steps
+    average, averages = seen[0], []
+    for number, weights in enumerate(seen):
+        decay = min(0.9, (1 + number) / (10 + number))
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
+        averages.append(average)
+    kept = dict(trained.model.named_parameters())
+    for value, expected in zip(kept.values(), averages[trained.best_step - 1], strict=True):
+        assert torch.allclose(value, expected, atol=1e-6)
+    assert evaluate(trained.model, parts.validation).metrics[CRITERION] == trained.best.metrics[CRITERION]
+    # It follows the training and does not take part in it.
+    last = seen[-1]
+    seen.clear()
+    without = fit_toy(parts, config=dataclasses.replace(config, ema=0.0, patience=99, max_evaluations=trained.steps))
+    assert without.steps == trained.steps
+    assert all(torch.equal(a, b) for a, b in zip(seen[-1], last, strict=True))

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from rsir.data.sequences import DataError, Sequences
 
-__all__ = ["Batches", "TrainingBatch"]
+__all__ = ["Batches", "SoftTargets", "TrainingBatch"]
 
 _AHEAD = 4  # batches built before they are asked for
-_SHUFFLE, _NEGATIVES = 0, 1  # streams of random numbers
+_SHUFFLE, _NEGATIVES, _SOFT = 0, 1, 2  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,28 @@ class TrainingBatch:
     tokens: int
 
 
+@dataclass(frozen=True, eq=False)
+class SoftTargets:
+    """Other items that a position may be trained on, with the probability of each.
+
+    A position's target is replaced, with probability ``share`` and anew each time it is trained on, by a draw from its
+    items. The expected loss is that of the mixed distribution, and no loss has to know of it.
+
+    Attributes
+    ----------
+    ids : (nnz, k) int32
+        Items for each interaction of a training set, where it is a target; 0 in the first place: none.
+    cumulative : (nnz, k) float32
+        Cumulative probabilities of the items.
+    share : float
+        In [0, 1].
+    """
+
+    ids: npt.NDArray[np.int32]
+    cumulative: npt.NDArray[np.float32]
+    share: float
+
+
 class Batches:
     """Endless stream of training batches and their negatives.
 
@@ -74,13 +96,15 @@ class Batches:
         Handed on in every batch.
     weights : (n,) float, optional
         Weight of each sequence in the loss, 0 or more; default 1. Sequences of weight 0 are left out.
+    soft : SoftTargets, optional
+        Of the training set.
 
     Raises
     ------
     DataError
         When no sequence can be trained on.
     ValueError
-        Weights of the wrong shape, negative or not finite.
+        Weights of the wrong shape, negative or not finite; soft targets of another training set.
     """
 
     def __init__(
@@ -94,6 +118,7 @@ class Batches:
         device: torch.device,
         generator: torch.Generator,
         weights: npt.ArrayLike | None = None,
+        soft: SoftTargets | None = None,
     ) -> None:
         weight = np.ones(len(train), np.float32) if weights is None else np.asarray(weights, np.float32)
         if weight.shape != (len(train),):
@@ -107,7 +132,9 @@ class Batches:
             raise DataError(
                 f"none of the {len(train)} sequences has two items and a weight above 0: there is nothing to learn from"
             )
-        self._train, self._weight, self._lengths = train, weight, train.lengths
+        if soft is not None and len(soft.ids) != len(train.items):
+            raise ValueError(f"soft: expected one row for each of {len(train.items)} interactions, got {len(soft.ids)}")
+        self._train, self._weight, self._lengths, self._soft = train, weight, train.lengths, soft
         self._batch_size, self._width, self._negatives = batch_size, max_len, negatives
         self._seed, self._device, self._generator = seed, device, generator
 
@@ -160,7 +187,7 @@ class Batches:
         while True:
             order = self._rows[np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(self._rows.size)]
             for first in range(skipped * self._batch_size, order.size, self._batch_size):
-                grid, weights = self._pack(order[first : first + self._batch_size])
+                grid, weights = self._pack(order[first : first + self._batch_size], step)
                 yield grid, weights, self._draw(step)
                 step += 1
             epoch, skipped = epoch + 1, 0
@@ -172,7 +199,7 @@ class Batches:
         batch = TrainingBatch(items, targets, positions, segments, weight, self._generator, tokens)
         return batch, torch.from_numpy(negatives).to(self._device)
 
-    def _pack(self, rows: npt.NDArray[np.int64]) -> tuple[np.ndarray, np.ndarray]:
+    def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray]:
         from rsir.data import packing
 
         lengths = np.minimum(self._lengths[rows] - 1, self._width)
@@ -181,6 +208,10 @@ class Batches:
         weights = np.zeros((height, self._width), np.float32)
         ends = self._train.offsets[rows + 1]
         packing.fill(self._train.items, ends, lengths, row, column, self._weight[rows], grid, weights)
+        if self._soft is not None:
+            numbers = np.random.default_rng([self._seed, _SOFT, step]).random((2, lengths.sum()))
+            soft = self._soft
+            packing.soften(soft.ids, soft.cumulative, soft.share, numbers, ends, lengths, row, column, grid[1])
         return grid, weights
 
     def _draw(self, step: int) -> npt.NDArray[np.int64]:

@@ -102,3 +102,43 @@ def fill(
             grid[2, r, c] = j
             grid[3, r, c] = segments[r]
             weights[r, c] = weight[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def soften(
+    ids: npt.NDArray[np.int32],
+    cumulative: npt.NDArray[np.float32],
+    share: float,
+    numbers: npt.NDArray[np.float64],
+    ends: Int64Array,
+    lengths: Int64Array,
+    row: Int64Array,
+    column: Int64Array,
+    targets: Int64Array,
+) -> None:
+    """Replace a share of packed targets by draws from their soft targets.
+
+    Parameters
+    ----------
+    ids, cumulative, share
+        See :class:`rsir.data.batches.SoftTargets`.
+    numbers : (2, sum of lengths) float64
+        In [0, 1): for each target whether it is replaced, and by what.
+    ends, lengths, row, column
+        As for :func:`fill`.
+    targets : (rows, width) int64
+        Changed in place.
+    """
+    at = 0
+    for i in range(ends.size):
+        first = ends[i] - lengths[i]  # of the interactions that are targets
+        for j in range(lengths[i]):
+            interaction = first + j
+            if numbers[0, at] < share and ids[interaction, 0] > 0:
+                place = 0
+                while place + 1 < ids.shape[1] and cumulative[interaction, place] <= numbers[1, at]:
+                    place += 1
+                while ids[interaction, place] == 0:
+                    place -= 1
+                targets[row[i], column[i] + j] = ids[interaction, place]
+            at += 1

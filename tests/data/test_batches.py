@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.data import DataError, Sequences
-from rsir.data.batches import Batches
+from rsir.data.batches import Batches, SoftTargets
 from rsir.data.packing import assign
 
 
-def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=None):
+def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=None, soft=None):
     return Batches(
         train,
         batch_size,
@@ -25,6 +25,7 @@ def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=N
         device=torch.device("cpu"),
         generator=torch.Generator(),
         weights=weights,
+        soft=soft,
     )
 
 
@@ -150,7 +151,48 @@ def test_the_background_thread_ends_and_hands_on_its_errors(monkeypatch):
     stream.close()
     assert not [t for t in threading.enumerate() if t.name == "rsir-batches"]
     broken = batches_of(train)
-    monkeypatch.setattr(broken, "_pack", lambda rows: 1 / 0)
+    monkeypatch.setattr(broken, "_pack", lambda rows, step: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(iter(broken))
     assert not [t for t in threading.enumerate() if t.name == "rsir-batches"]
+
+
+def test_soft_targets_replace_their_share_by_draws():
+    train = Sequences.from_lists([[1, 2, 3, 4], [5, 6], [7, 8, 9]], 99)
+    ids = np.zeros((9, 3), np.int32)
+    ids[[1, 2, 3]] = [[20, 21, 22], [30, 31, 32], [40, 0, 0]]  # two real choices, and one with a single item left
+    ids[8] = [50, 51, 52]
+    cumulative = np.tile(np.array([0.5, 0.8, 1.0], np.float32), (9, 1))
+    cumulative[3] = 1.0
+    counts = {}
+    stream = iter(batches_of(train, soft=SoftTargets(ids, cumulative, 0.4)))
+    for _ in range(3000):
+        batch, _ = next(stream)
+        for item, target in zip(batch.items.flatten().tolist(), batch.targets.flatten().tolist(), strict=True):
+            counts.setdefault(item, []).append(target)
+    stream.close()
+    shares = {item: {t: targets.count(t) / len(targets) for t in set(targets)} for item, targets in counts.items()}
+    for item, hard, soft in ((1, 2, (20, 21, 22)), (2, 3, (30, 31, 32)), (8, 9, (50, 51, 52))):
+        expected = {hard: 0.6, soft[0]: 0.2, soft[1]: 0.12, soft[2]: 0.08}
+        assert set(shares[item]) == set(expected)
+        for target, share in expected.items():
+            assert shares[item][target] == pytest.approx(share, abs=0.04)  # over four standard errors
+    assert shares[3] == pytest.approx({4: 0.6, 40: 0.4}, abs=0.04)
+    assert shares[5] == {6: 1.0}, "no soft targets, no replacement"
+
+
+def test_soft_targets_change_nothing_else_and_start_anywhere():
+    train = Sequences.from_lists([[1, 2, 3, 4], [5, 6], [7, 8, 9], [9, 1, 5, 2, 6]], 9)
+    soft = SoftTargets(np.full((14, 1), 7, np.int32), np.ones((14, 1), np.float32), 0.5)
+    plain, replaced = (take(batches_of(train, batch_size=2, soft=s), 6) for s in (None, soft))
+    for (a, negatives), (b, others) in zip(plain, replaced, strict=True):
+        for name in ("items", "positions", "segments", "weights"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
+        assert torch.equal(negatives, others)
+        assert bool((b.targets.eq(7) | b.targets.eq(a.targets)).all())
+        assert bool((b.targets[a.segments == 0] == 0).all())
+    later = batches_of(train, batch_size=2, soft=soft).stream(4)
+    assert torch.equal(next(later)[0].targets, replaced[4][0].targets)
+    later.close()
+    with pytest.raises(ValueError, match="expected one row for each of 14 interactions, got 3"):
+        batches_of(train, soft=SoftTargets(np.ones((3, 1), np.int32), np.ones((3, 1), np.float32), 0.5))
