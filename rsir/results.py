@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .data.sequences import DataError, Sequences
 from .recursion import DATA, RoundResult, Run, best_round, load_data, load_recommender, split
-from .runs import RunDirectory, RunError
+from .runs import MANIFEST, RunDirectory, RunError
 
 __all__ = ["enriched", "load"]
 
@@ -33,6 +33,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     CheckpointError
         The model was written by another version of rsir and cannot be read.
     """
+    if not (Path(path) / MANIFEST).exists():
+        raise RunError(f"{path}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(path)
     finished = directory.finished_rounds()
     if not finished:

@@ -102,11 +102,11 @@ def test_command(tmp_path, capsys):
     assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--k", "4"]) == 0
     assert f"{out}: the best 4 items for 60 users" in capsys.readouterr().out
     found = by_user(out)
-    assert found[1] == run.recommend([[f"item {item - 1}" for item in data[0]]], k=4)[0]
+    assert found[data.user_labels[0].as_py()] == run.recommend([[f"item {item - 1}" for item in data[0]]], k=4)[0]
     (tmp_path / "h.csv").write_text("who,what\n9,item 3\n9,item 39\n9,nothing\n")
     arguments = ["--histories", str(tmp_path / "h.csv"), "--user", "who", "--item", "what"]
     assert recommend.main([str(tmp_path / "run"), "--out", str(out), *arguments]) == 0
     assert by_user(out) == {9: run.recommend([["item 3", "item 39"]])[0]}
     assert "1 events, and 0 users who have no others" in capsys.readouterr().err
     assert recommend.main([str(tmp_path), "--out", str(out)]) == 2
-    assert "no run to resume" in capsys.readouterr().err
+    assert "holds no run" in capsys.readouterr().err

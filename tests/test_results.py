@@ -90,7 +90,7 @@ def test_data_that_is_gone_or_damaged(data, run, tmp_path):
         rsir.load(copy)
     recurse(SMALL, data=data, out=copy, resume=True)
     assert rsir.load(copy).data.fingerprint() == data.fingerprint()
-    with pytest.raises(RunError, match="no run to resume"):
+    with pytest.raises(RunError, match="holds no run"):
         rsir.load(tmp_path / "nothing")
 
 
