@@ -125,6 +125,26 @@ py::array_t<std::int64_t> rank_within(const PackedTable& packed, const py::array
   return ranks;
 }
 
+py::array_t<std::int64_t> place_within(const PackedTable& packed, const py::array& queries, const py::array& targets,
+                                       const std::optional<Lists>& excluded, std::int64_t tau, int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const Ragged x = check_excluded(excluded, q.rows, table.num_items);
+  const std::int32_t* t = data_of<std::int32_t>("targets", targets, 1);
+  if (targets.shape(0) != q.rows) throw py::value_error("targets: expected (" + std::to_string(q.rows) + ",)");
+  for (std::int64_t row = 0; row < q.rows; ++row)
+    if (t[row] < 1 || t[row] > table.num_items)
+      throw py::value_error("targets: row " + std::to_string(row) + " holds id " + std::to_string(t[row]) +
+                            ", expected 1.." + std::to_string(table.num_items));
+  check_count("tau", tau);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> places(q.rows);
+  std::int64_t* out = places.mutable_data();
+  const py::gil_scoped_release release;
+  rsir::place_within(table, q, t, x, tau, threads, out);
+  return places;
+}
+
 py::tuple topk(const PackedTable& packed, const py::array& queries, std::int64_t k,
                const std::optional<Lists>& excluded, int threads) {
   const Table& table = packed.table();
@@ -255,6 +275,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("instruction_sets", &instruction_sets, "Instruction sets usable here, best first.");
   m.def("rank_within", &rank_within, py::arg("table"), py::arg("queries"), py::arg("targets"), py::arg("tau"),
         py::arg("threads"));
+  m.def("place_within", &place_within, py::arg("table"), py::arg("queries"), py::arg("targets"),
+        py::arg("excluded").none(true), py::arg("tau"), py::arg("threads"));
   m.def("topk", &topk, py::arg("table"), py::arg("queries"), py::arg("k"), py::arg("excluded").none(true),
         py::arg("threads"));
   m.def("topk_sample", &topk_sample, py::arg("table"), py::arg("queries"), py::arg("k"), py::arg("temperature"),

@@ -111,31 +111,40 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   return py::make_tuple(loss, grad_queries, grad_items);
 }
 
+using Parameters = std::array<py::array, 12>;
+
+rsir::LayerWeights weights_of(const Parameters& parameters, py::ssize_t d, py::ssize_t f) {
+  const std::vector<py::ssize_t> shapes[12] = {{3 * d, d}, {3 * d}, {d, d}, {d}, {d}, {d},
+                                               {f, d},     {f},     {d, f}, {d}, {d}, {d}};
+  const float* data[12];
+  for (std::size_t i = 0; i < 12; ++i)
+    data[i] = shaped<float>(("parameter " + std::to_string(i)).c_str(), parameters[i], shapes[i]);
+  return {data[0], data[1], data[2], data[3], data[4], data[5], data[6], data[7], data[8], data[9], data[10], data[11]};
+}
+
+void check_heads(std::int64_t heads, py::ssize_t d) {
+  if (heads < 1 || d < 1 || d % heads != 0)
+    throw py::value_error("heads: expected a divisor of " + std::to_string(d) + ", got " + std::to_string(heads));
+}
+
 // A layer's arguments, checked; the arrays must outlive it.
 struct Layer {
   rsir::LayerShape shape = {};
   rsir::LayerWeights weights = {};
   rsir::LayerBatch batch = {};
 
-  Layer(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+  Layer(const py::array& x, const py::array& segments, const Parameters& parameters,
         const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped, float epsilon) {
     batch.x = data_of<float>("x", x, 3);
     const py::ssize_t rows = x.shape(0), width = x.shape(1), d = x.shape(2);
     batch.segments = shaped<std::int64_t>("segments", segments, {rows, width});
-    if (heads < 1 || d < 1 || d % heads != 0)
-      throw py::value_error("heads: expected a divisor of " + std::to_string(d) + ", got " + std::to_string(heads));
+    check_heads(heads, d);
     data_of<float>("up weight", parameters[6], 2);
     const py::ssize_t f = parameters[6].shape(0);
     if (dropped < 0 || dropped > 255) throw py::value_error("dropped: expected 0..255, got " + std::to_string(dropped));
     batch.rows = rows;
     shape = {d, f, heads, width, epsilon, dropped, 256.0f / static_cast<float>(256 - dropped)};
-    const std::vector<py::ssize_t> shapes[12] = {{3 * d, d}, {3 * d}, {d, d}, {d}, {d}, {d},
-                                                 {f, d},     {f},     {d, f}, {d}, {d}, {d}};
-    const float* data[12];
-    for (std::size_t i = 0; i < 12; ++i)
-      data[i] = shaped<float>(("parameter " + std::to_string(i)).c_str(), parameters[i], shapes[i]);
-    weights = {data[0], data[1], data[2], data[3], data[4], data[5],
-               data[6], data[7], data[8], data[9], data[10], data[11]};
+    weights = weights_of(parameters, d, f);
     if (bytes) {
       batch.bytes.attention = shaped<unsigned char>("attention bytes", (*bytes)[0], {rows, heads, width, width});
       batch.bytes.out = shaped<unsigned char>("out bytes", (*bytes)[1], {rows, width, d});
@@ -145,7 +154,7 @@ struct Layer {
   }
 };
 
-py::tuple layer_forward(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+py::tuple layer_forward(const py::array& x, const py::array& segments, const Parameters& parameters,
                         const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped,
                         float epsilon, int threads, const std::string& instruction_set) {
   const Layer layer(x, segments, parameters, bytes, heads, dropped, epsilon);
@@ -160,7 +169,7 @@ py::tuple layer_forward(const py::array& x, const py::array& segments, const std
   return py::make_tuple(y, saved);
 }
 
-py::tuple layer_backward(const py::array& x, const py::array& segments, const std::array<py::array, 12>& parameters,
+py::tuple layer_backward(const py::array& x, const py::array& segments, const Parameters& parameters,
                          const std::optional<std::array<py::array, 4>>& bytes, std::int64_t heads, int dropped,
                          float epsilon, int threads, const std::string& instruction_set, const py::array& saved,
                          const py::array& grad_y) {
@@ -179,6 +188,44 @@ py::tuple layer_backward(const py::array& x, const py::array& segments, const st
   return py::make_tuple(grad_x, gradients);
 }
 
+Floats encode(const py::array& items, const py::array& offsets, const py::array& table, const py::array& positions,
+              const std::vector<Parameters>& layers, std::int64_t heads, float epsilon, int threads,
+              const std::string& instruction_set) {
+  rsir::Histories h = {};
+  h.items = data_of<std::int32_t>("items", items, 1);
+  h.offsets = data_of<std::int64_t>("offsets", offsets, 1);
+  h.rows = offsets.shape(0) - 1;
+  h.table = data_of<float>("table", table, 2);
+  const py::ssize_t known = table.shape(0), d = table.shape(1);
+  data_of<float>("positions", positions, 2);
+  const py::ssize_t width = positions.shape(0);
+  h.positions = shaped<float>("positions", positions, {width, d});
+  check_heads(heads, d);
+  check_threads(threads);
+  if (layers.empty() || width < 1) throw py::value_error("expected at least one layer and one position");
+  if (h.rows < 0 || h.offsets[0] != 0 || h.offsets[h.rows] != items.shape(0))
+    throw py::value_error("offsets: expected to rise from 0 to the number of items");
+  for (std::int64_t row = 0; row < h.rows; ++row)
+    if (h.offsets[row + 1] <= h.offsets[row] || h.offsets[row + 1] > items.shape(0))
+      throw py::value_error("offsets: expected every history to hold an item, not so number " + std::to_string(row));
+  for (py::ssize_t i = 0; i < items.shape(0); ++i)
+    if (h.items[i] < 0 || h.items[i] >= known)
+      throw py::value_error("items: expected ids below " + std::to_string(known) + ", got " +
+                            std::to_string(h.items[i]));
+  data_of<float>("up weight", layers[0][6], 2);
+  const rsir::LayerShape shape = {d, layers[0][6].shape(0), heads, width, epsilon, 0, 1.0f};
+  std::vector<rsir::LayerWeights> weights;
+  for (const Parameters& parameters : layers) weights.push_back(weights_of(parameters, d, shape.feedforward));
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  Floats out({h.rows, static_cast<std::int64_t>(d)});
+  float* to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::encode(kernels, shape, weights, h, threads, to);
+  }
+  return out;
+}
+
 }  // namespace
 
 namespace rsir {
@@ -195,6 +242,8 @@ void bind_training(py::module_& m) {
   m.def("layer_backward", &::layer_backward, py::arg("x"), py::arg("segments"), py::arg("parameters"),
         py::arg("bytes").none(true), py::arg("heads"), py::arg("dropped"), py::arg("epsilon"), py::arg("threads"),
         py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
+  m.def("encode", &::encode, py::arg("items"), py::arg("offsets"), py::arg("table"), py::arg("positions"),
+        py::arg("layers"), py::arg("heads"), py::arg("epsilon"), py::arg("threads"), py::arg("instruction_set"));
 }
 
 }  // namespace rsir

@@ -26,6 +26,11 @@ struct ScanArgs {
   const float* target;   // (num_rows,), or null when nothing is counted
   std::int64_t limit;    // INT64_MAX: never drop
   std::int64_t* counts;  // out (num_rows,); at least limit when the row was dropped
+  // With an item of its own, whose logit target[row] is, a row counts what comes before that item: equal logits of
+  // lower ids, too. Counts begin at -ahead[row].
+  const std::int32_t* own;    // (num_rows,), or null
+  const std::int32_t* ahead;  // (num_rows,)
+  const std::int32_t* by_own;  // (num_rows,) rows in ascending order of own
 
   // Selection of the k best items not excluded; k = 0: none.
   std::int64_t k;
@@ -46,6 +51,7 @@ struct ScanArgs {
   float* threshold;         // capacity: the k-th best logit so far
   std::int32_t* row_at;     // capacity
   std::int64_t* cursor;     // num_rows: place in the row's excluded list
+  std::int32_t* position_of;  // num_rows, with own: the row's position, -1 for none
 };
 
 struct Kernels {

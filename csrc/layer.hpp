@@ -295,7 +295,4 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
   affine_backward(s.width, 3 * d, d, x, w.in_weight, grad_qkv, g.in_weight, g.in_bias, grad_x, true);
 }
 
-constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,           raise_tops,
-                                                    exponentiate, layer_forward, layer_backward};
-
 }  // namespace

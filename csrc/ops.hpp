@@ -29,6 +29,10 @@ struct Draw {
 
 void rank_within(const Table&, Queries, Ragged targets, std::int64_t tau, int threads, std::int64_t* ranks);
 
+// targets: (rows,) in 1..num_items
+void place_within(const Table&, Queries, const std::int32_t* targets, Ragged excluded, std::int64_t tau, int threads,
+                  std::int64_t* places);
+
 void topk(const Table&, Queries, std::int64_t k, Ragged excluded, int threads, std::int64_t* ids, float* logits);
 
 void topk_sample(const Table&, Queries, const Draw&, Ragged excluded, int threads, std::int64_t* ids,

@@ -23,6 +23,7 @@ constexpr float kLowest = -__builtin_inff();
 struct Scan {
   const ScanArgs& a;
   std::int64_t live = 0;  // rows still in the tiles, at positions 0..live-1
+  std::int64_t next_own = 0;  // place in by_own
 
   explicit Scan(const ScanArgs& args) : a(args) {}
 
@@ -35,17 +36,55 @@ struct Scan {
     for (std::int64_t row = 0; row < a.num_rows; ++row) {
       if (a.counts) a.counts[row] = 0;
       if (a.k > 0) clear_selection(row);
+      if (a.own) a.position_of[row] = -1;
       if (a.skip && a.skip[row]) continue;
       const float* query = a.queries + row * a.dim;
       float* to = column(live);
       for (std::int64_t t = 0; t < a.dim; ++t) to[t * Isa::kHeight] = query[t];
       a.row_at[live] = static_cast<std::int32_t>(row);
-      if (a.target) a.bar[live] = a.target[row];
+      if (a.target) a.bar[live] = a.own ? below(a.target[row]) : a.target[row];
+      if (a.own) a.position_of[row] = static_cast<std::int32_t>(live);
       a.threshold[live] = kLowest;
       ++live;
     }
     for (std::int64_t position = live; position < capacity; ++position) blank(position);
     for (std::int64_t i = 0; i < capacity * Isa::kLanes; ++i) a.lanes[i] = 0;
+    if (a.own)
+      for (std::int64_t position = 0; position < live; ++position)
+        a.lanes[position * Isa::kLanes] = -a.ahead[a.row_at[position]];
+  }
+
+  // The next lower number, so that "above it" means "at least x"; x is above -inf.
+  static float below(float x) {
+    std::int32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits = x == 0.0f ? static_cast<std::int32_t>(0x80000001u) : x > 0.0f ? bits - 1 : bits + 1;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+  }
+
+  // From the block on that holds a row's own item equal logits no longer count, but for lower ids of this block.
+  void raise_bars(const float* block, std::int32_t first_id) {
+    for (; next_own < a.num_rows; ++next_own) {
+      const std::int32_t row = a.by_own[next_own], place = a.own[row] - first_id, position = a.position_of[row];
+      if (place >= kWidth) return;
+      if (position < 0) continue;
+      a.bar[position] = a.target[row];
+      a.lanes[position * Isa::kLanes] += equals_before(block, a.queries + row * a.dim, a.target[row], place);
+    }
+  }
+
+  std::int32_t equals_before(const float* block, const float* query, float target, std::int32_t place) const {
+    Isa::F acc[Isa::kVectors];
+    for (int v = 0; v < Isa::kVectors; ++v) acc[v] = Isa::set1(0.0f);
+    for (std::int64_t t = 0; t < a.dim; ++t)
+      for (int v = 0; v < Isa::kVectors; ++v)
+        acc[v] = Isa::madd(Isa::set1(query[t]), Isa::load(block + t * kWidth + v * Isa::kLanes), acc[v]);
+    alignas(64) float logits[kWidth];
+    for (int v = 0; v < Isa::kVectors; ++v) Isa::store(logits + v * Isa::kLanes, acc[v]);
+    std::int32_t equal = 0;
+    for (std::int32_t i = 0; i < place; ++i) equal += logits[i] == target;
+    return equal;
   }
 
   void clear_selection(std::int64_t row) {
@@ -94,6 +133,7 @@ struct Scan {
         continue;
       }
       a.counts[a.row_at[position]] = count;
+      if (a.own) a.position_of[a.row_at[position]] = -1;
       --live;
       if (position != live) {
         const float* from = column(live);
@@ -104,6 +144,7 @@ struct Scan {
         a.bar[position] = a.bar[live];
         a.threshold[position] = a.threshold[live];
         a.row_at[position] = a.row_at[live];
+        if (a.own) a.position_of[a.row_at[position]] = static_cast<std::int32_t>(position);
       }
       blank(live);
     }
@@ -211,6 +252,8 @@ struct Scan {
     for (std::int64_t i = a.block_begin; i < a.block_end && live > 0; ++i) {
       const float* block = a.panels + i * floats;
       const std::int32_t first_id = static_cast<std::int32_t>(i * kWidth + 1);
+      if constexpr (Count && !Select)
+        if (a.own) raise_bars(block, first_id);
       const std::int64_t full = live / Isa::kHeight * Isa::kHeight;
       const std::int64_t rest = live - full;
       // spread the fetching of the next block over the tiles of this one

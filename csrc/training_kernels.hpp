@@ -65,11 +65,18 @@ struct TrainingKernels {
   void (*layer_backward)(const LayerShape&, const LayerWeights&, const LayerBytes&, const std::int64_t* segments,
                          const float* x, const LayerSaved&, const float* grad_y, float* grad_x,
                          const LayerGradients&, float* scratch);
+  // The layer without dropout over sequences laid one after the other: number r is positions starts[r]..starts[r + 1]
+  // of x, y has one row a position or, with last_only, one a sequence: that of its last position. Scratch holds
+  // encode_scratch(shape) floats a position.
+  void (*encode_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, const std::int64_t* starts,
+                       std::int64_t sequences, const float* x, bool last_only, float* y, float* scratch);
 };
 
 inline std::int64_t layer_scratch(const LayerShape& s) {
   return s.width * (8 * s.dim + 3 * s.feedforward) + 3 * s.width;
 }
+
+inline std::int64_t encode_scratch(const LayerShape& s) { return 5 * s.dim + s.feedforward + 1; }
 
 const TrainingKernels& training_kernels_base();
 #ifdef RSIR_X86

@@ -11,6 +11,8 @@ namespace {
 
 // Sums of the weights' gradients taken apart and added in order, whatever the number of threads.
 constexpr std::int64_t kGroups = 8;
+// Positions that are encoded together, about: their activations stay in the second-level cache.
+constexpr std::int64_t kTogether = 128;
 
 // The backward pass only reads it.
 LayerSaved saved_of(const LayerShape& s, float* saved, std::int64_t row) {
@@ -37,6 +39,19 @@ double operations(const LayerShape& s, std::int64_t rows) {
   return 4.0 * static_cast<double>(rows * s.width * s.dim) * static_cast<double>(2 * s.dim + s.feedforward);
 }
 
+// The weights as right-hand sides; room is what they are kept in.
+LayerTransposed turn(const LayerShape& s, const LayerWeights& w, Aligned<float>& room) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  room = allocate_aligned<float>(4 * d * d + 2 * d * f);
+  LayerTransposed t = {};
+  float* p = room.get();
+  t.in = p, p = transpose(w.in_weight, 3 * d, d, p);
+  t.out = p, p = transpose(w.out_weight, d, d, p);
+  t.up = p, p = transpose(w.up_weight, f, d, p);
+  t.down = p, transpose(w.down_weight, d, f, p);
+  return t;
+}
+
 // The gradients as one array, in the order of the struct.
 LayerGradients gradients_in(const LayerShape& s, float* p) {
   const std::int64_t d = s.dim, f = s.feedforward;
@@ -59,14 +74,9 @@ LayerGradients gradients_in(const LayerShape& s, float* p) {
 
 void layer_forward(const TrainingKernels& kernels, const LayerShape& s, const LayerWeights& w, const LayerBatch& batch,
                    int threads, float* saved, float* y) {
-  const std::int64_t d = s.dim, f = s.feedforward;
-  const Aligned<float> turned = allocate_aligned<float>(4 * d * d + 2 * d * f);
-  LayerTransposed t = {};
-  t.in = turned.get();
-  t.out = transpose(w.in_weight, 3 * d, d, turned.get());
-  t.up = transpose(w.out_weight, d, d, turned.get() + 3 * d * d);
-  t.down = transpose(w.up_weight, f, d, turned.get() + 4 * d * d);
-  transpose(w.down_weight, d, f, turned.get() + 4 * d * d + d * f);
+  const std::int64_t d = s.dim;
+  Aligned<float> room;
+  const LayerTransposed t = turn(s, w, room);
   const std::int64_t tasks = std::min(kGroups, batch.rows);
   parallel_for(tasks, useful_threads(operations(s, batch.rows), threads), [&](std::int64_t task, int) {
     const Aligned<float> scratch = allocate_aligned<float>(layer_scratch(s));
@@ -96,6 +106,55 @@ void layer_backward(const TrainingKernels& kernels, const LayerShape& s, const L
   });
   for (std::int64_t group = 1; group < groups; ++group)
     for (std::int64_t i = 0; i < size; ++i) gradients[i] += sums[group * size + i];
+}
+
+void encode(const TrainingKernels& kernels, const LayerShape& s, const std::vector<LayerWeights>& layers,
+            const Histories& h, int threads, float* out) {
+  const std::int64_t d = s.dim;
+  std::vector<Aligned<float>> rooms(layers.size());
+  std::vector<LayerTransposed> turned;
+  for (std::size_t i = 0; i < layers.size(); ++i) turned.push_back(turn(s, layers[i], rooms[i]));
+  std::vector<std::int64_t> firsts = {0};  // histories that begin a task
+  std::int64_t positions = 0, most = 0;
+  for (std::int64_t row = 0, here = 0; row < h.rows; ++row) {
+    const std::int64_t length = std::min(h.offsets[row + 1] - h.offsets[row], s.width);
+    positions += length;
+    most = std::max(most, here += length);
+    if (here < kTogether && row + 1 < h.rows) continue;
+    firsts.push_back(row + 1);
+    here = 0;
+  }
+  struct Scratch {
+    Aligned<float> x, y, rest;
+    std::vector<std::int64_t> starts;
+  };
+  const int useful = useful_threads(operations(s, positions) / s.width * static_cast<double>(layers.size()), threads);
+  std::vector<Scratch> scratch(static_cast<std::size_t>(useful));
+  parallel_for(static_cast<std::int64_t>(firsts.size()) - 1, useful, [&](std::int64_t task, int worker) {
+    Scratch& own = scratch[static_cast<std::size_t>(worker)];
+    if (!own.x) {
+      own.x = allocate_aligned<float>(most * d);
+      own.y = allocate_aligned<float>(most * d);
+      own.rest = allocate_aligned<float>(most * encode_scratch(s));
+    }
+    const std::int64_t first = firsts[task], count = firsts[task + 1] - first;
+    own.starts.assign(1, 0);
+    float* x = own.x.get();
+    for (std::int64_t row = first; row < first + count; ++row) {
+      const std::int64_t length = std::min(h.offsets[row + 1] - h.offsets[row], s.width);
+      const std::int32_t* items = h.items + h.offsets[row + 1] - length;
+      for (std::int64_t i = 0; i < length; ++i, x += d)
+        for (std::int64_t t = 0; t < d; ++t) x[t] = h.table[items[i] * d + t] + h.positions[i * d + t];
+      own.starts.push_back(own.starts.back() + length);
+    }
+    const float* from = own.x.get();
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const bool last = i + 1 == layers.size();
+      float* to = last ? out + first * d : from == own.x.get() ? own.y.get() : own.x.get();
+      kernels.encode_layer(s, layers[i], turned[i], own.starts.data(), count, from, last, to, own.rest.get());
+      from = to;
+    }
+  });
 }
 
 }  // namespace rsir

@@ -1,7 +1,9 @@
-// A Transformer layer over a packed batch, forward and backward; rsir/ops/layer.py documents the meaning.
+// A Transformer layer over a packed batch, forward and backward, and a stack of them over histories; rsir/ops/learning.py
+// documents the meaning.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "training_kernels.hpp"
 
@@ -31,5 +33,17 @@ inline std::int64_t layer_parameters(const LayerShape& s) {
 // is set; the same bits for any number of threads.
 void layer_backward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
                     const float* saved, const float* grad_y, float* grad_x, float* gradients);
+
+struct Histories {
+  std::int64_t rows;
+  const std::int32_t* items;    // of history r: items[offsets[r]..offsets[r + 1]), at least one
+  const std::int64_t* offsets;  // (rows + 1,)
+  const float* table;           // (N + 1, d) embeddings of the items
+  const float* positions;       // (shape.width, d); a longer history is cut to its last shape.width items
+};
+
+// out (rows, d): what the layers give at each history's last item; the same bits whatever the other histories are.
+void encode(const TrainingKernels&, const LayerShape&, const std::vector<LayerWeights>&, const Histories&, int threads,
+            float* out);
 
 }  // namespace rsir

@@ -30,6 +30,14 @@ def instruction_sets() -> list[str]:
 def rank_within(
     table: PackedTable, queries: NDArray[np.float32], targets: _Lists, tau: int, threads: int
 ) -> NDArray[np.int64]: ...
+def place_within(
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    targets: NDArray[np.int32],
+    excluded: _Lists | None,
+    tau: int,
+    threads: int,
+) -> NDArray[np.int64]: ...
 def topk(
     table: PackedTable, queries: NDArray[np.float32], k: int, excluded: _Lists | None, threads: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
@@ -116,6 +124,19 @@ def layer_backward(
     grad_y: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The gradients of x and, one after the other in one array, of the parameters."""
+
+def encode(
+    items: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    table: NDArray[np.float32],
+    positions: NDArray[np.float32],
+    layers: Sequence[Sequence[NDArray[np.float32]]],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str,
+) -> NDArray[np.float32]:
+    """What the layers give at the last item of each history."""
 
 def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
     """Multiply-adds in registers: floating point operations per second of running, summed over threads."""

@@ -66,10 +66,19 @@ def learn(rng: np.random.Generator, threads: int) -> None:
     """One call of an op of training."""
     rows, width, part, heads, wide = (int(rng.integers(0, high)) for high in (10, 12, 9, 4, 20))
     dim, name = part * heads, str(rng.choice([*_core.instruction_sets(), "no"]))
-    kind = rng.choice(["sampled", "full", "layer"])
+    kind = rng.choice(["sampled", "full", "layer", "encode"])
+    d, f = dim, wide
+    shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
+    if kind == "encode":
+        layers = [[_floats(rng, shape) for shape in shapes] for _ in range(rng.integers(0, 3))]
+        lists, known = _lists(rng, rows, MAX_ITEMS), int(rng.integers(0, 2 * MAX_ITEMS))
+        if rng.random() < 0.8:
+            lists = (_array(rng, (rows,), np.int32, 0, MAX_ITEMS), np.arange(rows + 1))
+        table, positions = _floats(rng, (known, d)), _floats(rng, (width, d))
+        queries = _core.encode(*lists, table, positions, layers, heads, 1e-5, threads, name)
+        assert queries.shape == (rows, d)
+        return
     if kind == "layer":
-        d, f = dim, wide
-        shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
         byte_shapes = [(rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d)]
         settings = {
             "bytes": None if rng.random() < 0.3 else [_array(rng, shape, np.uint8, 0, 256) for shape in byte_shapes],
@@ -117,7 +126,16 @@ def one_call(rng: np.random.Generator) -> bool:
     temperature = float(rng.choice([1.0, 0.1, 1e-30, 1e30, np.inf, 0.0, -1.0, np.nan], p=[0.5, 0.1] + [0.4 / 6] * 6))
     seed = int(rng.integers(0, 2**64, dtype=np.uint64)) if rng.random() < 0.95 else int(rng.choice([-1, 2**62])) * 8
     op = rng.choice(
-        ["learning", "rank_within", "topk", "topk_sample", "pool_sample", "rank_and_sample", "neighbour_votes"]
+        [
+            "learning",
+            "place_within",
+            "rank_within",
+            "topk",
+            "topk_sample",
+            "pool_sample",
+            "rank_and_sample",
+            "neighbour_votes",
+        ]
     )
     draw_k = min(k, 2**31)
     try:
@@ -141,6 +159,12 @@ def one_call(rng: np.random.Generator) -> bool:
             ranks = _core.rank_within(table, queries, lists, tau, threads)
             assert ranks.shape == (rows,)
             assert ((ranks >= 1) & (ranks <= tau + 1)).all()
+            return True
+        if op == "place_within":
+            targets = _array(rng, (rows,), np.int32, 1, num_items + 1)
+            places = _core.place_within(table, queries, targets, excluded, tau, threads)
+            assert places.shape == (rows,)
+            assert ((places >= 1) & (places <= tau + 1)).all()
             return True
         if op == "topk":
             ids, logits = _core.topk(table, queries, min(k, 2**20) if rows < 2 else min(k, 2000), excluded, threads)

@@ -25,13 +25,15 @@ from .checks import (
     check_count,
     check_counters,
     check_draw,
-    check_matrix,
     check_optional,
     check_ragged,
     check_seed,
     thread_count,
 )
+from .encoding import encode_histories
 from .learning import full_softmax, sampled_softmax, transformer_layer
+from .ranking import place_within, rank_within
+from .tables import module_of, pack, prepare
 from .types import (
     BackendUnavailable,
     FullSoftmax,
@@ -57,9 +59,11 @@ __all__ = [
     "Sample",
     "SampledSoftmax",
     "TopK",
+    "encode_histories",
     "full_softmax",
     "neighbour_votes",
     "pack",
+    "place_within",
     "pool_sample",
     "rank_and_sample",
     "rank_within",
@@ -68,43 +72,6 @@ __all__ = [
     "topk_sample",
     "transformer_layer",
 ]
-
-
-def pack(items: Tensor, *, backend: str = "auto", instruction_set: str | None = None) -> PackedItems:
-    """Lay an item table out for a backend, once, for use by many calls.
-
-    Parameters
-    ----------
-    items : (N + 1, d) float32
-        Item embeddings; row 0 is padding and is never scored. Packed items are a snapshot: pack again after
-        the embeddings change.
-    backend : {"auto", "reference", "cpp", "triton"}
-        "auto" takes cpp on CPU and triton on CUDA.
-    instruction_set : str, optional
-        For cpp: "base", "avx2" or "avx512"; None takes the best one this CPU has. For triton: the precision of the
-        scan, "ieee" (the default, exact float32), "tf32x3", "tf32", "float16" or "bfloat16"; under all but the
-        first, ranks and candidates are approximate, while returned logits stay float32.
-
-    Returns
-    -------
-    PackedItems
-        Says in ``backend`` and ``instruction_set`` what was chosen.
-
-    Raises
-    ------
-    ValueError
-        Wrong shape or dtype, or an unknown backend or instruction set.
-    BackendUnavailable
-        The backend asked for cannot run here.
-    """
-    check_matrix("items", items)
-    if items.shape[0] < 2 or items.shape[1] < 1:
-        raise ValueError(
-            f"items: expected (N + 1, d) with N >= 1 and d >= 1 (row 0 is padding), got {tuple(items.shape)}"
-        )
-    name = _backend.resolve(backend, items)
-    packed: PackedItems = _backend.load(name).pack(items.detach().contiguous(), instruction_set)
-    return packed
 
 
 def topk(
@@ -143,9 +110,9 @@ def topk(
     BackendUnavailable
         The backend asked for cannot run here.
     """
-    packed = _prepare(queries, items, backend)
+    packed = prepare(queries, items, backend)
     k = check_count("k", k)
-    result: TopK = _module(packed).topk(
+    result: TopK = module_of(packed).topk(
         queries.contiguous(), packed, k, check_optional("excluded", excluded, queries, packed), thread_count(threads)
     )
     return result
@@ -189,8 +156,8 @@ def topk_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = _prepare(queries, items, backend)
-    result: Sample = _module(packed).topk_sample(
+    packed = prepare(queries, items, backend)
+    result: Sample = module_of(packed).topk_sample(
         queries.contiguous(),
         packed,
         *check_draw(k, temperature),
@@ -234,8 +201,8 @@ def pool_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = _prepare(queries, items, backend)
-    result: Sample = _module(packed).pool_sample(
+    packed = prepare(queries, items, backend)
+    result: Sample = module_of(packed).pool_sample(
         queries.contiguous(),
         packed,
         check_ragged("pool", pool, queries, packed.num_items),
@@ -246,49 +213,6 @@ def pool_sample(
         thread_count(threads),
     )
     return result
-
-
-def rank_within(
-    queries: Tensor,
-    items: Tensor | PackedItems,
-    targets: Ragged,
-    tau: int | None = None,
-    *,
-    backend: str = "auto",
-    threads: int | None = None,
-) -> Tensor:
-    """Best rank of any of a row's targets over the whole catalogue, exact up to tau.
-
-    The rank of an item is 1 + the number of items that score strictly higher; nothing is excluded. Counting a row
-    may stop once no target can be within tau, which is what makes small thresholds cheap.
-
-    Parameters
-    ----------
-    targets : Ragged
-    tau : int, optional
-        Ranks above tau are all reported as tau + 1. None counts exactly.
-    queries, items, backend, threads
-        As for :func:`topk`.
-
-    Returns
-    -------
-    (B,) int64
-        tau + 1 for a row without targets (N + 1 when tau is None).
-
-    Raises
-    ------
-    ValueError, BackendUnavailable
-        As for :func:`topk`.
-    """
-    packed = _prepare(queries, items, backend)
-    ranks: Tensor = _module(packed).rank_within(
-        queries.contiguous(),
-        packed,
-        check_ragged("targets", targets, queries, packed.num_items),
-        None if tau is None else check_count("tau", tau),
-        thread_count(threads),
-    )
-    return ranks
 
 
 def rank_and_sample(
@@ -325,8 +249,8 @@ def rank_and_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = _prepare(queries, items, backend)
-    result: RankedSample = _module(packed).rank_and_sample(
+    packed = prepare(queries, items, backend)
+    result: RankedSample = module_of(packed).rank_and_sample(
         queries.contiguous(),
         packed,
         check_ragged("targets", targets, queries, packed.num_items),
@@ -377,22 +301,3 @@ def neighbour_votes(
         graph.contiguous(), checked.ids, check_ragged("sources", sources, items, num_items), thread_count(threads)
     )
     return votes
-
-
-def _prepare(queries: Tensor, items: Tensor | PackedItems, backend: str) -> PackedItems:
-    check_matrix("queries", queries)
-    if isinstance(items, PackedItems):
-        if backend not in ("auto", items.backend):
-            raise ValueError(f"backend: items are packed for {items.backend!r}, got {backend!r}; pack them anew")
-        packed = items
-    else:
-        packed = pack(items, backend=backend)
-    if queries.shape[1] != packed.dim:
-        raise ValueError(f"queries: expected width {packed.dim} as the items have, got {queries.shape[1]}")
-    if queries.device != packed.weights.device:
-        raise ValueError(f"queries are on {queries.device} and items on {packed.weights.device}: move one to the other")
-    return packed
-
-
-def _module(packed: PackedItems):  # type: ignore[no-untyped-def]
-    return _backend.load(packed.backend)

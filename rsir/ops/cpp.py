@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -92,6 +93,13 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
     return torch.from_numpy(ranks)
 
 
+def place_within(
+    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+) -> Tensor:
+    places = _core.place_within(_table(packed), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
+    return torch.from_numpy(places)
+
+
 def rank_and_sample(
     queries: Tensor,
     packed: PackedItems,
@@ -180,6 +188,29 @@ def transformer_layer(
     }
     y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
     return y
+
+
+def encode_histories(
+    histories: Ragged,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    queries = _core.encode(
+        *_lists(histories),
+        embeddings.detach().numpy(),
+        positions.detach().numpy(),
+        [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+        heads,
+        epsilon,
+        threads,
+        _instruction_set(instruction_set),
+    )
+    return torch.from_numpy(queries)
 
 
 class _TransformerLayer(torch.autograd.Function):

@@ -196,12 +196,8 @@ def transformer_layer(
     rows, width, d = x.shape
     if segments.shape != (rows, width) or segments.dtype != torch.int64:
         raise ValueError(f"segments: expected ({rows}, {width}) int64, got {tuple(segments.shape)} {segments.dtype}")
-    if heads < 1 or d % heads:
-        raise ValueError(f"heads: expected a divisor of {d}, got {heads}")
     f = len(parameters.up_weight)
-    shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
-    for name, value, shape in zip(LayerParameters._fields, parameters, shapes, strict=True):
-        _check_floats(name, value, shape, x)
+    check_layer(parameters, heads, f, x)
     if dropout is not None:
         if not 0 < dropout.dropped < 256:
             raise ValueError(f"dropout.dropped: expected 1..255, got {dropout.dropped}")
@@ -214,6 +210,16 @@ def transformer_layer(
         x, segments.contiguous(), parameters, heads, epsilon, dropout, thread_count(threads), instruction_set
     )
     return y
+
+
+def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:
+    """Refuse parameters of a layer that do not fit inputs x (..., d), or a feed-forward width other than f."""
+    d = x.shape[-1]
+    if heads < 1 or d % heads:
+        raise ValueError(f"heads: expected a divisor of {d}, got {heads}")
+    shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
+    for name, value, shape in zip(LayerParameters._fields, parameters, shapes, strict=True):
+        _check_floats(name, value, shape, x)
 
 
 def _check_floats(name: str, value: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:

@@ -5,6 +5,9 @@ Logits are computed in float64 and rounded once to float32, so that they do not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -91,6 +94,17 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
     ranks = 1 + (logits[:, 1:] > best).sum(dim=1)
     worst = (packed.num_items if tau is None else tau) + 1
     return torch.where(is_target.any(dim=1), ranks.clamp(max=worst), worst)
+
+
+def place_within(
+    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+) -> Tensor:
+    logits, own = _logits(queries, packed), targets[:, None].long()
+    target = logits.gather(1, own)
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    ahead = (_masked(logits, excluded) > target) | ((_masked(logits, excluded) == target) & (ids < own))
+    places = 1 + ahead.scatter(1, own, False)[:, 1:].sum(dim=1)
+    return torch.where(target[:, 0] == -torch.inf, tau + 1, places.clamp(max=tau + 1))
 
 
 def rank_and_sample(
@@ -223,6 +237,28 @@ def transformer_layer(
     hidden = drop(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), "hidden")
     down = drop(functional.linear(hidden, p.down_weight, p.down_bias), "down")
     return functional.layer_norm(y + down, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
+
+
+def encode_histories(
+    histories: Ragged,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    ids, offsets = histories.ids.long(), histories.offsets.tolist()
+    queries = embeddings.new_empty(len(offsets) - 1, embeddings.shape[1])
+    for row, (begin, end) in enumerate(pairwise(offsets)):
+        items = ids[max(begin, end - len(positions)) : end]
+        x = (embeddings[items] + positions[: len(items)])[None]
+        together = torch.ones(1, len(items), dtype=torch.int64, device=x.device)
+        for layer in layers:
+            x = transformer_layer(x, together, layer, heads, epsilon, None, threads, instruction_set)
+        queries[row] = x[0, -1]
+    return queries
 
 
 def _no_instruction_set(instruction_set: str | None) -> None:

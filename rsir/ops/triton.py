@@ -70,6 +70,18 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
         return kernels.rank_within(queries, packed.handle, kernels.Lists(*targets), tau)
 
 
+def place_within(
+    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+) -> Tensor:
+    """The target's place among the best: the pass over the catalogue costs the same as one that only counts."""
+    if excluded is not None:
+        others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
+        before = torch.nn.functional.pad(others.cumsum(dim=0), (1, 0))
+        excluded = Ragged(excluded.ids[others], before[excluded.offsets.long()])
+    found = topk(queries, packed, min(tau, packed.num_items), excluded, threads).ids == targets[:, None]
+    return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
+
+
 def rank_and_sample(
     queries: Tensor,
     packed: PackedItems,

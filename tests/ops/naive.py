@@ -99,3 +99,12 @@ def ranks(logits: np.ndarray, targets: list, tau: int | None) -> np.ndarray:
         for target in targets[row]:
             out[row] = min(out[row], 1 + int((scores[1:] > scores[target]).sum()))
     return out
+
+
+def places(logits: np.ndarray, targets, tau: int, excluded: list) -> np.ndarray:
+    out = np.full(len(logits), tau + 1, np.int64)
+    for row, (scores, target) in enumerate(zip(logits, targets, strict=True)):
+        ids, _ = best_first(scores, tau, excluded=np.setdiff1d(excluded[row], [target]))
+        if target in ids:
+            out[row] = 1 + ids.tolist().index(target)
+    return out

@@ -37,6 +37,12 @@ def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | No
     _equal(ops.pool_sample(queries, packed, pool, excluded=excluded, **draw), want_pool)
     want_ranks = naive.ranks(logits, case.targets, tau)
     _equal(ops.rank_within(queries, packed, targets, tau), (want_ranks,))
+    limit = packed.num_items if tau is None else tau
+    own = torch.from_numpy(np.random.default_rng(k).integers(1, packed.num_items + 1, len(queries)))
+    want_places = naive.places(logits, own.numpy(), limit, case.excluded)
+    _equal(ops.place_within(queries, packed, own.to(device), limit, excluded=excluded), (want_places,))
+    want_places = naive.places(logits, own.numpy(), limit, [[]] * len(queries))
+    _equal(ops.place_within(queries, packed, own.to(device), limit), (want_places,))
     passed = want_ranks <= (packed.num_items if tau is None else tau)
     _equal(
         ops.rank_and_sample(queries, packed, targets, tau, excluded=excluded, **draw),
@@ -152,6 +158,33 @@ def test_rank_is_the_place_in_the_ranking(scorer):
         assert ops.rank_within(queries, packed, targets, 7).tolist() == [min(place, 7) + 1] * rows
 
 
+def test_a_place_is_that_among_the_best(scorer):
+    """With unrounded embeddings, histories that hold the target, and rows so few that items are shared out."""
+    rows, num_items, dim = (3, 50, 20) if scorer.interpreted else (200, 3000, 64)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    packed = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
+    queries = torch.randn(rows, dim, generator=generator).to(scorer.device)
+    best = ops.topk(queries, packed, 30).ids.cpu().numpy()
+    places = rng.integers(0, 25, rows)
+    targets = best[np.arange(rows), places]
+    histories = [np.append(rng.choice(row, 9), target) for row, target in zip(best, targets, strict=True)]
+    want = [
+        1 + place - len(set(history) & set(row[:place]))
+        for place, history, row in zip(places, histories, best, strict=True)
+    ]
+    for chosen in ([0], list(range(rows)), list(range(rows))[::-1]):
+        for threads in (1, 2, 3):
+            got = ops.place_within(
+                queries[chosen],
+                packed,
+                torch.from_numpy(targets[chosen]).to(scorer.device),
+                10,
+                excluded=ragged([histories[row] for row in chosen], scorer.device),
+                threads=threads,
+            )
+            assert got.tolist() == [min(want[row], 11) for row in chosen]
+
+
 def test_draws_follow_the_softmax_over_the_top_k(scorer):
     """Chi-square against the exact probabilities; 29.9 is its 99.99% point at 7 degrees of freedom."""
     n, k, temperature = (150 if scorer.interpreted else 20_000), 8, 1.7
@@ -234,6 +267,7 @@ def test_ids_out_of_range_name_the_row(scorer, bad):
         lambda: ops.pool_sample(queries, packed, lists),
         lambda: ops.rank_within(queries, packed, lists, 1),
         lambda: ops.rank_and_sample(queries, packed, lists, 1),
+        lambda: ops.place_within(queries, packed, torch.tensor([1, 2, bad], device=scorer.device), 1),
     ):
         with pytest.raises(ValueError, match=rf"row 2 holds id {bad}, expected ids in 1..5"):
             call()

@@ -1,0 +1,108 @@
+// A Transformer layer without dropout over sequences laid one after the other, for what keeps nothing for a backward
+// pass: evaluation and recommendation. A position's result does not depend on what else is there.
+#pragma once
+
+#include <cstdint>
+
+#include "layer.hpp"
+
+namespace {
+
+// out (rows, n) = a (rows, k) b (k, n) + bias; rows of b are ldb apart.
+void affine_columns(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* b,
+                    std::int64_t ldb, const float* bias, float* out) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    each_vector(n, [&](std::int64_t i, auto lanes) { store(out + r * n + i, load(bias + i, lanes), lanes); });
+  product(false, rows, n, k, a, k, b, ldb, out, n, true);
+}
+
+// What a query of one head gathers from n positions; keys and values are stride apart. share holds n floats.
+inline void gather(std::int64_t part, std::int64_t stride, float scale, const float* query, const float* keys,
+                   const float* values, std::int64_t n, float* share, float* out) {
+  float top = -__builtin_inff();
+  for (std::int64_t j = 0; j < n; ++j) {
+    share[j] = scale * dot(query, keys + j * stride, part);
+    if (share[j] > top) top = share[j];
+  }
+  each_vector(n, [&](std::int64_t j, auto lanes) {
+    store(share + j, exp_of(load(share + j, lanes) - Isa::set1(top)), lanes);
+  });
+  float total = 0.0f;
+  for (std::int64_t j = 0; j < n; ++j) total += share[j];
+  const Vector factor = Isa::set1(1.0f / total);
+  each_vector(part, [&](std::int64_t i, auto lanes) {
+    Vector sum = Isa::set1(0.0f);
+    for (std::int64_t j = 0; j < n; ++j)
+      sum = Isa::madd(Isa::set1(share[j]), load(values + j * stride + i, lanes), sum);
+    store(out + i, sum * factor, lanes);
+  });
+}
+
+// y = (x + z) normalised, times weight, plus bias; one position, y may be x or z.
+inline void normalise_plain(std::int64_t n, float epsilon, const float* x, const float* z, const float* weight,
+                            const float* bias, float* y) {
+  Vector sum = Isa::set1(0.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(z + i, lanes) + load(x + i, lanes);
+    store(y + i, here, lanes);
+    sum += here;
+  });
+  const float mean = Isa::sum(sum) / static_cast<float>(n);
+  Vector square = Isa::set1(0.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    store(y + i, load(y + i, lanes) - Isa::set1(mean), lanes);
+    const Vector here = load(y + i, lanes);  // lanes beyond the end are zero again
+    square = Isa::madd(here, here, square);
+  });
+  const float rstd = 1.0f / __builtin_sqrtf(Isa::sum(square) / static_cast<float>(n) + epsilon);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(y + i, lanes) * Isa::set1(rstd);
+    store(y + i, Isa::madd(here, load(weight + i, lanes), load(bias + i, lanes)), lanes);
+  });
+}
+
+void encode_layer(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const std::int64_t* starts,
+                  std::int64_t sequences, const float* x, bool last_only, float* y, float* scratch) {
+  const std::int64_t d = s.dim, f = s.feedforward, all = starts[sequences], part = d / s.heads;
+  const std::int64_t rows = last_only ? sequences : all;
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(part));
+  float* pairs = scratch;               // (all, 2 d) keys and values
+  float* attended = pairs + 2 * all * d;  // (rows, d)
+  float* z = attended + rows * d;       // (rows, d) queries, then what the linear maps give
+  float* hidden = z + rows * d;         // (rows, f)
+  float* share = hidden + rows * f;     // (all,)
+  float* own = share + all;             // (rows, d) the layer's input at the rows
+  if (last_only)
+    for (std::int64_t r = 0; r < sequences; ++r) {
+      const float* from = x + (starts[r + 1] - 1) * d;
+      each_vector(d, [&](std::int64_t i, auto lanes) { store(own + r * d + i, load(from + i, lanes), lanes); });
+    }
+  const float* in = last_only ? own : x;
+  affine_columns(all, 2 * d, d, x, t.in + d, 3 * d, w.in_bias + d, pairs);
+  affine_columns(rows, d, d, in, t.in, 3 * d, w.in_bias, z);
+  for (std::int64_t r = 0; r < sequences; ++r) {
+    const float* keys = pairs + starts[r] * 2 * d;
+    for (std::int64_t i = last_only ? starts[r + 1] - 1 : starts[r]; i < starts[r + 1]; ++i) {
+      const std::int64_t row = last_only ? r : i;
+      for (std::int64_t head = 0; head < s.heads; ++head)
+        gather(part, 2 * d, scale, z + row * d + head * part, keys + head * part, keys + d + head * part,
+               i - starts[r] + 1, share, attended + row * d + head * part);
+    }
+  }
+  affine_columns(rows, d, d, attended, t.out, d, w.out_bias, z);
+  for (std::int64_t i = 0; i < rows; ++i)
+    normalise_plain(d, s.epsilon, in + i * d, z + i * d, w.norm1_weight, w.norm1_bias, y + i * d);
+  affine_columns(rows, f, d, y, t.up, f, w.up_bias, hidden);
+  each_vector(rows * f, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(hidden + i, lanes);
+    store(hidden + i, here * Normal(here).below, lanes);
+  });
+  affine_columns(rows, d, f, hidden, t.down, d, w.down_bias, z);
+  for (std::int64_t i = 0; i < rows; ++i)
+    normalise_plain(d, s.epsilon, y + i * d, z + i * d, w.norm2_weight, w.norm2_bias, y + i * d);
+}
+
+constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,            raise_tops,
+                                                    exponentiate, layer_forward, layer_backward, encode_layer};
+
+}  // namespace

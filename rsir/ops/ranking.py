@@ -1,0 +1,105 @@
+"""Where targets stand in the catalogue, by passes that stop once a row has failed; :mod:`rsir.ops` hands them on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import check_count, check_optional, check_ragged, thread_count
+from .tables import module_of, prepare
+from .types import PackedItems, Ragged
+
+__all__ = ["place_within", "rank_within"]
+
+
+def rank_within(
+    queries: Tensor,
+    items: Tensor | PackedItems,
+    targets: Ragged,
+    tau: int | None = None,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Tensor:
+    """Best rank of any of a row's targets over the whole catalogue, exact up to tau.
+
+    The rank of an item is 1 + the number of items that score strictly higher; nothing is excluded. Counting a row
+    may stop once no target can be within tau, which is what makes small thresholds cheap.
+
+    Parameters
+    ----------
+    targets : Ragged
+    tau : int, optional
+        Ranks above tau are all reported as tau + 1. None counts exactly.
+    queries, items, backend, threads
+        As for :func:`topk`.
+
+    Returns
+    -------
+    (B,) int64
+        tau + 1 for a row without targets (N + 1 when tau is None).
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`topk`.
+    """
+    packed = prepare(queries, items, backend)
+    ranks: Tensor = module_of(packed).rank_within(
+        queries.contiguous(),
+        packed,
+        check_ragged("targets", targets, queries, packed.num_items),
+        None if tau is None else check_count("tau", tau),
+        thread_count(threads),
+    )
+    return ranks
+
+
+def place_within(
+    queries: Tensor,
+    items: Tensor | PackedItems,
+    targets: Tensor,
+    tau: int,
+    *,
+    excluded: Ragged | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Tensor:
+    """Place of each row's target in what :func:`rsir.ops.topk` returns when the target itself is not excluded.
+
+    Unlike a rank a place is unique: equal logits come in the order of their ids. A target at NaN or -inf has none.
+
+    Parameters
+    ----------
+    targets : (B,) int64
+        One id a row, in 1..N.
+    tau : int
+        Places beyond tau are all reported as tau + 1.
+    excluded : Ragged, optional
+        Ids that are not counted; the row's target is counted even if it is among them.
+    queries, items, backend, threads
+        As for :func:`rsir.ops.topk`.
+
+    Returns
+    -------
+    (B,) int64
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`rsir.ops.topk`.
+    """
+    packed = prepare(queries, items, backend)
+    if targets.shape != (len(queries),) or targets.dtype != torch.int64:
+        raise ValueError(f"targets: expected ({len(queries)},) int64, got {tuple(targets.shape)} {targets.dtype}")
+    one_each = torch.arange(len(queries) + 1, device=targets.device)
+    own = check_ragged("targets", Ragged(targets, one_each), queries, packed.num_items)
+    places: Tensor = module_of(packed).place_within(
+        queries.contiguous(),
+        packed,
+        own.ids,
+        check_count("tau", tau),
+        check_optional("excluded", excluded, queries, packed),
+        thread_count(threads),
+    )
+    return places
