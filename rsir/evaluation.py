@@ -42,8 +42,8 @@ class Evaluation:
     Attributes
     ----------
     metrics : dict of str to float
-        recall@K, ndcg@K and mrr@K for K in 5, 10, 20 (means over tasks), coverage@10 (share of the catalogue that
-        is in somebody's first ten) and, if asked for, popularity@10 (mean popularity of what is in the first ten).
+        recall@K, ndcg@K and mrr@K for K in 5, 10, 20 (means over tasks); if asked for, coverage@10 (share of the
+        catalogue that is in somebody's first ten) and popularity@10 (mean popularity of what is in the first ten).
     ranks : (n,) int64
         Place of each task's target, from 1; 0 if it is beyond the largest K.
     """
@@ -65,6 +65,7 @@ def evaluate(
     tasks: EvaluationSet,
     *,
     popularity: npt.NDArray[np.int64] | None = None,
+    spread: bool = True,
     batch_size: int = 8192,
     backend: str = "auto",
     threads: int | None = None,
@@ -79,6 +80,9 @@ def evaluate(
     tasks : EvaluationSet
     popularity : (N + 1,) int, optional
         Popularity of each item id, for popularity@10; usually how often it occurs in the training data.
+    spread : bool, default True
+        Whether to find out what everybody's first places hold, for coverage@10 and popularity@10. Without, only the
+        places of the targets are counted, and the other metrics come out the same in less than half the time.
     batch_size : int, default 8192
         Tasks at a time; bounds memory and changes no bit of the result.
     backend, threads
@@ -108,16 +112,17 @@ def evaluate(
         last = min(first + batch_size, len(tasks))
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
+        queries = encode_sequences(model, items, offsets)
+        if not spread:
+            history = _ragged(items, offsets, queries.device)
+            target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
+            place = ops.place_within(queries, packed, target, max(CUTOFFS), excluded=history, threads=threads)
+            ranks[first:last] = torch.where(place > max(CUTOFFS), 0, place).cpu().numpy()
+            continue
         keep = items != np.repeat(targets, np.diff(offsets))
         counts = np.concatenate([[0], np.cumsum(keep)])[offsets]
-        best = ops.topk(
-            encode_sequences(model, items, offsets),
-            packed,
-            max(CUTOFFS),
-            excluded=_ragged(items[keep], counts, packed.weights.device),
-            threads=threads,
-        )
-        ids = best.ids.cpu().numpy()
+        excluded = _ragged(items[keep], counts, queries.device)
+        ids = ops.topk(queries, packed, max(CUTOFFS), excluded=excluded, threads=threads).ids.cpu().numpy()
         hit = ids == targets[:, None]
         ranks[first:last] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
         shown = ids[:, :SPREAD_CUTOFF]
@@ -126,8 +131,9 @@ def evaluate(
         places += shown.size
         popular += 0 if popularity is None else int(popularity[shown].sum())
     metrics = {f"{name}@{k}": float(_gains(ranks, name, k).mean()) for k in CUTOFFS for name in _RANKED}
-    metrics[f"coverage@{SPREAD_CUTOFF}"] = float(seen[1:].mean())
-    if popularity is not None:
+    if spread:
+        metrics[f"coverage@{SPREAD_CUTOFF}"] = float(seen[1:].mean())
+    if spread and popularity is not None:
         metrics[f"popularity@{SPREAD_CUTOFF}"] = popular / places if places else math.nan
     return Evaluation(metrics, ranks)
 

@@ -421,6 +421,8 @@ class _Loop:
             recommender = self._recommender()
             validation = self._evaluate(recommender, self.parts.validation)
             test = self._evaluate(recommender, self.parts.test)
+            paired = recommender is not self.model
+            alone = self._evaluate(self.model, self.parts.validation).metrics if paired else {}
             against_best = self._compare(validation.gains(CRITERION))
         result = RoundResult(
             round=round_,
@@ -428,7 +430,7 @@ class _Loop:
             **counts,
             validation=validation.metrics,
             test=test.metrics,
-            alone={} if recommender is self.model else trained.best.metrics,
+            alone=alone,
             against_best=against_best,
             steps=trained.steps,
             best_step=trained.best_step,

@@ -150,7 +150,7 @@ def fit(
         soft=soft,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
-    run = _Run(model, config, validation, every, item_popularity(train), progress, backend, partial)
+    run = _Run(model, config, validation, every, progress, backend, partial)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(batches, generator)
@@ -165,13 +165,12 @@ class _Run:
         config: TrainingConfig,
         validation: EvaluationSet,
         every: int,
-        popularity: npt.NDArray[np.int64],
         progress: Progress,
         backend: str,
         partial: Partial | None,
     ) -> None:
         self.model, self.config, self.validation, self.every = model, config, validation, every
-        self.popularity, self.progress, self.backend, self.partial = popularity, progress, backend, partial
+        self.progress, self.backend, self.partial = progress, backend, partial
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
 
@@ -241,7 +240,7 @@ class _Run:
         evaluation_began = time.perf_counter()
         torch.set_num_threads(self.threads)
         with state.averaged(self.model):
-            metrics = evaluate(self.model, self.validation, popularity=self.popularity, backend=self.backend).metrics
+            metrics = evaluate(self.model, self.validation, spread=False, backend=self.backend).metrics
             weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
             kept = {name: value.clone() for name, value in weights.items()}
         torch.set_num_threads(self.torch_threads)

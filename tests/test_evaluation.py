@@ -86,6 +86,9 @@ def test_metrics_equal_the_oracle_at_every_batch_size(problem, backend):
     results = [evaluate(model, tasks, popularity=popularity, batch_size=size, backend=backend) for size in (1, 7, 512)]
     expected = oracle(model, histories, targets, popularity)
     assert results[0].metrics == pytest.approx(expected, rel=0, abs=1e-12)
+    places = evaluate(model, tasks, spread=False, batch_size=7, backend=backend)
+    assert np.array_equal(places.ranks, results[0].ranks)
+    assert places.metrics == {name: value for name, value in results[0].metrics.items() if name[:2] not in ("co", "po")}
     for result in results[1:]:
         assert result.metrics == results[0].metrics
         assert np.array_equal(result.ranks, results[0].ranks)

@@ -9,6 +9,7 @@ from rsir.models.hstu import HSTU
 from rsir.models.protocol import (
     Backbone,
     BackboneError,
+    HistoryBackbone,
     IncrementalBackbone,
     State,
     TrainableBackbone,
@@ -25,6 +26,7 @@ __all__ = [
     "ESASRec",
     "Ensemble",
     "GRU4Rec",
+    "HistoryBackbone",
     "IncrementalBackbone",
     "SASRec",
     "State",

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsir.models.protocol import Backbone, require
+from rsir.models.protocol import Backbone, HistoryBackbone, require
+from rsir.ops import Ragged
 
 __all__ = ["encode_sequences", "tile_rows", "width_buckets"]
 
@@ -64,6 +65,11 @@ def encode_sequences(
         raise ValueError(f"history {int(full.argmin())} is empty: expected at least one item to encode")
     lengths = np.minimum(full, model.max_len)
     starts = ends - lengths
+    if isinstance(model, HistoryBackbone) and len(lengths) and not dropout:
+        # torch.tensor copies: the arrays of a data set are read-only, which from_numpy warns of.
+        together = model.encode_histories(Ragged(torch.tensor(items), torch.tensor(offsets)))
+        if together is not None:
+            return together
     table = model.item_embeddings()
     queries = torch.empty(len(lengths), table.shape[1], dtype=torch.float32, device=table.device)
     widths = width_buckets(model.max_len)

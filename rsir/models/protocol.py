@@ -8,8 +8,17 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from rsir.data.batches import TrainingBatch
+    from rsir.ops import Ragged
 
-__all__ = ["Backbone", "BackboneError", "IncrementalBackbone", "State", "TrainableBackbone", "require"]
+__all__ = [
+    "Backbone",
+    "BackboneError",
+    "HistoryBackbone",
+    "IncrementalBackbone",
+    "State",
+    "TrainableBackbone",
+    "require",
+]
 
 
 class BackboneError(ValueError):
@@ -91,6 +100,29 @@ class IncrementalBackbone(Backbone, Protocol):
         -------
         (n, d) float32
             A slot's query must not depend on which other slots are extended with it.
+        """
+        ...
+
+
+@runtime_checkable
+class HistoryBackbone(Backbone, Protocol):
+    """Optional: encodes many histories at once without padding them."""
+
+    def encode_histories(self, histories: Ragged) -> Tensor | None:
+        """What :meth:`encode` would return for each history, cut to its last max_len items.
+
+        Never with dropout, whatever the model's mode.
+
+        Parameters
+        ----------
+        histories : Ragged
+            int32 ids on the CPU, oldest item first, none empty.
+
+        Returns
+        -------
+        (n, d) float32, or None
+            A history's query must not depend on the other histories. None, the same for all histories, where the model
+            cannot do so in its present state (on its device, say): then :meth:`encode` is used.
         """
         ...
 

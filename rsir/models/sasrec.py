@@ -36,11 +36,14 @@ class Block(AttentionBlock):
     def dropout_elements(self, width: int) -> int:
         return 2 * self.up.in_features + self.up.out_features + self.heads * width
 
+    def parameters_of_op(self) -> ops.LayerParameters:
+        linears = (self.in_projection, self.out_projection, self.norm1, self.up, self.down, self.norm2)
+        return ops.LayerParameters(*(value for linear in linears for value in (linear.weight, linear.bias)))
+
     def packed(self, x: Tensor, segments: Tensor, dropout: Dropout, threads: int | None) -> Tensor:
         """The layer over a packed batch, (R, W, d), within each segment of (R, W) alone: one fused op."""
         rows, width, dim = x.shape
-        linears = (self.in_projection, self.out_projection, self.norm1, self.up, self.down, self.norm2)
-        parameters = ops.LayerParameters(*(value for linear in linears for value in (linear.weight, linear.bias)))
+        parameters = self.parameters_of_op()
         random = None
         if dropout.dropped:
             shapes = ((self.heads, width, width), (width, dim), (width, self.up.out_features), (width, dim))
@@ -69,3 +72,19 @@ class SASRec(AttentionBackbone):
         for block in cast("list[Block]", self.layers):
             x = block.packed(x, segments, dropout, self.threads)
         return x
+
+    def encode_histories(self, histories: ops.Ragged) -> Tensor | None:
+        """Queries without padding, by one fused op; see :class:`rsir.models.HistoryBackbone`."""
+        table = self.items.weight
+        if table.device.type != "cpu" or table.dtype != torch.float32:
+            return None
+        blocks = cast("list[Block]", self.layers)
+        return ops.encode_histories(
+            histories,
+            table,
+            self.positions.weight,
+            [block.parameters_of_op() for block in blocks],
+            heads=self.config.heads,
+            epsilon=blocks[0].norm1.eps,
+            threads=self.threads,
+        )
