@@ -20,7 +20,7 @@ from .ops import PackedItems, Ragged, TopK
 
 faiss: Any = _faiss  # its type stubs know the C++ signatures, not the Python ones
 
-__all__ = ["CandidateIndex", "neighbour_graph"]
+__all__ = ["CandidateIndex", "index_bytes", "neighbour_graph"]
 
 _METHODS = ("auto", "flat", "ivf", "hnsw")
 
@@ -241,6 +241,29 @@ class CandidateIndex:
         with _faiss_threads(threads):
             logits, found = self._ivf.search_preassigned(queries.detach().numpy(), k, near.ids.numpy() - 1, None)
         return _found(found, logits)
+
+
+# -------------------------------------------------------------------------------------------------- export
+
+
+def index_bytes(items: Tensor) -> bytes:
+    """A flat FAISS index of all items by inner product, whose ids are the item ids, as FAISS writes it to a file.
+
+    Parameters
+    ----------
+    items : (N + 1, d) float32
+        Row 0 is padding and left out.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape or dtype, or an embedding that is not finite.
+    """
+    vectors = _checked_items(items).cpu()[1:].numpy()
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors, np.arange(1, len(vectors) + 1))
+    content: bytes = faiss.serialize_index(index).tobytes()
+    return content
 
 
 # ---------------------------------------------------------------------------------------------- helpers

@@ -1,4 +1,4 @@
-"""``python -m rsir.export RUN FILE``: what a round was trained on, real and generated, for other libraries."""
+"""``python -m rsir.export RUN FILE``: what a round was trained on, or the best model, for use elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         "file",
         metavar="FILE",
         type=Path,
-        help=".parquet, .arrow, .csv and .inter have one event a row with source and round, .txt one sequence a line",
+        help="training data as .parquet, .arrow, .csv or .inter (one event a row, with source and round) or .txt (one "
+        "sequence a line); the model's encoder as .onnx or .pt2 (torch.export); its items as .faiss",
     )
     parser.add_argument("--round", type=int, metavar="N", help="of which round [the best by validation]")
     parser.add_argument(
@@ -28,14 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     from .data import DataError, write
+    from .exports import SUFFIXES, ExportError, export
     from .models.checkpoint import CheckpointError
     from .results import enriched, load
 
     try:
         run = load(options.run)
+        if options.file.suffix in SUFFIXES:
+            if options.round is not None or options.held_out:
+                raise ExportError(f"{options.file}: is of the best model; --round and --held-out are of training data")
+            print(f"{options.file}: round {run.best}; its items: {export(run.model, run.data, options.file)}")
+            return 0
         data = enriched(run, options.round, held_out=options.held_out)
         write(data, options.file)
-    except (ConfigError, RunError, DataError, CheckpointError) as error:
+    except (ConfigError, RunError, DataError, CheckpointError, ExportError) as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
     generated = len(data) - data.num_real

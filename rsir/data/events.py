@@ -100,7 +100,9 @@ class Histories:
 def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Histories:
     """Order each user's events, and number their items as the catalogue does."""
     events = _rated(events, config)
-    ids = catalogue_ids(events.item_labels, catalogue, events.name)[events.items]
+    own = catalogue.item_labels
+    own = pa.array(np.arange(1, catalogue.num_items + 1)) if own is None else own
+    ids = label_ids(events.item_labels, own, events.name)[events.items]
     known = events.keep(ids > 0)
     if not known.users.size:
         example = events.item_labels[int(events.items[0])].as_py()
@@ -117,14 +119,11 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
     )
 
 
-def catalogue_ids(labels: pa.Array, catalogue: Sequences, name: str) -> Int64Array:
-    """Item id of each label, 0 for those that the catalogue does not have.
+def label_ids(labels: pa.Array, own: pa.Array, name: str) -> Int64Array:
+    """Item id of each label in a catalogue with labels `own`, 0 for those that it does not have.
 
     Integers and their text are taken for the same, as a file of text does not say which of them it means.
     """
-    own = catalogue.item_labels
-    if own is None:
-        own = pa.array(np.arange(1, catalogue.num_items + 1))
     if labels.type != own.type:
         text = pa.large_string()
         try:

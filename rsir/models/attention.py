@@ -84,7 +84,7 @@ class AttentionBlock(nn.Module):
 
     def at_last(self, x: Tensor, lengths: Tensor, reach: Reach, dropout: Dropout) -> Tensor:
         """What :meth:`forward` gives at the last item of each row, (B, 1, d), without computing the rest."""
-        last = x[torch.arange(len(x), device=x.device), lengths - 1, None]
+        last = x[torch.arange(x.shape[0], device=x.device), lengths - 1, None]
         queries = self.project(last, 0, 1)[0]
         keys, values = self.project(x, 1, 3).unbind(0)
         return self.finish(last, self.attend(queries, keys, values, reach, dropout), dropout)

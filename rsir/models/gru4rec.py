@@ -95,7 +95,7 @@ class GRU4Rec(nn.Module):
         x = dropout(self.items(items))
         for gru in self.layers:
             x = dropout(gru(x)[0])
-        return self.norm(self.out_projection(x[torch.arange(len(x), device=x.device), lengths - 1]))
+        return self.norm(self.out_projection(x[torch.arange(x.shape[0], device=x.device), lengths - 1]))
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
