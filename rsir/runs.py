@@ -157,6 +157,7 @@ class RunDirectory:
     def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
         directory = cls(path, config, data, lock)
         try:
+            _remove_temporary(path)
             directory.write_json(CONFIG, to_dict(config))
             directory.write_json(ENVIRONMENT, environment())
             directory.log("begin", rounds=config.rounds)
@@ -337,9 +338,8 @@ class RunDirectory:
                     shutil.rmtree(folder)
             unfinished = self.round_path(finished) / PARTIAL
             folders = [self.path, *keep, *([unfinished] if unfinished.exists() else [])]
-            for entry in (entry for folder in folders for entry in os.scandir(folder)):
-                if durable.TEMPORARY.fullmatch(entry.name):
-                    os.unlink(entry.path)
+            for folder in folders:
+                _remove_temporary(folder)
         except OSError as cause:
             raise durable.refused(Path(cause.filename or self.path), cause) from cause
         self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
@@ -360,6 +360,13 @@ def _clear(folder: Path) -> None:
     for entry in list(os.scandir(folder)):
         if entry.name != PARTIAL:
             shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Remove the files that an interruption left half-written."""
+    for entry in list(os.scandir(folder)):
+        if durable.TEMPORARY.fullmatch(entry.name):
+            os.unlink(entry)
 
 
 def _remove(folder: Path) -> None:

@@ -112,12 +112,13 @@ def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_interrupted_before_it_began_may_be_begun_again(tmp_path: Path) -> None:
-    for name in (".lock", "config.json", ".env.json.tmp"):
+    for name in (".lock", "config.json", ".env.json.0a1b2c3d.tmp"):
         (tmp_path / name).write_text("{")
     with pytest.raises(RunError, match="interrupted before it began; start it without --resume"):
         RunDirectory.create(tmp_path, CONFIG, DATA, resume=True)
     RunDirectory.create(tmp_path, CONFIG, DATA).close()
     assert RunDirectory.open(tmp_path).config == CONFIG
+    assert set(tree(tmp_path)) == {"config.json", "env.json", "manifest.json", "log.jsonl"}
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
