@@ -483,7 +483,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     """The value, an int widened where a float is due; ConfigError when it does not fit the annotation."""
     if _fits(hint, value):
         return value
-    if _fits(hint, float(value) if type(value) is int else None):
+    if type(value) is int and abs(value) < 2**1000 and _fits(hint, float(value)):
         return float(value)
     if typing.get_origin(hint) is Literal:
         expected = "one of " + ", ".join(map(str, typing.get_args(hint)))

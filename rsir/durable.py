@@ -130,13 +130,21 @@ def digest(path: Path) -> dict[str, Any]:
 
 
 def checksum(value: Any) -> str:
-    """SHA-256 of a JSON value; the order of keys does not matter."""
-    return hashlib.sha256(to_json(value)).hexdigest()
+    """SHA-256 of a JSON value, of one that was damaged too; the order of keys does not matter."""
+    try:
+        return hashlib.sha256(_dumped(value, allow_nan=True)).hexdigest()
+    except RecursionError:
+        return "nested too deeply"
 
 
 def to_json(value: Any) -> bytes:
     """JSON with sorted keys, floats as short as they read back exactly, nan as null, and a newline at the end."""
-    return json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return _dumped(value, allow_nan=False)
+
+
+def _dumped(value: Any, allow_nan: bool) -> bytes:
+    text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=allow_nan)
+    return text.encode(errors="surrogatepass") + b"\n"
 
 
 def plain(value: Any) -> Any:

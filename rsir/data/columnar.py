@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsir.data.columns import Origin, encoded
+from rsir.data.limits import check_parquet
 from rsir.data.sequences import DataError, offsets_of
 
 SUFFIXES = (".parquet", ".pq")
@@ -34,7 +35,7 @@ class ColumnarSource:
     Raises
     ------
     DataError
-        If the folder holds no Parquet file.
+        If the folder holds no Parquet file, or one says that it holds far too much.
     pyarrow.ArrowException
         If a file is none, or damaged.
     """
@@ -48,6 +49,8 @@ class ColumnarSource:
             self.dataset = ds.dataset(files, format="parquet", partitioning="hive", partition_base_dir=str(path))
         else:
             self.dataset = ds.dataset([str(path)], format=file_format)
+        if path.is_dir() or file_format == "parquet":
+            check_parquet(path, [fragment.metadata for fragment in self.dataset.get_fragments()])
         self.names: list[str] = self.dataset.schema.names
         self.saved = b"rsir.version" in (self.dataset.schema.metadata or {})
         self.origin = Origin(str(path), self._place)

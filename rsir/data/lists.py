@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rsir.data.events import Events
+from rsir.data.limits import check_size
 from rsir.data.sequences import DataError
 
 _EXPECTED = (
@@ -33,9 +34,12 @@ def read_lists(path: Path) -> Events:
     """
     import torch
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_size(path, sum(entry.file_size for entry in archive.infolist()))
     try:
         rows = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as cause:
+    except Exception as cause:  # of a damaged file, any: torch documents none
         reason = str(cause).partition("\n")[0].partition(" Re-running")[0]
         raise DataError(
             f"{path}: cannot be read without executing what it holds; expected {_EXPECTED}, saved by torch.save "
@@ -50,10 +54,11 @@ def read_lists(path: Path) -> Events:
     for number, row in enumerate(rows):
         if not isinstance(row, list | tuple):
             raise DataError(f"{path}: row {number} (counted from 0) is {_kind(row)}; expected {_EXPECTED}")
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    check_size(path, 8 * int(lengths.sum()))
     if set(map(type, itertools.chain.from_iterable(rows))) - {int}:
         row, value = next((n, v) for n, row in enumerate(rows) for v in row if type(v) is not int)
         raise DataError(f"{path}: row {row} (counted from 0): item ids must be integers, got {value!r}")
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     try:
         items = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
     except OverflowError as cause:

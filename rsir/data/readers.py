@@ -22,6 +22,7 @@ from rsir.data import columns
 from rsir.data.columnar import ColumnarSource
 from rsir.data.columns import Origin
 from rsir.data.events import Events, Histories, to_histories, to_sequences
+from rsir.data.limits import check_compressed_text
 from rsir.data.lists import read_lists
 from rsir.data.sequences import DataError, Sequences
 from rsir.data.tables import find_events
@@ -110,6 +111,7 @@ def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
     _check_file(path)
     file_format = _format_of(path) if config.format == "auto" else config.format
     try:
+        check_compressed_text(path)
         if file_format == "text":
             events = _read_text(path)
         elif file_format == "pth":

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rsir import durable
+from rsir.data.limits import check_parquet
 from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def load(path: Path) -> Sequences:
         table = _read_parquet(path) if magic.startswith(b"PAR1") else _read_arrow(path)
         table.validate(full=True)
         metadata = {key.decode(): value for key, value in (table.schema.metadata or {}).items()}
+    except DataError:
+        raise
     except _DAMAGE as error:
         raise DataError(f"{path}: damaged: {error}") from error
     version = metadata.get("rsir.version", b"")
@@ -160,6 +163,7 @@ def _labels_from_text(text: bytes | None) -> pa.Array | None:
 
 def _read_parquet(path: Path) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
+        check_parquet(path, [file.metadata])
         return file.read()
 
 
