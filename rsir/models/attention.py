@@ -101,8 +101,9 @@ class AttentionBackbone(nn.Module):
         Draws the initial weights: matrices normal(0, 0.02), biases 0.
     block : callable
         Makes a layer from the config.
-    final_norm : bool, default False
-        Whether a layer norm gives the query from the last layer's output, for layers whose output is not normed.
+    pre_norm : bool, default False
+        For layers that norm what they read and add to it: the first one then reads item embeddings times sqrt(d), lest
+        what layers add drowns them, and a norm of what the last one gives is the query.
 
     Attributes
     ----------
@@ -116,7 +117,7 @@ class AttentionBackbone(nn.Module):
         num_items: int,
         generator: torch.Generator,
         block: Callable[[ModelConfig], AttentionBlock],
-        final_norm: bool = False,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -126,7 +127,8 @@ class AttentionBackbone(nn.Module):
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.max_len, config.dim)
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim) if final_norm else nn.Identity()
+        self.scale = math.sqrt(config.dim) if pre_norm else None
+        self.norm = nn.LayerNorm(config.dim) if pre_norm else nn.Identity()
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1:
@@ -146,7 +148,7 @@ class AttentionBackbone(nn.Module):
 
     def embed(self, items: Tensor, positions: Tensor) -> Tensor:
         """What the first layer reads, from the embeddings of items and of their positions, (..., d)."""
-        return items + positions
+        return items + positions if self.scale is None else items * self.scale + positions
 
     def read(self, items: Tensor, positions: Tensor, segments: Tensor, generator: torch.Generator) -> Tensor:
         """Query at every position of packed rows, (R, W, d).

@@ -15,6 +15,7 @@ gives the query and the score is a dot product, as for every backbone.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -66,14 +67,16 @@ class HSTU(AttentionBackbone):
     config : ModelConfig
     num_items : int
     generator : torch.Generator
-        Draws the initial weights: matrices and the biases of distances normal(0, 0.02), other biases 0.
+        Draws the initial weights as the authors' code does: those of f2 uniform within sqrt(6 / (rows + columns)), other
+        matrices and the biases of distances normal(0, 0.02), other biases 0.
     """
 
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
-        super().__init__(config, num_items, generator, HSTUBlock, final_norm=True)
-
-    def embed(self, items: Tensor, positions: Tensor) -> Tensor:
-        return items * math.sqrt(items.shape[-1]) + positions
+        super().__init__(config, num_items, generator, HSTUBlock, pre_norm=True)
+        bound = math.sqrt(3 / config.dim)
+        with torch.no_grad():
+            for block in cast("list[HSTUBlock]", self.layers):
+                block.out_projection.weight.uniform_(-bound, bound, generator=generator)
 
 
 def _norm(x: Tensor) -> Tensor:

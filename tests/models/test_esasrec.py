@@ -38,7 +38,7 @@ def test_queries_are_those_of_the_formula():
     for parameter in model.parameters():
         parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(parameter.numel()))
     for row in LISTS:
-        x = model.items.weight[row] + model.positions.weight[: len(row)]
+        x = model.items.weight[row] * 8**0.5 + model.positions.weight[: len(row)]
         for block in model.layers:
             x = naive_layer(block, x)
         query = model.encode(torch.tensor([row]), torch.tensor([len(row)]))[0]
