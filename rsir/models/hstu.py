@@ -67,8 +67,8 @@ class HSTU(AttentionBackbone):
     config : ModelConfig
     num_items : int
     generator : torch.Generator
-        Draws the initial weights as the authors' code does: those of f2 uniform within sqrt(6 / (rows + columns)), other
-        matrices and the biases of distances normal(0, 0.02), other biases 0.
+        Draws the initial weights as the authors' code does: those of f2 uniform within sqrt(3 / d), other matrices and
+        the biases of distances normal(0, 0.02), other biases 0.
     """
 
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
