@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     data, described = toys.load(options.quick)
     parts = leave_one_out(data)
     config = TrainingConfig(max_evaluations=max(options.epochs, 1), patience=max(options.epochs, 1))
-    models = {name: ModelConfig(name=name) for name in options.names}
+    models = {name: ModelConfig().for_backbone(name) for name in options.names}
     for model_config in models.values():
         _check(model_config, data.num_items)
     steps, per_epoch = training_steps(parts.train, ModelConfig(), config, options.steps)

@@ -130,6 +130,8 @@ class DataConfig:
 class ModelConfig:
     """The backbone; defaults are the SASRec of the RSIR authors.
 
+    :meth:`for_backbone` gives the defaults of the others; on the command line ``--model NAME`` does.
+
     Attributes
     ----------
     name
@@ -137,11 +139,11 @@ class ModelConfig:
     dim
         Width d of the embeddings and hidden states.
     layers
-        Number of transformer blocks.
+        Number of transformer blocks, or of recurrent layers (gru4rec).
     heads
-        Attention heads; must divide dim.
+        Attention heads; must divide dim (gru4rec has none).
     feedforward
-        Width of the feed-forward layer.
+        Width of the feed-forward layer (gru4rec: of the hidden state; hstu has none).
     dropout
         Dropout probability.
     max_len
@@ -182,6 +184,20 @@ class ModelConfig:
         )
         for name in ("crop", "mask", "reorder"):
             _require(0 <= getattr(self, name) <= 1, f"model.{name}", "a share in [0, 1]", getattr(self, name))
+
+    def for_backbone(self, name: str) -> ModelConfig:
+        """The same settings for another backbone; those that are at their default take the other one's default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        ours, theirs = ({**defaults, **_OWN_DEFAULTS.get(which, {})} for which in (self.name, name))
+        changes = {key: value for key, value in theirs.items() if getattr(self, key) == ours[key]}
+        return dataclasses.replace(self, **{**changes, "name": name})
+
+
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "esasrec": {"dropout": 0.2},  # its authors' settings for Amazon Toys
+    "gru4rec": {"layers": 1},  # its paper: a second layer made it worse
+}
+"""What a backbone's defaults differ in from SASRec's."""
 
 
 @dataclass(frozen=True)

@@ -60,3 +60,14 @@ def test_constructors_check_too_and_configurations_are_frozen() -> None:
         GenerationConfig(p=-0.1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         ModelConfig().dim = 3  # type: ignore[misc]
+
+
+def test_a_backbone_brings_its_own_defaults_and_leaves_what_was_set() -> None:
+    base = ModelConfig()
+    assert base.for_backbone("sasrec") == base
+    assert base.for_backbone("someone's") == ModelConfig(name="someone's")
+    strong = base.for_backbone("esasrec")
+    assert strong == ModelConfig(name="esasrec", dropout=0.2)
+    assert strong.for_backbone("gru4rec") == ModelConfig(name="gru4rec", layers=1)
+    assert strong.for_backbone("sasrec") == base
+    assert ModelConfig(dropout=0.3, dim=32).for_backbone("esasrec") == ModelConfig("esasrec", dropout=0.3, dim=32)

@@ -20,7 +20,16 @@ import rsir.recursion
 from rsir.cli.bars import Bars
 from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_arguments
 from rsir.cli.table import line, rounds_table, verdict
-from rsir.config import ConfigError, DataConfig, FidelityConfig, GenerationConfig, RecursionConfig, from_dict, to_dict
+from rsir.config import (
+    ConfigError,
+    DataConfig,
+    FidelityConfig,
+    GenerationConfig,
+    ModelConfig,
+    RecursionConfig,
+    from_dict,
+    to_dict,
+)
 from rsir.data.sequences import DataError
 from rsir.partial import Interrupted
 from rsir.recurse import main
@@ -128,6 +137,15 @@ def test_without_options_the_defaults_hold() -> None:
 )
 def test_values_are_read_by_their_type(arguments: list[str], expected: RecursionConfig) -> None:
     assert parsed(*arguments) == expected
+
+
+def test_a_backbone_brings_its_own_defaults(tmp_path: Path) -> None:
+    assert parsed("--model", "esasrec").model == ModelConfig(name="esasrec", dropout=0.2)
+    assert parsed("--model", "esasrec", "--model.dropout", "0.5").model == ModelConfig(name="esasrec", dropout=0.5)
+    (tmp_path / "gru.yaml").write_text("model: {name: gru4rec, dim: 32}")
+    assert parsed("--config", str(tmp_path / "gru.yaml")).model == ModelConfig(name="gru4rec", layers=1, dim=32)
+    run = RecursionConfig(model=ModelConfig(name="esasrec", dropout=0.5))  # of a run that goes on
+    assert parsed("--rounds", "3", base=run).model == run.model
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
     for path in options.data or [None]:
         for model in options.models:
             section = replace(config.data, path=None if path is None else str(path))
-            settings = replace(config, data=section, model=replace(config.model, name=model))
+            settings = replace(config, data=section, model=config.model.for_backbone(model))
             data = load_data(settings)
             name = "simulated" if path is None else path.stem
             labs = [

@@ -25,7 +25,7 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     own = lab.config.model
     generators = [replace(own, dim=width, feedforward=2 * width) for width in WIDTHS]
-    generators += [replace(own, name=name) for name in BACKBONES]
+    generators += [own.for_backbone(name) for name in BACKBONES]
     for model in generators:
         weak = replace(reset(lab.config), model=model)
         name = f"{model.name} d {model.dim}"
