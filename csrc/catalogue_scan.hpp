@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 
 #include "ops.hpp"
@@ -14,6 +13,7 @@ namespace rsir {
 namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+constexpr std::int64_t kLeastRoom = 8;  // a row takes in k more candidates, or this many, before it is cut to k again
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
 
@@ -22,16 +22,13 @@ struct Candidate {
   float logit = kLowest;
 };
 
-// The k largest keys, best first.
-void best_of(std::vector<std::uint64_t>& keys, std::int64_t k, std::vector<Candidate>& out) {
-  const std::int64_t n = std::min<std::int64_t>(k, static_cast<std::int64_t>(keys.size()));
-  std::partial_sort(keys.begin(), keys.begin() + n, keys.end(), std::greater<std::uint64_t>());
-  out.resize(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i) out[i] = {key_id(keys[i]), key_logit(keys[i])};
-}
+bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
-void keep_largest(std::uint64_t* keys, std::int64_t n, std::int64_t k) {
-  std::nth_element(keys, keys + (k - 1), keys + n, std::greater<std::uint64_t>());
+// Leaves the k best candidates, in any order.
+void keep_best(std::vector<Candidate>& candidates, std::int64_t k) {
+  if (static_cast<std::int64_t>(candidates.size()) <= k) return;
+  std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end(), better);
+  candidates.resize(static_cast<std::size_t>(k));
 }
 
 // Excluded ids ascending within each row; copied only if they were not.
@@ -69,7 +66,6 @@ struct Found {
   Aligned<std::int64_t> counts, filled;
   Aligned<float> logits;
   Aligned<std::int32_t> ids;
-  Aligned<std::uint64_t> buffer;
 };
 
 struct Scratch {
@@ -108,7 +104,7 @@ class CatalogueScan {
     ahead_ = allocate_aligned<std::int32_t>(queries_.rows);
   }
 
-  // done(row, count, best, n): count is -1 for a row without targets; best points at its n best candidates.
+  // done(row, count, best): count is -1 for a row without targets; best are its k best candidates in any order.
   template <class Done>
   void run(Done done) {
     if (queries_.rows == 0) return;
@@ -142,9 +138,10 @@ class CatalogueScan {
   void plan() {
     const std::int64_t height = table_.kernels.height;
     std::int64_t most = std::clamp<std::int64_t>(65536 / table_.dim, 2 * height, 448);
-    if (k_ > kSmallK) {
-      buffer_size_ = k_ > table_.num_items / 2 ? table_.num_items : 2 * k_;
-      most = std::clamp<std::int64_t>((std::int64_t{1} << 20) / buffer_size_, height, most);
+    if (k_ > 0) {
+      const std::int64_t room = std::min(std::max(k_, kLeastRoom), table_.num_items - k_);
+      slots_ = round_up(k_ + room + table_.kernels.width, 16);
+      most = std::clamp<std::int64_t>((std::int64_t{1} << 20) / slots_, height, most);
     }
     splits_ = 1;
     if (threads_ > 1 && queries_.rows < 8 * height * threads_) {
@@ -209,14 +206,11 @@ class CatalogueScan {
       scratch.row_at = allocate_aligned<std::int32_t>(rows);
       scratch.cursor = allocate_aligned<std::int64_t>(rows);
     }
-    const std::int64_t stride = round_up(k_, 16);
     if (counting() && !found.counts) found.counts = allocate_aligned<std::int64_t>(rows);
-    if (k_ > kSmallK && !found.buffer) {
-      found.buffer = allocate_aligned<std::uint64_t>(rows * buffer_size_);
+    if (k_ > 0 && !found.filled) {
       found.filled = allocate_aligned<std::int64_t>(rows);
-    } else if (k_ > 0 && !found.logits) {
-      found.logits = allocate_aligned<float>(rows * stride);
-      found.ids = allocate_aligned<std::int32_t>(rows * stride);
+      found.logits = allocate_aligned<float>(rows * slots_);
+      found.ids = allocate_aligned<std::int32_t>(rows * slots_);
     }
     const Ragged excluded = excluded_.get();
     ScanArgs args{};
@@ -253,11 +247,8 @@ class CatalogueScan {
     }
     args.top_logits = found.logits.get();
     args.top_ids = found.ids.get();
-    args.top_stride = stride;
-    args.buffer = found.buffer.get();
-    args.buffer_size = buffer_size_;
+    args.slots = slots_;
     args.filled = found.filled.get();
-    args.reduce = keep_largest;
     args.tiles = scratch.tiles.get();
     args.lanes = scratch.lanes.get();
     args.bar = scratch.bar.get();
@@ -269,7 +260,6 @@ class CatalogueScan {
 
   template <class Done>
   void finish(std::int64_t begin, std::int64_t end, const Found* found, std::int64_t parts, Done& done) const {
-    std::vector<std::uint64_t> keys;
     std::vector<Candidate> best;
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t local = row - begin;
@@ -280,32 +270,14 @@ class CatalogueScan {
         if (skip_[row]) count = -1;
       }
       best.clear();
-      if (k_ > 0 && count >= 0 && count < limit_) gather(local, found, parts, keys, best);
-      done(row, count, best.data(), static_cast<std::int64_t>(best.size()));
-    }
-  }
-
-  void gather(std::int64_t local, const Found* found, std::int64_t parts, std::vector<std::uint64_t>& keys,
-              std::vector<Candidate>& best) const {
-    const std::int64_t stride = round_up(k_, 16);
-    if (k_ <= kSmallK && parts == 1) {
-      const float* logits = found->logits.get() + local * stride;
-      const std::int32_t* ids = found->ids.get() + local * stride;
-      for (std::int64_t i = 0; i < k_ && ids[i] != 0; ++i) best.push_back({ids[i], logits[i]});
-      return;
-    }
-    keys.clear();
-    for (std::int64_t part = 0; part < parts; ++part) {
-      if (k_ <= kSmallK) {
-        const float* logits = found[part].logits.get() + local * stride;
-        const std::int32_t* ids = found[part].ids.get() + local * stride;
-        for (std::int64_t i = 0; i < k_ && ids[i] != 0; ++i) keys.push_back(candidate_key(logits[i], ids[i]));
-      } else {
-        const std::uint64_t* from = found[part].buffer.get() + local * buffer_size_;
-        keys.insert(keys.end(), from, from + found[part].filled[local]);
+      if (k_ > 0 && count >= 0 && count < limit_) {
+        for (std::int64_t part = 0; part < parts; ++part)
+          for (std::int64_t i = local * slots_; i < local * slots_ + found[part].filled[local]; ++i)
+            best.push_back({found[part].ids[i], found[part].logits[i]});
+        keep_best(best, k_);
       }
+      done(row, count, best);
     }
-    best_of(keys, k_, best);
   }
 
   bool counting() const { return targets_.offsets || own_; }
@@ -317,7 +289,7 @@ class CatalogueScan {
   const Ragged targets_;
   const std::int64_t limit_;
   int threads_ = 1;
-  std::int64_t splits_ = 1, panel_rows_ = 0, buffer_size_ = 0;
+  std::int64_t splits_ = 1, panel_rows_ = 0, slots_ = 0;
   const std::int32_t* own_ = nullptr;
   Aligned<float> bar_;
   Aligned<unsigned char> skip_;

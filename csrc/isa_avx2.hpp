@@ -9,6 +9,7 @@ namespace {
 
 struct Isa {
   typedef __m256 F;
+  typedef __m256i I;
   static constexpr const char* kName = "avx2";
   static constexpr int kLanes = 8;
   static constexpr int kVectors = 2;
@@ -47,15 +48,26 @@ struct Isa {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, bar, _CMP_GT_OQ)));
   }
 
-  // Puts a candidate behind the equal ones of a list in descending order and drops the last entry.
-  static void insert_sorted(float* logits, std::int32_t* ids, std::int64_t stride, float logit, std::int32_t id) {
-    std::int64_t place = stride - 1;
-    for (; place > 0 && logits[place - 1] < logit; --place) {
-      logits[place] = logits[place - 1];
-      ids[place] = ids[place - 1];
+  static int count(std::uint32_t lanes) { return __builtin_popcount(lanes); }
+
+  // Writes the lanes in the bit mask one after the other, and their ids; returns how many. Writes kLanes places.
+  static int append(float* logits, std::int32_t* ids, F x, I id, std::uint32_t lanes) {
+    if (lanes == 0) return 0;
+    alignas(32) float from[kLanes];
+    alignas(32) std::int32_t ids_from[kLanes];
+    store(from, x);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(ids_from), id);
+    int n = 0;
+    for (; lanes; lanes &= lanes - 1) {
+      const int lane = __builtin_ctz(lanes);
+      logits[n] = from[lane];
+      ids[n++] = ids_from[lane];
     }
-    logits[place] = logit;
-    ids[place] = id;
+    return n;
+  }
+  static I load_ids(const std::int32_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+  static I ids_from(std::int32_t first) {
+    return _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
 };
 

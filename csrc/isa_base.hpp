@@ -46,16 +46,20 @@ struct Isa {
     return static_cast<std::uint32_t>((hit[0] & 1) | (hit[1] & 2) | (hit[2] & 4) | (hit[3] & 8));
   }
 
-  // Puts a candidate behind the equal ones of a list in descending order and drops the last entry.
-  static void insert_sorted(float* logits, std::int32_t* ids, std::int64_t stride, float logit, std::int32_t id) {
-    std::int64_t place = stride - 1;
-    for (; place > 0 && logits[place - 1] < logit; --place) {
-      logits[place] = logits[place - 1];
-      ids[place] = ids[place - 1];
+  static int count(std::uint32_t lanes) { return static_cast<int>(0x4332322132212110u >> 4 * lanes & 7); }
+
+  // Writes the lanes in the bit mask one after the other, and their ids; returns how many. Writes kLanes places.
+  static int append(float* logits, std::int32_t* ids, F x, I id, std::uint32_t lanes) {
+    int n = 0;
+    for (; lanes; lanes &= lanes - 1) {
+      const int lane = __builtin_ctz(lanes);
+      logits[n] = x[lane];
+      ids[n++] = id[lane];
     }
-    logits[place] = logit;
-    ids[place] = id;
+    return n;
   }
+  static I load_ids(const std::int32_t* p) { return *reinterpret_cast<const I*>(p); }
+  static I ids_from(std::int32_t first) { return I{first, first + 1, first + 2, first + 3}; }
 };
 
 }  // namespace

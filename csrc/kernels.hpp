@@ -9,8 +9,6 @@
 
 namespace rsir {
 
-constexpr int kSmallK = 64;  // up to here the running top-k is a sorted list, above it a buffer that is reduced
-
 // One scan of the items in blocks [block_begin, block_end) for a panel of query rows.
 // "row" below is a row of the panel, 0..num_rows-1.
 struct ScanArgs {
@@ -32,23 +30,21 @@ struct ScanArgs {
   const std::int32_t* ahead;  // (num_rows,)
   const std::int32_t* by_own;  // (num_rows,) rows in ascending order of own
 
-  // Selection of the k best items not excluded; k = 0: none.
+  // Selection of the k best items not excluded; k = 0: none. A row collects the items above its threshold, and is cut
+  // to the k best, which raises the threshold, whenever fewer than a block's width of its slots are left.
   std::int64_t k;
-  const std::int32_t* excluded;                  // ids, ascending within a row (duplicates allowed); or null
-  const std::int64_t* excluded_offsets;          // (num_rows + 1,)
-  float* top_logits;                             // k <= kSmallK: out (num_rows, top_stride), descending, unused -inf
-  std::int32_t* top_ids;                         //               out (num_rows, top_stride), unused 0
-  std::int64_t top_stride;                       // k rounded up to a multiple of 16
-  std::uint64_t* buffer;                         // k > kSmallK: out (num_rows, buffer_size) of keys, unordered
-  std::int64_t buffer_size;                      //              more than k, or as many as there are items
-  std::int64_t* filled;                          //              out (num_rows,) keys in the buffer
-  void (*reduce)(std::uint64_t*, std::int64_t n, std::int64_t k);  // moves the k largest keys to the front,
-                                                                   // the smallest of those to place k - 1
+  const std::int32_t* excluded;          // ids, ascending within a row (duplicates allowed); or null
+  const std::int64_t* excluded_offsets;  // (num_rows + 1,)
+  std::int64_t slots;                    // a row; a multiple of 16, at least k + width
+  float* top_logits;                     // out (num_rows, slots), 64-byte aligned: the k best in ascending order of ids
+  std::int32_t* top_ids;                 // out (num_rows, slots), 64-byte aligned
+  std::int64_t* filled;                  // out (num_rows,): at most k
+
   // Scratch. capacity = num_rows rounded up to a multiple of the tile height.
   float* tiles;             // capacity * dim, 64-byte aligned
   std::int32_t* lanes;      // capacity * 16, 64-byte aligned
   float* bar;               // capacity: best target logit of the row at each position
-  float* threshold;         // capacity: the k-th best logit so far
+  float* threshold;         // capacity: the k-th best logit at the row's last cut
   std::int32_t* row_at;     // capacity
   std::int64_t* cursor;     // num_rows: place in the row's excluded list
   std::int32_t* position_of;  // num_rows, with own: the row's position, -1 for none
@@ -65,25 +61,6 @@ struct Kernels {
   // Runs independent multiply-adds only; returns the floating point operations done.
   double (*burn)(std::int64_t iterations, float* sink);
 };
-
-// A candidate as one integer that sorts like (logit, lower id first).
-static inline std::uint64_t candidate_key(float logit, std::int32_t id) {
-  const float canonical = logit + 0.0f;  // -0 and +0 tie
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &canonical, sizeof bits);
-  bits = (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
-  return (std::uint64_t{bits} << 32) | static_cast<std::uint32_t>(~id);
-}
-
-static inline float key_logit(std::uint64_t key) {
-  std::uint32_t bits = static_cast<std::uint32_t>(key >> 32);
-  bits = (bits & 0x80000000u) ? bits & 0x7fffffffu : ~bits;
-  float logit;
-  __builtin_memcpy(&logit, &bits, sizeof logit);
-  return logit;
-}
-
-static inline std::int32_t key_id(std::uint64_t key) { return static_cast<std::int32_t>(~static_cast<std::uint32_t>(key)); }
 
 const Kernels& kernels_base();
 #ifdef RSIR_X86

@@ -21,17 +21,17 @@ std::vector<const Kernels*> available_kernels() {
 namespace {
 
 // The draw among the best candidates, in any order.
-Candidate draw_one(const Candidate* best, std::int64_t n, const Draw& draw, std::int64_t row) {
+Candidate draw_one(const std::vector<Candidate>& best, const Draw& draw, std::int64_t row) {
   Candidate chosen;
-  if (n == 0) return chosen;
+  if (best.empty()) return chosen;
   if (draw.k == 1) return best[0];
   const PhiloxKey key = PhiloxKey::from_seed(draw.seed);
   double top = 0.0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double value = static_cast<double>(best[i].logit) / draw.temperature +
-                         gumbel(key, static_cast<std::uint32_t>(best[i].id), draw.counters + 3 * row);
-    if (chosen.id == 0 || value > top || (value == top && best[i].id < chosen.id)) {
-      chosen = best[i];
+  for (const Candidate& one : best) {
+    const double value = static_cast<double>(one.logit) / draw.temperature +
+                         gumbel(key, static_cast<std::uint32_t>(one.id), draw.counters + 3 * row);
+    if (chosen.id == 0 || value > top || (value == top && one.id < chosen.id)) {
+      chosen = one;
       top = value;
     }
   }
@@ -47,7 +47,7 @@ std::int64_t rank_of(std::int64_t count, std::int64_t tau) {
 void rank_within(const Table& table, Queries queries, Ragged targets, std::int64_t tau, int threads,
                  std::int64_t* ranks) {
   CatalogueScan(table, queries, 0, {}, targets, tau, threads)
-      .run([&](std::int64_t row, std::int64_t count, const Candidate*, std::int64_t) {
+      .run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
         ranks[row] = rank_of(count, tau);
       });
 }
@@ -56,7 +56,7 @@ void place_within(const Table& table, Queries queries, const std::int32_t* targe
                   int threads, std::int64_t* places) {
   CatalogueScan scan(table, queries, 0, excluded, {}, tau, threads);
   scan.compete(targets);
-  scan.run([&](std::int64_t row, std::int64_t count, const Candidate*, std::int64_t) {
+  scan.run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
     places[row] = rank_of(count, tau);
   });
 }
@@ -64,10 +64,12 @@ void place_within(const Table& table, Queries queries, const std::int32_t* targe
 void topk(const Table& table, Queries queries, std::int64_t k, Ragged excluded, int threads, std::int64_t* ids,
           float* logits) {
   CatalogueScan(table, queries, k, excluded, {}, table.num_items, threads)
-      .run([&](std::int64_t row, std::int64_t, const Candidate* best, std::int64_t n) {
+      .run([&](std::int64_t row, std::int64_t, std::vector<Candidate>& best) {
+        std::sort(best.begin(), best.end(), better);
+        best.resize(static_cast<std::size_t>(k));
         for (std::int64_t i = 0; i < k; ++i) {
-          ids[row * k + i] = i < n ? best[i].id : 0;
-          logits[row * k + i] = i < n ? best[i].logit : kLowest;
+          ids[row * k + i] = best[i].id;
+          logits[row * k + i] = best[i].logit;
         }
       });
 }
@@ -75,8 +77,8 @@ void topk(const Table& table, Queries queries, std::int64_t k, Ragged excluded, 
 void topk_sample(const Table& table, Queries queries, const Draw& draw, Ragged excluded, int threads,
                  std::int64_t* ids, float* logits) {
   CatalogueScan(table, queries, draw.k, excluded, {}, table.num_items, threads)
-      .run([&](std::int64_t row, std::int64_t, const Candidate* best, std::int64_t n) {
-        const Candidate chosen = draw_one(best, n, draw, row);
+      .run([&](std::int64_t row, std::int64_t, const std::vector<Candidate>& best) {
+        const Candidate chosen = draw_one(best, draw, row);
         ids[row] = chosen.id;
         logits[row] = chosen.logit;
       });
@@ -85,9 +87,9 @@ void topk_sample(const Table& table, Queries queries, const Draw& draw, Ragged e
 void rank_and_sample(const Table& table, Queries queries, Ragged targets, std::int64_t tau, const Draw& draw,
                      Ragged excluded, int threads, std::int64_t* ranks, std::int64_t* ids, float* logits) {
   CatalogueScan(table, queries, draw.k, excluded, targets, tau, threads)
-      .run([&](std::int64_t row, std::int64_t count, const Candidate* best, std::int64_t n) {
+      .run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>& best) {
         ranks[row] = rank_of(count, tau);
-        const Candidate chosen = ranks[row] <= tau ? draw_one(best, n, draw, row) : Candidate{};
+        const Candidate chosen = ranks[row] <= tau ? draw_one(best, draw, row) : Candidate{};
         ids[row] = chosen.id;
         logits[row] = chosen.logit;
       });
@@ -101,7 +103,6 @@ void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& d
   parallel_for((queries.rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](std::int64_t task, int) {
     std::vector<std::int32_t> choices, banned, eligible;
     std::vector<float> scores;
-    std::vector<std::uint64_t> keys;
     std::vector<Candidate> best;
     const std::int64_t end = std::min((task + 1) * kRowsPerTask, queries.rows);
     for (std::int64_t row = task * kRowsPerTask; row < end; ++row) {
@@ -120,11 +121,11 @@ void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& d
       scores.resize(choices.size());
       table.kernels.dots(table.weights, table.dim, queries.data + row * table.dim, choices.data(),
                          static_cast<std::int64_t>(choices.size()), scores.data());
-      keys.clear();
+      best.clear();
       for (std::size_t i = 0; i < choices.size(); ++i)
-        if (scores[i] > kLowest) keys.push_back(candidate_key(scores[i], choices[i]));  // false for NaN
-      best_of(keys, draw.k, best);
-      const Candidate chosen = draw_one(best.data(), static_cast<std::int64_t>(best.size()), draw, row);
+        if (scores[i] > kLowest) best.push_back({choices[i], scores[i]});  // false for NaN
+      keep_best(best, draw.k);
+      const Candidate chosen = draw_one(best, draw, row);
       ids[row] = chosen.id;
       logits[row] = chosen.logit;
     }

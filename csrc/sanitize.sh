@@ -23,7 +23,7 @@ packages=$(python -c 'import sys; print(":".join(path for path in sys.path if pa
 # Left out: interpreted kernels, which never enter the core, and the test of peak memory, which sanitizers raise.
 cd "$target"
 export PYTHONPATH="$target:$packages" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
-python -S -c 'import sys, rsir._core as core; print(core.__file__); sys.exit(not core.__file__.startswith(sys.argv[1]))' "$target"
+python -S -c 'import sys, rsir._core as c; print(c.__file__); sys.exit(not c.__file__.startswith(sys.argv[1]))' "$target"
 python -S "$root/tests/fuzz_bindings.py" --iterations 3000
 exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -o pythonpath="$target" -q -p no:cacheprovider \
   -k "not triton and not no_matrix" "$@"

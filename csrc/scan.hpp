@@ -19,6 +19,22 @@ using rsir::ScanArgs;
 constexpr int kWidth = Isa::kLanes * Isa::kVectors;
 constexpr std::int64_t kBlocksBetweenDrops = 256 / kWidth;  // how often finished rows leave the tiles
 constexpr float kLowest = -__builtin_inff();
+constexpr std::uint32_t kAllLanes = (1u << Isa::kLanes) - 1;
+
+// Whole numbers in the order of the floats, and back.
+inline std::int64_t order(float x) {
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+inline float unorder(std::int64_t place) {
+  std::int32_t bits = static_cast<std::int32_t>(place);
+  bits ^= (bits >> 31) & 0x7fffffff;
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
 
 struct Scan {
   const ScanArgs& a;
@@ -88,14 +104,7 @@ struct Scan {
   }
 
   void clear_selection(std::int64_t row) {
-    if (a.k <= rsir::kSmallK) {
-      for (std::int64_t i = row * a.top_stride; i < (row + 1) * a.top_stride; ++i) {
-        a.top_logits[i] = kLowest;
-        a.top_ids[i] = 0;
-      }
-    } else {
-      a.filled[row] = 0;
-    }
+    a.filled[row] = 0;
     if (!a.excluded) return;
     // first excluded id at or after the first item of this scan
     const std::int64_t first_id = a.block_begin * kWidth + 1;
@@ -154,52 +163,104 @@ struct Scan {
     for (std::int64_t position = 0; position < live; ++position) a.counts[a.row_at[position]] = count_at(position);
   }
 
-  bool is_excluded(std::int32_t row, std::int32_t id) {
-    if (!a.excluded) return false;
+  // Adds a row's logits above its threshold to its candidates; true when it must be cut before the next block.
+  __attribute__((always_inline)) bool collect(std::int64_t position, const Isa::F (&x)[Isa::kVectors],
+                                              std::int32_t first_id) {
+    const std::int64_t row = a.row_at[position];
+    const Isa::F bar = Isa::set1(a.threshold[position]);
+    std::int64_t n = a.filled[row];
+#pragma GCC unroll 4
+    for (int v = 0; v < Isa::kVectors; ++v)
+      n += Isa::append(a.top_logits + row * a.slots + n, a.top_ids + row * a.slots + n, x[v],
+                       Isa::ids_from(first_id + v * Isa::kLanes), Isa::above(x[v], bar));
+    a.filled[row] = n;
+    return n > a.slots - kWidth;
+  }
+
+  __attribute__((noinline)) void cut_rows(std::int64_t position, std::uint32_t rows) {
+    for (; rows; rows &= rows - 1) cut(position + __builtin_ctz(rows));
+  }
+
+  // Excluded ids among a row's candidates get the lowest logit; returns how many did. Both ascend, and what was kept at
+  // the last cut is free of them.
+  std::int64_t ban(std::int64_t row, float* logits, const std::int32_t* ids, std::int64_t n) {
     const std::int64_t end = a.excluded_offsets[row + 1];
-    std::int64_t at = a.cursor[row];
-    while (at < end && a.excluded[at] < id) ++at;
-    a.cursor[row] = at;
-    return at < end && a.excluded[at] == id;
-  }
-
-  // Puts a candidate that beats the row's threshold in its place; returns the new threshold.
-  // Ids come in ascending order, so behind equal logits is the right place.
-  float insert(std::int32_t row, float logit, std::int32_t id) {
-    if (a.k > rsir::kSmallK) {
-      std::uint64_t* keys = a.buffer + row * a.buffer_size;
-      keys[a.filled[row]++] = rsir::candidate_key(logit, id);
-      if (a.filled[row] < a.buffer_size || a.buffer_size <= a.k) return kLowest;
-      a.reduce(keys, a.buffer_size, a.k);
-      a.filled[row] = a.k;
-      return rsir::key_logit(keys[a.k - 1]);
+    std::int64_t at = a.cursor[row], low = 0, banned = 0;
+    for (; at < end && a.excluded[at] <= ids[n - 1]; ++at) {
+      for (std::int64_t size = n - low; size > 1;) {  // to the first id not below, without a branch
+        const std::int64_t half = size / 2;
+        low += ids[low + half - 1] < a.excluded[at] ? half : 0;
+        size -= half;
+      }
+      if (ids[low] != a.excluded[at] || logits[low] == kLowest) continue;
+      logits[low] = kLowest;
+      ++banned;
     }
-    float* logits = a.top_logits + row * a.top_stride;
-    std::int32_t* ids = a.top_ids + row * a.top_stride;
-    Isa::insert_sorted(logits, ids, a.top_stride, logit, id);
-    return logits[a.k - 1];
+    a.cursor[row] = at;
+    return banned;
   }
 
-  // Offers the logits of one tile to the top-k of the rows in the bit mask.
-  __attribute__((noinline)) void select(std::int64_t position, std::uint32_t rows, const float* logits,
-                                        std::int32_t first_id) {
-    for (; rows; rows &= rows - 1) {
-      const int r = __builtin_ctz(rows);
-      const std::int32_t row = a.row_at[position + r];
-      float threshold = a.threshold[position + r];
-      for (int v = 0; v < Isa::kVectors; ++v) {
-        const float* x = logits + r * kWidth + v * Isa::kLanes;
-        std::uint32_t hits = Isa::above(Isa::load(x), Isa::set1(threshold));
-        for (; hits; hits &= hits - 1) {
-          const int lane = __builtin_ctz(hits);
-          const std::int32_t id = first_id + v * Isa::kLanes + lane;
-          if (!(x[lane] > threshold) || is_excluded(row, id)) continue;
-          const float raised = insert(row, x[lane], id);
-          if (raised > threshold) threshold = raised;
+  static std::int64_t count_above(const float* logits, std::int64_t n, float bar) {
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < n; i += Isa::kLanes)
+      count += Isa::count(Isa::above(Isa::load(logits + i), Isa::set1(bar)));
+    return count;
+  }
+
+  static float largest(const float* logits, std::int64_t n) {
+    Isa::F most = Isa::load(logits);
+    for (std::int64_t i = Isa::kLanes; i < n; i += Isa::kLanes) {
+      const Isa::F x = Isa::load(logits + i);
+      most = x > most ? x : most;
+    }
+    alignas(64) float lanes[Isa::kLanes];
+    Isa::store(lanes, most);
+    for (int half = Isa::kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+    return lanes[0];
+  }
+
+  // Keeps the k best candidates of the row at a position, and raises its threshold to where the others lie below.
+  // Candidates stand in ascending order of ids, so of equal ones the first are kept.
+  void cut(std::int64_t position) {
+    const std::int64_t row = a.row_at[position], n = a.filled[row];
+    float* logits = a.top_logits + row * a.slots;
+    std::int32_t* ids = a.top_ids + row * a.slots;
+    if (n == 0) return;
+    const std::int64_t banned = a.excluded ? ban(row, logits, ids, n) : 0;
+    for (std::int64_t i = n; i % Isa::kLanes != 0; ++i) logits[i] = kLowest;
+    float bar = kLowest;
+    std::int64_t equal = 0;  // how many of those at the bar are kept
+    if (n - banned > a.k) {
+      // Bisects the floats in their order: more than k candidates lie above `low`, `above` of them above `high`.
+      std::int64_t high = order(largest(logits, n)), above = 0;
+      std::int64_t low = a.k == 1 ? high - 1 : order(a.threshold[position]) - 1;
+      while (high - low > 1 && above < a.k) {
+        const std::int64_t middle = low + (high - low) / 2;
+        const std::int64_t count = count_above(logits, n, unorder(middle));
+        if (count > a.k) {
+          low = middle;
+        } else {
+          high = middle;
+          above = count;
         }
       }
-      a.threshold[position + r] = threshold;
+      bar = unorder(high);
+      equal = a.k - above;
+      a.threshold[position] = bar;
     }
+    std::int64_t kept = 0;
+    const Isa::F bars = Isa::set1(bar);
+    for (std::int64_t i = 0; i < n; i += Isa::kLanes) {
+      const Isa::F x = Isa::load(logits + i);
+      std::uint32_t lanes = Isa::above(x, bars);
+      if (equal > 0) {
+        std::uint32_t same = ~(lanes | Isa::above(bars, x)) & kAllLanes;
+        for (; same && equal > 0; same &= same - 1, --equal) lanes |= same & -same;
+      }
+      kept += Isa::append(logits + kept, ids + kept, x, Isa::load_ids(ids + i), lanes);
+    }
+    a.filled[row] = kept;
   }
 
   template <int Rows, bool Count, bool Select>
@@ -224,22 +285,22 @@ struct Scan {
       query += Isa::kHeight;
     }
     if constexpr (Count) {
+      std::int32_t* const lanes = a.lanes + position * Isa::kLanes;
+      const float* const bars = a.bar + position;
 #pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r)
-        Isa::count_above(a.lanes + (position + r) * Isa::kLanes, acc[r], Isa::set1(a.bar[position + r]));
+      for (int r = 0; r < Rows; ++r) Isa::count_above(lanes + r * Isa::kLanes, acc[r], Isa::set1(bars[r]));
     }
     if constexpr (Select) {
-      std::uint32_t rows = 0;
+      const float* const thresholds = a.threshold + position;
+      std::uint32_t rows = 0, full = 0;
 #pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r)
-        rows |= static_cast<std::uint32_t>(Isa::any_above(acc[r], Isa::set1(a.threshold[position + r]))) << r;
+        rows |= static_cast<std::uint32_t>(Isa::any_above(acc[r], Isa::set1(thresholds[r]))) << r;
       if (rows) {
-        alignas(64) float logits[Rows * kWidth];
 #pragma GCC unroll 16
         for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 4
-          for (int v = 0; v < Isa::kVectors; ++v) Isa::store(logits + r * kWidth + v * Isa::kLanes, acc[r][v]);
-        select(position, rows, logits, first_id);
+          if (rows >> r & 1) full |= static_cast<std::uint32_t>(collect(position + r, acc[r], first_id)) << r;
+        if (full) cut_rows(position, full);
       }
     }
   }
@@ -279,6 +340,8 @@ struct Scan {
         if (may_drop && (i - a.block_begin + 1) % kBlocksBetweenDrops == 0) drop_finished();
     }
     if constexpr (Count) write_counts();
+    if constexpr (Select)
+      for (std::int64_t position = 0; position < live; ++position) cut(position);
   }
 };
 

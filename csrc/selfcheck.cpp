@@ -141,7 +141,8 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
   const rsir::Queries queries{c.queries.data(), c.rows};
   const rsir::Draw draw{k, 1.5, 0x8000000000003039u, c.counters.data()};
   tau = std::min(tau, c.num_items);
-  std::vector<std::int64_t> ids(c.rows * k), ranks(c.rows), drawn(c.rows), pooled(c.rows), both(c.rows), both_ranks(c.rows);
+  std::vector<std::int64_t> ids(c.rows * k), ranks(c.rows), drawn(c.rows), pooled(c.rows);
+  std::vector<std::int64_t> both(c.rows), both_ranks(c.rows);
   Floats logits(c.rows * k), drawn_logits(c.rows);
   rsir::topk(table, queries, k, c.excluded.get(), threads, ids.data(), logits.data());
   rsir::rank_within(table, queries, c.targets.get(), tau, threads, ranks.data());
@@ -168,7 +169,8 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
            "pool_sample", row);
     expect(both_ranks[row] == rank, kernels.name, "rank_and_sample, rank", row);
     expect(both[row] == (rank <= tau ? chosen : 0), kernels.name, "rank_and_sample, item", row);
-    expect(drawn_logits[row] == (both[row] ? c.logit(row, chosen) : kLowest), kernels.name, "rank_and_sample, logit", row);
+    const float logit = both[row] ? c.logit(row, chosen) : kLowest;
+    expect(drawn_logits[row] == logit, kernels.name, "rank_and_sample, logit", row);
   }
 }
 
@@ -288,7 +290,8 @@ void check_layer(const rsir::TrainingKernels& kernels, int threads) {
   const rsir::LayerShape shape{10, 13, 2, 9, 1e-5f, 0, 1.0f};
   constexpr std::int64_t kRows = 3;
   const std::int64_t d = shape.dim, f = shape.feedforward, wide = shape.width * d;
-  const std::int64_t segments[kRows * 9] = {1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0, 1, 1, 1, 1, 1, 2, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5};
+  const std::int64_t segments[kRows * 9] = {1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0, 1, 1, 1,
+                                            1, 1, 2, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5};
   Random random(9);
   const Floats weights = random.floats(rsir::layer_parameters(shape)), x = random.floats(kRows * wide);
   const Floats grad_y = random.floats(kRows * wide);
@@ -338,7 +341,8 @@ void check_layer(const rsir::TrainingKernels& kernels, int threads) {
 int main() {
   const rsir::PhiloxKey key{0xA4093822u, 0x299F31D0u};  // known answer of Random123
   expect(rsir::philox_word(key, 0x243F6A88u, 0x85A308D3u, 0x13198A2Eu, 0x03707344u) == 0xD16CFE09u, "any", "philox", 0);
-  const std::int64_t shapes[][3] = {{1, 1, 1}, {7, 5, 3}, {1, 900, 64}, {13, 300, 100}, {60, 33, 8}, {150, 400, 65}, {3, 40, 1024}};
+  const std::int64_t shapes[][3] = {{1, 1, 1},   {7, 5, 3},      {1, 900, 64},  {13, 300, 100},
+                                    {60, 33, 8}, {150, 400, 65}, {3, 40, 1024}};
   for (const rsir::Kernels* kernels : rsir::available_kernels()) {
     const std::int64_t before = checks;
     for (const auto& shape : shapes) {

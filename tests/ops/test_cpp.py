@@ -43,6 +43,22 @@ def test_large_k(instruction_set, k):
 
 
 @INSTRUCTION_SETS
+@pytest.mark.parametrize("k", [1, 2, 7, 40])
+def test_ties_and_signed_zeros_at_every_cut(instruction_set, k):
+    """Logits rise slowly with the id, so that candidates are cut again and again, with ties across every cut."""
+    values = torch.arange(3001).div(90, rounding_mode="floor") - 12.0
+    values[1000:1200] = 0.0
+    values[1100:1130] = -0.0
+    for items in (values, values.flip(0), torch.zeros(3001).copysign(values)):
+        packed = ops.pack(items[:, None].contiguous(), instruction_set=instruction_set)
+        excluded = [[], list(range(2900, 2950)), list(range(1, 3001, 2))]
+        got = ops.topk(torch.ones(3, 1), packed, k, excluded=ragged(excluded))
+        want = naive.topk(np.where(np.arange(3001) == 0, -np.inf, items.numpy())[None].repeat(3, 0), k, excluded)
+        np.testing.assert_array_equal(got.ids, want[0])
+        np.testing.assert_array_equal(got.logits, want[1])
+
+
+@INSTRUCTION_SETS
 @pytest.mark.parametrize("k", [20, 200])
 def test_threads_split_rows_or_items_without_a_trace(instruction_set, k):
     """3,000 items are worth several threads even for few rows, which then share the items out."""
