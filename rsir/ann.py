@@ -1,6 +1,7 @@
 """Approximate nearest neighbours: the item-item graph, and an index of likely items.
 
-The only module that imports FAISS.
+The only module that imports FAISS. A GPU build of FAISS that sees a GPU clusters the items there; that path is written
+to FAISS's documentation and has not been run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -298,6 +299,7 @@ class _Lists:
                 spherical=spherical,
                 min_points_per_centroid=1,
                 max_points_per_centroid=64,
+                gpu=int(_has_gpu()),  # how many
             )
             kmeans.train(vectors)
             _, nearest = kmeans.index.search(vectors, 1)
@@ -308,6 +310,10 @@ class _Lists:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+
+def _has_gpu() -> bool:
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def _hnsw(vectors: np.ndarray, seed: int) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import ops
+from rsir import ann, ops
 from rsir.ann import CandidateIndex, neighbour_graph
 
 METHODS = ["flat", "ivf", "hnsw"]
@@ -201,3 +201,19 @@ class TestCandidateIndex:
         before = faiss.omp_get_max_threads()
         neighbour_graph(table(500, 8), 3, method="ivf", threads=1)
         assert faiss.omp_get_max_threads() == before
+
+
+@pytest.mark.parametrize(("build", "gpus", "asked"), [("cpu", 1, 0), ("gpu", 0, 0), ("gpu", 2, 1)])
+def test_a_gpu_build_of_faiss_clusters_on_a_gpu_that_it_sees(monkeypatch, build, gpus, asked):
+    kmeans, used = ann.faiss.Kmeans, []
+
+    def recorded(*args, gpu, **kwargs):
+        used.append(gpu)
+        return kmeans(*args, **kwargs)
+
+    if build == "gpu":
+        monkeypatch.setattr(ann.faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(ann.faiss, "get_num_gpus", lambda: gpus)
+    monkeypatch.setattr(ann.faiss, "Kmeans", recorded)
+    neighbour_graph(table(100, 4), 3, method="ivf")
+    assert used == [asked]
