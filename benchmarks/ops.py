@@ -24,7 +24,8 @@ ROWS = {
     12_000: 4096,
     100_000: 1024,
     1_000_000: 256,
-}  # queries by catalogue size: a run takes about a second at most
+}  # queries by catalogue size: a run of torch takes a few seconds at most
+MEMORY_ROWS = 4096  # queries of the run whose memory a note tells
 
 
 def main(arguments: list[str]) -> int:
@@ -83,8 +84,8 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
     index = faiss.IndexFlatIP(dim)
     index.add(work.items[1:].numpy())
     names = {
-        "count": f"rank count, N = {num_items:,}",
-        "both": f"masked top-{K} + rank count, N = {num_items:,}",
+        "count": f"rank count, N = {num_items:,}, B = {rows:,}",
+        "both": f"masked top-{K} + rank count, N = {num_items:,}, B = {rows:,}",
     }
     cost = {
         "operations": 2.0 * rows * num_items * dim,
@@ -133,10 +134,32 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
             report.figures += figures
             if case == "both":
                 first_of_threads[threads] = figures[0].median_ms
+    report.notes += _memory(work, packed, max(options.threads))
     low, high = min(first_of_threads), max(first_of_threads)
     if low != high:
         ratio = first_of_threads[low] / first_of_threads[high]
         report.notes.append(f"- {names['both']}: {high} threads are {ratio:.2f}x as fast as {low}.")
+
+
+def _memory(work: Workload, packed: ops.PackedItems, threads: int) -> list[str]:
+    """A note on what the fused pass allocates for a large batch: the workload's rows over and over."""
+    rows = len(work.queries)
+    many = torch.arange(MEMORY_ROWS) % rows
+    targets, excluded = (
+        ops.Ragged(part.ids.reshape(rows, -1)[many].flatten(), torch.arange(MEMORY_ROWS + 1) * int(part.offsets[1]))
+        for part in (work.targets, work.excluded)
+    )
+    queries, counters = work.queries[many], torch.zeros(MEMORY_ROWS, 3, dtype=torch.int64)
+
+    def run() -> object:
+        return ops.rank_and_sample(queries, packed, targets, k=K, excluded=excluded, counters=counters, threads=threads)
+
+    extra = extra_memory(run)
+    if extra is None:
+        return []
+    table = 4 * work.items[1:].numel() / 2**20
+    case = f"masked top-{K} + rank count, N = {packed.num_items:,}, B = {MEMORY_ROWS:,}, {threads} threads"
+    return [f"- {case}: rsir takes {extra:.1f} MiB beyond inputs and packed items of {table:.0f} MiB."]
 
 
 def _early_exit(report: Report, work: Workload, options: argparse.Namespace) -> None:
@@ -171,7 +194,7 @@ def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
     row_of_target = torch.repeat_interleave(work.targets.offsets.diff())
     row_of_excluded = torch.repeat_interleave(work.excluded.offsets.diff())
 
-    def run(chunk: int) -> tuple[Tensor, Tensor | None]:
+    def run(chunk: int, rows: int = rows) -> tuple[Tensor, Tensor | None]:
         ranks, ids = torch.empty(rows, dtype=torch.int64), torch.empty(rows, K, dtype=torch.int64)
         for low in range(0, rows, chunk):
             high = min(low + chunk, rows)
@@ -192,10 +215,11 @@ def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
         chunk = max(1, min(rows, mib * 2**20 // (4 * items.shape[1])))
         if chunk in trials:
             continue
-        run(chunk)
+        sample = min(rows, max(64, 2 * chunk))
+        run(chunk, sample)
         start = time.perf_counter()
-        run(chunk)
-        trials[chunk] = time.perf_counter() - start
+        run(chunk, sample)
+        trials[chunk] = (time.perf_counter() - start) / sample
     best_chunk = min(trials, key=lambda chunk: trials[chunk])
     return lambda: run(best_chunk)
 
