@@ -113,9 +113,10 @@ def rank_and_best(
     *,
     group: int | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
+    phases: int | None = None,
 ) -> tuple[Tensor, Best]:
     """:func:`rank_within` and :func:`best_items` from one pass; rows worse than tau hold no items."""
-    ranks, best = _catalogue(queries, table, targets, tau, k, excluded, group, scratch_bytes)
+    ranks, best = _catalogue(queries, table, targets, tau, k, excluded, group, scratch_bytes, phases)
     assert ranks is not None
     assert best is not None
     failed = (ranks > (table.num_items if tau is None else tau))[:, None]
@@ -189,6 +190,7 @@ def _catalogue(
     excluded: Lists | None,
     group: int | None,
     scratch_bytes: int,
+    phases: int | None = None,
 ) -> tuple[Tensor | None, Best | None]:
     """Ranks (with targets) and best items, over chunks of rows whose scratch fits ``scratch_bytes``."""
     rows, num_items = len(queries), table.num_items
@@ -198,15 +200,18 @@ def _catalogue(
     num_picks = min(num_groups, k_found if table.precision == "ieee" else 2 * k_found)
     plan = make_plan(platform(), table.precision, table.dim, rows)
     scanned = queries.to(table.scanned.dtype)
+    phases = phases or _phases(tau if targets is not None else None, num_items)
     ranks, parts = [], []
     for first, last in _chunks(rows, rows_per_chunk(num_items, group, num_picks, excluded is not None, scratch_bytes)):
         part = queries[first:last]
         maxima = torch.empty(last - first, num_groups, dtype=torch.float32, device=part.device)
-        best = count = None
-        if targets is not None:
+        if phases > 1:
+            maxima.fill_(-torch.inf)  # for the groups that a row dropped early never reaches
+        if targets is None:
+            _scan(scanned[first:last], table, plan, None, None, maxima, group)
+        else:
             best, count = _targets(scanned[first:last], table, targets.rows(first, last), plan)
-        _scan(scanned[first:last], table, plan, best, count, maxima, group)
-        if count is not None:
+            _scan_phases(scanned[first:last], table, plan, best, count, maxima, group, tau, phases)
             ranks.append(_ranks(count, num_items, tau))
         keys = _candidates(part, table, plan, maxima, group, num_picks, excluded and excluded.rows(first, last))
         parts.append(_best_of_keys(keys, k))
@@ -221,20 +226,37 @@ def _count(queries: Tensor, table: ItemTable, targets: Lists, tau: int | None, p
     plan = make_plan(platform(), table.precision, table.dim, rows)
     scanned = queries.to(table.scanned.dtype)
     best, count = _targets(scanned, table, targets, plan)
-    tiles = triton.cdiv(num_items, plan.block_n)
-    if phases is None:  # a phase costs a sort of the rows and a launch: about the time of a few thousand items
-        phases = 3 if tau is not None and num_items >= 2**15 else 1
-    limit = num_items if tau is None else tau
+    _scan_phases(scanned, table, plan, best, count, None, 4, tau, phases or _phases(tau, num_items))
+    return _ranks(count, num_items, tau)
+
+
+def _phases(tau: int | None, num_items: int) -> int:
+    """A phase costs a sort of the rows and a launch: about the time of a few thousand items."""
+    return 3 if tau is not None and num_items >= 2**15 else 1
+
+
+def _scan_phases(
+    queries: Tensor,
+    table: ItemTable,
+    plan: Plan,
+    best: Tensor,
+    count: Tensor,
+    maxima: Tensor | None,
+    group: int,
+    tau: int | None,
+    phases: int,
+) -> None:
+    """Scan the catalogue in growing pieces (of three: 1/16, to 1/4, the rest), without the rows counted beyond tau."""
+    tiles = triton.cdiv(table.num_items, plan.block_n)
     first = 0
     for phase in range(phases):
-        last = max(first, tiles >> 2 * (phases - 1 - phase))  # 1/16, 1/4, all
+        last = max(first, tiles >> 2 * (phases - 1 - phase))
         alive = None
         if phases > 1:
-            dead = count.ge(limit)
+            dead = count.ge(table.num_items if tau is None else tau)
             alive = dead.sort(stable=True).indices, (~dead).sum(dtype=torch.int32)
-        _scan(scanned, table, plan, best, count, None, 4, (first, last), alive)
+        _scan(queries, table, plan, best, count, maxima, group, (first, last), alive)
         first = last
-    return _ranks(count, num_items, tau)
 
 
 def _targets(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan) -> tuple[Tensor, Tensor]:

@@ -127,6 +127,7 @@ def record_launches(
         fused.rank_within(queries, table, lists, 10, phases=3)
         fused.rank_within(queries, table, lists, None)
         fused.rank_and_best(queries, table, lists, None, k, lists)
+        fused.rank_and_best(queries, table, lists, 10, k, lists, phases=3)
         best = fused.best_items(queries, table, k, lists)
         fused.pool_best(queries, table, lists, k, lists)
         fused.draw(best, 1.0, 0, counters)

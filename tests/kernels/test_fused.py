@@ -115,11 +115,12 @@ def test_rank_counts_no_equal_score_and_not_the_target_itself():
     assert rank_within(queries, table, targets, None).eq(1).all()
 
 
-def test_one_pass_gives_rank_and_best():
-    queries, items = problem(20, 200, 4)
-    targets, excluded = lists(20, 200, 2), lists(20, 200, 9, seed=2)
+@pytest.mark.parametrize("phases", [1, 3])
+def test_one_pass_gives_rank_and_best(phases):
+    queries, items = problem(20, 600, 4)
+    targets, excluded = lists(20, 600, 2), lists(20, 600, 9, seed=2)
     table = ItemTable.pack(items)
-    ranks, best = rank_and_best(queries, table, targets, 30, 5, excluded)
+    ranks, best = rank_and_best(queries, table, targets, 30, 5, excluded, phases=phases)
     alone = best_items(queries, table, 5, excluded)
     passed = ranks <= 30
     assert 0 < passed.sum() < 20
