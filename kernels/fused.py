@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 
 from .draw import draw_kernel, noise_kernel
-from .plan import SCRATCH_BYTES, Plan, group_size, make_plan, platform, rows_per_chunk
+from .plan import SCRATCH_BYTES, Plan, group_size, make_plan, measured_plan, platform, rows_per_chunk
 from .scan import best_target_kernel, scan_kernel
 from .select import exclude_kernel, pick_kernel, pool_kernel, repair_kernel, rescore_kernel
 
@@ -114,9 +114,10 @@ def rank_and_best(
     group: int | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
     phases: int | None = None,
+    plan: Plan | None = None,
 ) -> tuple[Tensor, Best]:
     """:func:`rank_within` and :func:`best_items` from one pass; rows worse than tau hold no items."""
-    ranks, best = _catalogue(queries, table, targets, tau, k, excluded, group, scratch_bytes, phases)
+    ranks, best = _catalogue(queries, table, targets, tau, k, excluded, group, scratch_bytes, phases, plan)
     assert ranks is not None
     assert best is not None
     failed = (ranks > (table.num_items if tau is None else tau))[:, None]
@@ -191,6 +192,7 @@ def _catalogue(
     group: int | None,
     scratch_bytes: int,
     phases: int | None = None,
+    plan: Plan | None = None,
 ) -> tuple[Tensor | None, Best | None]:
     """Ranks (with targets) and best items, over chunks of rows whose scratch fits ``scratch_bytes``."""
     rows, num_items = len(queries), table.num_items
@@ -198,7 +200,7 @@ def _catalogue(
     group = group or group_size(num_items, table.dim, k_found)
     num_groups = triton.cdiv(num_items, group)
     num_picks = min(num_groups, k_found if table.precision == "ieee" else 2 * k_found)
-    plan = make_plan(platform(), table.precision, table.dim, rows)
+    plan = plan or measured_plan(platform(), queries.device, table.precision, table.dim, rows)
     scanned = queries.to(table.scanned.dtype)
     phases = phases or _phases(tau if targets is not None else None, num_items)
     ranks, parts = [], []
@@ -223,7 +225,7 @@ def _count(queries: Tensor, table: ItemTable, targets: Lists, tau: int | None, p
     rows, num_items = len(queries), table.num_items
     if rows == 0:
         return torch.empty(0, dtype=torch.int64, device=queries.device)
-    plan = make_plan(platform(), table.precision, table.dim, rows)
+    plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows)
     scanned = queries.to(table.scanned.dtype)
     best, count = _targets(scanned, table, targets, plan)
     _scan_phases(scanned, table, plan, best, count, None, 4, tau, phases or _phases(tau, num_items))

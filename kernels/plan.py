@@ -1,19 +1,41 @@
-"""Which tile sizes a launch uses; everything is a function of mode and shape, so that tests can compile the same."""
+"""Which tile sizes a launch uses: a function of mode and shape, so that tests can compile the same, unless
+:mod:`rsir.kernels.tune` has measured better ones on the device."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import json
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import triton
 
-__all__ = ["PRECISIONS", "SCRATCH_BYTES", "Plan", "group_size", "make_plan", "platform", "rows_per_chunk"]
+__all__ = [
+    "PRECISIONS",
+    "SCRATCH_BYTES",
+    "TUNED",
+    "Plan",
+    "device_file",
+    "group_size",
+    "make_plan",
+    "measured_plan",
+    "platform",
+    "rows_per_chunk",
+    "shape_class",
+]
 
 PRECISIONS = ("ieee", "tf32x3", "tf32", "float16", "bfloat16")
 """How the scan multiplies. ieee is exact float32; the others choose candidates less exactly (see ItemTable)."""
 
 SCRATCH_BYTES = 64 * 2**20
 """Cap on group maxima, exclusion bits and candidates together; rows beyond it are processed in further chunks."""
+
+TUNED = ("block_m", "num_warps", "num_stages")
+"""What is measured; the rest of a plan follows from the shape. Pieces of k and tiles of lone rows stay: they may decide
+the bits."""
 
 # triton.jit reads this when a kernel is defined, so later changes have no effect.
 _INTERPRETED = triton.knobs.runtime.interpret
@@ -99,6 +121,40 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
     return Plan(64, 128, 8, 128, 4, 3, False, 1, 128, 16, "ieee", max_registers=255)
+
+
+def measured_plan(platform: str, device: torch.device, precision: str, dim: int, rows: int) -> Plan:
+    """The plan measured on this device for this class of shapes, else that of :func:`make_plan`."""
+    plan = make_plan(platform, precision, dim, rows)
+    return replace(plan, **_measured(device).get(shape_class(precision, dim, rows), {}))
+
+
+def shape_class(precision: str, dim: int, rows: int) -> str:
+    """Batches that share a plan. Only float32 scores the same whatever the tile, so only there the batch may decide."""
+    return f"{precision} d={dim}" + ("" if precision != "ieee" else " rows<=16" if rows <= 16 else " rows>16")
+
+
+def device_file(device: torch.device) -> Path:
+    """Where the measurements of a device's model are kept: ``$XDG_CACHE_HOME/rsir``, by default ``~/.cache/rsir``."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rsir"
+    return folder / ("kernels-" + "".join(c if c.isalnum() else "-" for c in name) + ".json")
+
+
+@functools.cache
+def _measured(device: torch.device) -> dict[str, dict[str, int]]:
+    file = device_file(device)
+    try:
+        known: dict[str, dict[str, int]] = json.loads(file.read_text())
+        for values in known.values():
+            if set(values) != set(TUNED) or not all(type(value) is int for value in values.values()):
+                raise ValueError(f"expected whole numbers for {TUNED}, got {values}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as cause:
+        warnings.warn(f"{file}: these tile sizes are not used: {cause}. Measure again or delete it", stacklevel=2)
+        return {}
+    return known
 
 
 def group_size(num_items: int, dim: int, picks: int) -> int:
