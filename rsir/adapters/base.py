@@ -1,0 +1,139 @@
+"""What every adapter has: a catalogue of its own, and a way to bring data to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from rsir.data.events import DataWarning, label_ids
+from rsir.data.sequences import DataError, Sequences, offsets_of
+from rsir.models.protocol import BackboneError
+
+__all__ = ["Adapter", "check_scores"]
+
+
+class Adapter(nn.Module):
+    """A trained model of another library as a :class:`rsir.models.Backbone`, in evaluation mode.
+
+    Its catalogue is the items that the model knows, in the model's order. Bring data to it by :meth:`align`.
+
+    Attributes
+    ----------
+    num_items : int
+    max_len : int
+    item_labels : (num_items,) pyarrow array
+        The outside names of items 1..num_items.
+    network : torch.nn.Module
+        The other library's. The item embeddings are taken from it once: adapt anew after training on.
+    """
+
+    item_table: Tensor
+
+    def __init__(self, network: nn.Module, item_labels: Any, item_table: Tensor, max_len: int) -> None:
+        super().__init__()
+        labels = pa.array(item_labels)
+        if len(item_table) != len(labels) + 1:
+            raise BackboneError(
+                f"{type(network).__name__}: expected {len(labels) + 1} item embeddings, one for each of its "
+                f"{len(labels)} items and the padding, got {len(item_table)}"
+            )
+        if not item_table[1:].isfinite().all():
+            raise BackboneError(f"{type(network).__name__}: its item embeddings are not finite: has training diverged?")
+        self.network = network
+        self.item_labels, self.num_items, self.max_len = labels, len(labels), max_len
+        table = item_table.detach().float().clone()
+        table[0] = 0
+        self.register_buffer("item_table", table)
+        self.eval()
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query after each history; see :class:`rsir.models.Backbone`."""
+        raise NotImplementedError
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, d) float32; row 0 is zero."""
+        return self.item_table
+
+    def align(self, data: Sequences) -> Sequences:
+        """Data over this model's catalogue: the same rows, items numbered as here.
+
+        Events with items that the model does not know are left out.
+
+        Parameters
+        ----------
+        data : Sequences
+            Items are matched by their labels, or by their ids if they have none; integers and their text match.
+
+        Raises
+        ------
+        DataError
+            None of the items is known.
+
+        Warns
+        -----
+        DataWarning
+            Events were left out; says how many.
+        """
+        name = type(self.network).__name__
+        labels = data.item_labels
+        labels = pa.array(np.arange(1, data.num_items + 1)) if labels is None else labels
+        ids = label_ids(labels, self.item_labels, name)[data.items - 1]
+        known = ids > 0
+        if not known.any() and known.size:
+            raise DataError(
+                f"{name} knows none of the items, {labels[int(data.items[0]) - 1].as_py()!r} for one; it knows "
+                f"{self.item_labels[0].as_py()!r} and {self.num_items - 1} more: was it trained on this data?"
+            )
+        if not known.all():
+            unknown = len(np.unique(data.items[~known]))
+            warnings.warn(
+                f"{name} does not know {unknown} of the items: left out {int((~known).sum())} of {known.size} events",
+                DataWarning,
+                stacklevel=2,
+            )
+        counts = np.append(0, np.cumsum(known))[data.offsets]
+        return dataclasses.replace(
+            data,
+            items=ids[known].astype(np.int32),
+            offsets=offsets_of(np.diff(counts)),
+            num_items=self.num_items,
+            times=None if data.times is None else data.times[known],
+            item_labels=self.item_labels,
+        )
+
+
+@torch.no_grad()
+def check_scores(adapter: Adapter, scores: Any, what: str) -> None:
+    """Refuse a model whose own scores are not the dot products that a backbone's are.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    scores : callable
+        (items (B, L), lengths (B,)) -> the model's own scores of items 1..N, (B, N), up to a constant a row.
+    what : str
+        Names the model in the message.
+
+    Raises
+    ------
+    BackboneError
+    """
+    width = min(adapter.max_len, 3)
+    device = adapter.item_table.device
+    lengths = torch.tensor([1, width], device=device)
+    items = torch.arange(2 * width, device=device).view(2, width) % adapter.num_items + 1
+    items = items * (torch.arange(width, device=device) < lengths[:, None])
+    ours = adapter.encode(items, lengths) @ adapter.item_table[1:].T
+    theirs = scores(items, lengths).float()
+    difference = (ours - theirs) - (ours - theirs).mean(1, keepdim=True)
+    if difference.abs().max() > 1e-3 * max(1.0, float(theirs.abs().max())):
+        raise BackboneError(
+            f"{what}: its scores are not dot products of a query and item embeddings (they differ by up to "
+            f"{float(difference.abs().max()):.3g}), so it cannot be a backbone; see rsir.models.protocol"
+        )

@@ -1,0 +1,81 @@
+"""The adapter against RecBole itself, where it is installed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+import torch
+from contract import check, log
+
+from rsir.adapters import from_recbole
+from rsir.data import write
+from rsir.models import BackboneError
+
+pytest.importorskip("recbole")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A SASRec of RecBole, one epoch on a file that rsir wrote."""
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.trainer import Trainer
+    from recbole.utils import get_model
+
+    data = log()
+    (tmp_path / "log").mkdir()
+    write(data, tmp_path / "log" / "log.inter")
+    settings = {
+        "data_path": str(tmp_path),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "MAX_ITEM_LIST_LENGTH": 8,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full", "group_by": "user"},
+        "hidden_size": 16,
+        "inner_size": 16,
+        "n_layers": 1,
+        "n_heads": 2,
+        "loss_type": "CE",
+        "train_neg_sample_args": None,
+        "epochs": 1,
+        "eval_step": 0,
+        "use_gpu": False,
+        "show_progress": False,
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "state": "ERROR",
+    }
+    config = Config(model="SASRec", dataset="log", config_dict=settings)
+    logging.disable(logging.WARNING)
+    try:
+        dataset = create_dataset(config)
+        train, *_ = data_preparation(config, dataset)
+        model = get_model("SASRec")(config, train.dataset)
+        Trainer(config, model).fit(train, saved=False, verbose=False)
+    finally:
+        logging.disable(logging.NOTSET)
+    return data, model.eval(), dataset
+
+
+def test_adapter(trained):
+    data, model, dataset = trained
+    ids = dataset.field2token_id["item_id"]
+
+    def own_scores(history):
+        row = torch.zeros(1, 8, dtype=torch.int64)
+        row[0, : len(history)] = torch.tensor([ids[label] for label in history])
+        scores = model.full_sort_predict({model.ITEM_SEQ: row, model.ITEM_SEQ_LEN: torch.tensor([len(history)])})
+        return {label: float(scores.view(-1)[number]) for label, number in ids.items() if number}
+
+    check(from_recbole(model, dataset), data, own_scores)
+
+
+def test_what_does_not_fit(trained):
+    _, model, dataset = trained
+    with pytest.raises(BackboneError, match="it lacks"):
+        from_recbole(torch.nn.Linear(2, 2), dataset)
+    model.n_items += 1
+    with pytest.raises(BackboneError, match="give the dataset that the model was built for"):
+        from_recbole(model, dataset)

@@ -1,0 +1,86 @@
+"""The adapter against RecTools itself, where it is installed."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from contract import check, log
+
+from rsir.adapters import from_rectools
+from rsir.data import to_table
+from rsir.models import BackboneError
+
+rectools = pytest.importorskip("rectools")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]
+
+
+def fitted(data, **settings):
+    """A SASRec of RecTools, one epoch."""
+    import pandas as pd
+    from pytorch_lightning import Trainer
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
+
+    frame = to_table(data).to_pandas().rename(columns={"user_id": Columns.User, "item_id": Columns.Item})
+    frame[Columns.Weight], frame[Columns.Datetime] = (
+        1.0,
+        pd.Timestamp("2020-01-01") + pd.to_timedelta(range(len(frame)), unit="s"),
+    )
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
+    model = SASRecModel(
+        n_blocks=1,
+        n_heads=2,
+        n_factors=16,
+        session_max_len=8,
+        batch_size=16,
+        deterministic=True,
+        get_trainer_func=lambda: Trainer(max_epochs=1, min_epochs=1, accelerator="cpu", devices=1, **quiet),
+        **settings,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = Dataset.construct(frame)
+        return model.fit(dataset), dataset
+
+
+@pytest.mark.parametrize("distance", ["dot", "cosine"])
+def test_adapter(distance):
+    data = log()
+    model, _ = fitted(data, similarity_module_kwargs={"distance": distance})
+
+    def own_scores(history):
+        """The library's network on a history padded as the library does."""
+        ids = model.data_preparator.item_id_map.convert_to_internal(history)
+        x = torch.zeros(1, 8, dtype=torch.int64)
+        x[0, -len(ids) :] = torch.from_numpy(ids[-8:])
+        logits = model.torch_model({"x": x})[0, -1]
+        externals = model.data_preparator.item_id_map.get_external_sorted_by_internal()
+        return dict(zip(externals[1:], logits[1:].tolist(), strict=True))
+
+    check(from_rectools(model), data, own_scores)
+
+
+def test_recommends_what_the_library_recommends():
+    from rsir.evaluation import recommend
+
+    data = log()
+    model, dataset = fitted(data)
+    adapter = from_rectools(model)
+    theirs = model.recommend(users=["u3", "u50"], dataset=dataset, k=5, filter_viewed=True)
+    aligned = adapter.align(data)
+    for user, row in (("u3", 3), ("u50", 50)):
+        best = recommend(adapter, aligned[row], torch.tensor([0, len(aligned[row])]).numpy(), 5).ids[0]
+        ours = [adapter.item_labels[int(i) - 1].as_py() for i in best]
+        assert ours == theirs[theirs["user_id"] == user]["item_id"].tolist()
+
+
+def test_what_is_not_fitted():
+    from rectools.models import BERT4RecModel, SASRecModel
+
+    with pytest.raises(BackboneError, match="expected a fitted model of RecTools"):
+        from_rectools(SASRecModel())
+    with pytest.raises(BackboneError, match="expected a fitted model"):
+        from_rectools(BERT4RecModel())
