@@ -424,9 +424,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: has format {manifest['format']!r}, this rsir reads {FORMAT}: use the rsir that wrote it"
         )
     checksum = manifest.pop("checksum", None)
-    if checksum != durable.checksum(manifest) or not {"settings", "data", "rounds"} <= set(manifest):
+    if checksum != durable.checksum(manifest) or not _well_formed(manifest):
         raise RunError(f"{path}: is damaged; put the original back, or start another run")
     return manifest
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    rounds = manifest.get("rounds")
+    if not isinstance(rounds, dict) or not all(isinstance(files, dict) for files in rounds.values()):
+        return False
+    entries = (entry for files in rounds.values() for entry in files.values())
+    return (
+        isinstance(manifest.get("data"), str)
+        and isinstance(manifest.get("settings"), str)
+        and isinstance(manifest.get("config", {}), dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("size"), int) for entry in entries)
+    )
 
 
 def _some(names: set[str], most: int = 3) -> str:

@@ -292,6 +292,21 @@ def test_every_flipped_byte_of_the_manifest_is_noticed_or_harmless(run_path: Pat
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"rounds": []}, {"rounds": {"round-00": []}}, {"rounds": {"round-00": {"a": 1}}}, {"data": 3}, {"settings": None}],
+)
+def test_a_manifest_of_another_shape_is_damaged(run_path: Path, change: dict) -> None:
+    def edit(values: dict) -> None:
+        values.update(change)
+        del values["checksum"]
+        values["checksum"] = durable.checksum(values)
+
+    edited(run_path, "manifest.json", edit)
+    with pytest.raises(RunError, match=r"manifest\.json: is damaged"):
+        RunDirectory.open(run_path)
+
+
+@pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda values: values.update(seed=8), "config.json: has been changed since the run began"),

@@ -228,6 +228,16 @@ def test_a_torch_file_cannot_name_one_list_a_million_times(lower: None, tmp_path
     refused(lambda: read(path), r"would take 199,960,000 bytes or more in memory")
 
 
+def test_an_arrow_file_that_points_outside_of_itself_is_refused(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 1, 2**30, 3], np.int32))
+    users = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abc")])
+    path = tmp_path / "data.arrow"
+    table = pa.table({"user_id": users, "item_id": ["a", "b", "c"]})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    refused(lambda: read(path), r"data\.arrow: cannot be read as arrow")
+
+
 # names
 
 

@@ -77,6 +77,7 @@ def encode_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, names: 
     for batch in batches:
         for place, name in enumerate(names):
             column = batch.column(name)
+            column.validate(full=True)  # a damaged file may point outside of its buffers
             chunks[place].append(encoded(column) if place < 2 else column)
     columns = [
         pa.chunked_array(column) if column else pa.chunked_array([], schema.field(name).type)

@@ -34,11 +34,13 @@ def read_lists(path: Path) -> Events:
     """
     import torch
 
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_size(path, sum(entry.file_size for entry in archive.infolist()))
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_size(path, sum(entry.file_size for entry in archive.infolist()))
         rows = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except Exception as cause:  # of a damaged file, any: torch documents none
         reason = str(cause).partition("\n")[0].partition(" Re-running")[0]
         raise DataError(
