@@ -95,8 +95,8 @@ class CatalogueScan {
     }
   }
 
-  // Instead of targets each row has one item of its own, in 1..num_items: counted is what comes before it in the order of
-  // topk, the excluded ids left out (not the own one). Rows whose own item is at -inf count as without targets.
+  // Instead of targets each row has one item of its own, in 1..num_items: counted is what comes before it in the order
+  // of topk, the excluded ids left out (not the own one). Rows whose own item is at -inf count as without targets.
   void compete(const std::int32_t* own) {
     own_ = own;
     bar_ = allocate_aligned<float>(queries_.rows);

@@ -1,7 +1,8 @@
 """Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""
 
-from .fused import Best, ItemTable, Lists, best_items, draw, pool_best, rank_and_best, rank_within
+from .fused import best_items, draw, pool_best, rank_and_best, rank_within
 from .plan import PRECISIONS, platform
+from .types import Best, ItemTable, Lists
 
 __all__ = [
     "PRECISIONS",

@@ -6,11 +6,7 @@ Nothing here reads a tensor back to the host, but :func:`pool_best`, which needs
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,61 +14,14 @@ import triton
 from torch import Tensor
 
 from .draw import draw_kernel, noise_kernel
-from .plan import SCRATCH_BYTES, Plan, group_size, make_plan, measured_plan, platform, rows_per_chunk
+from .plan import SCRATCH_BYTES, Plan, group_size, launching, make_plan, measured_plan, platform, rows_per_chunk
 from .scan import best_target_kernel, scan_kernel
 from .select import exclude_kernel, pick_kernel, pool_kernel, repair_kernel, rescore_kernel
+from .types import Best, ItemTable, Lists
 
-__all__ = ["Best", "ItemTable", "Lists", "best_items", "draw", "pool_best", "rank_and_best", "rank_within"]
+__all__ = ["best_items", "draw", "pool_best", "rank_and_best", "rank_within"]
 
 _NO_TARGET = 2**30  # count of a row without targets: worse than any tau
-
-
-class Lists(NamedTuple):
-    """One list of ids per row: ids int32 (nnz,), offsets int64 (B + 1,)."""
-
-    ids: Tensor
-    offsets: Tensor
-
-    def rows(self, first: int, last: int) -> Lists:
-        """Rows first..last - 1; offsets still point into all ids."""
-        return Lists(self.ids, self.offsets[first : last + 1])
-
-
-class Best(NamedTuple):
-    """The best items of each row, best first: ids (B, k) int64 (0 = none), logits (B, k) float32 (-inf = none)."""
-
-    ids: Tensor
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class ItemTable:
-    """Item embeddings as the kernels read them.
-
-    ``weights`` (N + 1, d) float32 give the logits that are returned and their order. ``scanned`` is what the pass over
-    the catalogue multiplies: the same tensor for ieee, tf32x3 and tf32, a rounded copy for float16 and bfloat16. With
-    anything but ieee, ranks are counted on the less exact scores, and the best items come from twice as many groups
-    as exact scores need, so that an item is lost only if rounding drops its whole group below that many others.
-    """
-
-    weights: Tensor
-    scanned: Tensor
-    precision: str = "ieee"
-
-    @classmethod
-    def pack(cls, weights: Tensor, precision: str = "ieee") -> ItemTable:
-        """Table of float32 weights (N + 1, d) for one of :data:`rsir.kernels.plan.PRECISIONS`."""
-        make_plan(platform(), precision, weights.shape[1], 1)  # refuses what cannot run here
-        kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-        return cls(weights, weights.to(kinds.get(precision, torch.float32)), precision)
-
-    @property
-    def num_items(self) -> int:
-        return self.weights.shape[0] - 1
-
-    @property
-    def dim(self) -> int:
-        return self.weights.shape[1]
 
 
 def best_items(
@@ -144,7 +93,7 @@ def pool_best(
         seen = _exclusion_bits(excluded and excluded.rows(first, last), last - first, table.num_items, part.device)
         ids, offsets = pool.rows(first, last)
         keys = torch.empty(last - first, widest, dtype=torch.int64, device=part.device)
-        with _launching():
+        with launching():
             pool_kernel[(last - first, triton.cdiv(widest, plan.row_block_n))](
                 part,
                 table.weights,
@@ -169,7 +118,7 @@ def draw(best: Best, temperature: float, seed: int, counters: Tensor) -> Tensor:
         return place
     scaled = logits.double() / temperature
     words = torch.empty_like(ids)
-    with _launching():
+    with launching():
         noise_kernel[(triton.cdiv(ids.numel(), 256),)](
             ids, counters, words, ids.numel(), k, _signed(seed), _signed(seed >> 32), BLOCK=256, enable_fp_fusion=True
         )
@@ -265,7 +214,7 @@ def _targets(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan) -> t
     """Best target logit (B,) float32, and counters (B,) int32: 0, or beyond every tau for rows without targets."""
     rows = len(queries)
     best = torch.empty(rows, dtype=torch.float32, device=queries.device)
-    with _launching():
+    with launching():
         best_target_kernel[(triton.cdiv(rows, plan.block_m),)](
             queries,
             table.scanned,
@@ -295,7 +244,7 @@ def _scan(
         return
     row_tiles = triton.cdiv(len(queries), plan.block_m)
     per_program = triton.cdiv(last - first, _splits(row_tiles, last - first, queries.device))
-    with _launching():
+    with launching():
         scan_kernel[(row_tiles, triton.cdiv(last - first, per_program))](
             queries,
             table.scanned,
@@ -334,13 +283,13 @@ def _candidates(
     bits = None
     if excluded is not None:
         bits = _exclusion_bits(excluded, rows, num_items, queries.device)
-        with _launching():
+        with launching():
             repair_kernel[(rows,)](
                 queries, table.weights, *excluded, bits, maxima, num_items, num_groups, words, **constants
             )
     picks = _pick(maxima, num_picks)
     keys = torch.empty(rows, num_picks * group, dtype=torch.int64, device=queries.device)
-    with _launching():
+    with launching():
         rescore_kernel[(rows, triton.cdiv(num_picks * group, plan.row_block_n))](
             queries,
             table.weights,
@@ -365,7 +314,7 @@ def _pick(maxima: Tensor, num_picks: int) -> Tensor:
     bar = top.amin(dim=1)
     need = (top == bar[:, None]).sum(dim=1, dtype=torch.int32)
     picks = torch.empty(rows, num_picks, dtype=torch.int32, device=maxima.device)
-    with _launching():
+    with launching():
         pick_kernel[(rows,)](maxima, bar, need, picks, num_groups, num_picks, BLOCK=1024, enable_fp_fusion=True)
     return picks
 
@@ -375,7 +324,7 @@ def _exclusion_bits(excluded: Lists | None, rows: int, num_items: int, device: t
     words = triton.cdiv(num_items, 32)
     bits = torch.zeros(rows, words, dtype=torch.int32, device=device)
     if excluded is not None:
-        with _launching():
+        with launching():
             exclude_kernel[(rows,)](*excluded, bits, words, BLOCK=64, num_warps=2, enable_fp_fusion=True)
     return bits
 
@@ -445,14 +394,3 @@ def _chunks(rows: int, size: int) -> Iterator[tuple[int, int]]:
 def _signed(word: int) -> int:
     """The int32 with the low 32 bits of ``word``."""
     return int(np.uint32(word & 0xFFFFFFFF).astype(np.int32))
-
-
-@contextlib.contextmanager
-def _launching() -> Iterator[None]:
-    """In the interpreter numpy warns of NaN and infinities, which the kernels expect; on a GPU this does nothing."""
-    if platform() != "interpreter":
-        yield
-        return
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)
-        yield

@@ -21,7 +21,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import fused
+from . import fused, types
 from .plan import PRECISIONS
 
 __all__ = ["ARCHITECTURES", "Launch", "Report", "compile_launch", "record_launches"]
@@ -119,11 +119,15 @@ def record_launches(
     kernels = [name for name in vars(fused) if name.endswith("_kernel")]
     stand_ins = {name: _Recorder(getattr(fused, name), launches) for name in kernels}
     queries, items = torch.zeros(rows, dim), torch.zeros(num_items + 1, dim)
-    lists = fused.Lists(torch.ones(2 * rows, dtype=torch.int32), torch.arange(0, 2 * rows + 1, 2))
+    lists = types.Lists(torch.ones(2 * rows, dtype=torch.int32), torch.arange(0, 2 * rows + 1, 2))
     counters = torch.zeros(rows, 3, dtype=torch.int64)
     # Nothing runs, so outputs would stay uninitialised: zeros keep the host's own steps in range.
-    with mock.patch.multiple(fused, platform=lambda: platform, **stand_ins), mock.patch("torch.empty", torch.zeros):
-        table = fused.ItemTable.pack(items, precision)
+    with (
+        mock.patch.multiple(fused, platform=lambda: platform, **stand_ins),
+        mock.patch.object(types, "platform", return_value=platform),
+        mock.patch("torch.empty", torch.zeros),
+    ):
+        table = types.ItemTable.pack(items, precision)
         fused.rank_within(queries, table, lists, 10, phases=3)
         fused.rank_within(queries, table, lists, None)
         fused.rank_and_best(queries, table, lists, None, k, lists)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import triton
 
@@ -20,6 +23,7 @@ __all__ = [
     "Plan",
     "device_file",
     "group_size",
+    "launching",
     "make_plan",
     "measured_plan",
     "platform",
@@ -91,6 +95,17 @@ def platform() -> str:
     if _INTERPRETED:
         return "interpreter"
     return "hip" if torch.version.hip else "cuda"
+
+
+@contextlib.contextmanager
+def launching() -> Iterator[None]:
+    """In the interpreter numpy warns of NaN and infinities, which the kernels expect; on a GPU this does nothing."""
+    if platform() != "interpreter":
+        yield
+        return
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
 
 
 def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:

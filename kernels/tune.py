@@ -17,8 +17,9 @@ import torch
 import triton
 from torch import Tensor
 
-from .fused import ItemTable, Lists, rank_and_best
+from .fused import rank_and_best
 from .plan import PRECISIONS, TUNED, Plan, _measured, device_file, make_plan, platform, shape_class
+from .types import ItemTable, Lists
 
 __all__ = ["candidates", "tune"]
 

@@ -5,8 +5,7 @@ Scores are small whole numbers wherever ties matter: every order of summation th
 
 import pytest
 import torch
-from rsir.kernels import ItemTable, Lists, best_items, draw, pool_best, rank_and_best, rank_within
-from rsir.kernels.fused import Best
+from rsir.kernels import Best, ItemTable, Lists, best_items, draw, pool_best, rank_and_best, rank_within
 
 
 def problem(rows, num_items, dim, *, seed=0, odd=False):

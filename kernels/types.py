@@ -1,0 +1,61 @@
+"""What the fused ops take and give: item tables, lists of ids, best items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .plan import make_plan, platform
+
+__all__ = ["Best", "ItemTable", "Lists"]
+
+
+class Lists(NamedTuple):
+    """One list of ids per row: ids int32 (nnz,), offsets int64 (B + 1,)."""
+
+    ids: Tensor
+    offsets: Tensor
+
+    def rows(self, first: int, last: int) -> Lists:
+        """Rows first..last - 1; offsets still point into all ids."""
+        return Lists(self.ids, self.offsets[first : last + 1])
+
+
+class Best(NamedTuple):
+    """The best items of each row, best first: ids (B, k) int64 (0 = none), logits (B, k) float32 (-inf = none)."""
+
+    ids: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Item embeddings as the kernels read them.
+
+    ``weights`` (N + 1, d) float32 give the logits that are returned and their order. ``scanned`` is what the pass over
+    the catalogue multiplies: the same tensor for ieee, tf32x3 and tf32, a rounded copy for float16 and bfloat16. With
+    anything but ieee, ranks are counted on the less exact scores, and the best items come from twice as many groups
+    as exact scores need, so that an item is lost only if rounding drops its whole group below that many others.
+    """
+
+    weights: Tensor
+    scanned: Tensor
+    precision: str = "ieee"
+
+    @classmethod
+    def pack(cls, weights: Tensor, precision: str = "ieee") -> ItemTable:
+        """Table of float32 weights (N + 1, d) for one of :data:`rsir.kernels.plan.PRECISIONS`."""
+        make_plan(platform(), precision, weights.shape[1], 1)  # refuses what cannot run here
+        kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+        return cls(weights, weights.to(kinds.get(precision, torch.float32)), precision)
+
+    @property
+    def num_items(self) -> int:
+        return self.weights.shape[0] - 1
+
+    @property
+    def dim(self) -> int:
+        return self.weights.shape[1]
