@@ -226,6 +226,53 @@ Floats encode(const py::array& items, const py::array& offsets, const py::array&
   return out;
 }
 
+Floats step(const py::array& slots, const py::array& items, const py::array& at, py::array& keys, py::array& values,
+            const py::array& table, const py::array& positions, const std::vector<Parameters>& layers,
+            std::int64_t heads, float epsilon, int threads, const std::string& instruction_set) {
+  rsir::Steps h = {};
+  h.slot = data_of<std::int64_t>("slots", slots, 1);
+  h.rows = slots.shape(0);
+  h.items = shaped<std::int64_t>("items", items, {h.rows});
+  h.at = shaped<std::int64_t>("at", at, {h.rows});
+  h.table = data_of<float>("table", table, 2);
+  const py::ssize_t known = table.shape(0), d = table.shape(1);
+  data_of<float>("positions", positions, 2);
+  const py::ssize_t width = positions.shape(0);
+  h.positions = shaped<float>("positions", positions, {width, d});
+  check_heads(heads, d);
+  check_threads(threads);
+  if (layers.empty()) throw py::value_error("expected at least one layer");
+  data_of<float>("keys", keys, 5);
+  h.slots = keys.shape(1);
+  const std::vector<py::ssize_t> shape = {static_cast<py::ssize_t>(layers.size()), h.slots, heads, width, d / heads};
+  shaped<float>("keys", keys, shape);
+  shaped<float>("values", values, shape);
+  h.keys = static_cast<float*>(keys.mutable_data());  // refuses an array that is not writeable
+  h.values = static_cast<float*>(values.mutable_data());
+  std::vector<char> named(static_cast<std::size_t>(h.slots), 0);
+  for (std::int64_t row = 0; row < h.rows; ++row) {
+    const std::int64_t slot = h.slot[row];
+    if (slot < 0 || slot >= h.slots || named[static_cast<std::size_t>(slot)]++)
+      throw py::value_error("slots: expected distinct ones below " + std::to_string(h.slots) + ", not so in row " +
+                            std::to_string(row));
+    if (h.items[row] < 0 || h.items[row] >= known || h.at[row] < 0 || h.at[row] >= width)
+      throw py::value_error("row " + std::to_string(row) + ": expected an id below " + std::to_string(known) +
+                            " and a place below " + std::to_string(width));
+  }
+  data_of<float>("up weight", layers[0][6], 2);
+  const rsir::LayerShape layer = {d, layers[0][6].shape(0), heads, width, epsilon, 0, 1.0f};
+  std::vector<rsir::LayerWeights> weights;
+  for (const Parameters& parameters : layers) weights.push_back(weights_of(parameters, d, layer.feedforward));
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  Floats out({h.rows, static_cast<std::int64_t>(d)});
+  float* to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    rsir::step(kernels, layer, weights, h, threads, to);
+  }
+  return out;
+}
+
 }  // namespace
 
 namespace rsir {
@@ -244,6 +291,9 @@ void bind_training(py::module_& m) {
         py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
   m.def("encode", &::encode, py::arg("items"), py::arg("offsets"), py::arg("table"), py::arg("positions"),
         py::arg("layers"), py::arg("heads"), py::arg("epsilon"), py::arg("threads"), py::arg("instruction_set"));
+  m.def("step", &::step, py::arg("slots"), py::arg("items"), py::arg("at"), py::arg("keys"), py::arg("values"),
+        py::arg("table"), py::arg("positions"), py::arg("layers"), py::arg("heads"), py::arg("epsilon"),
+        py::arg("threads"), py::arg("instruction_set"));
 }
 
 }  // namespace rsir

@@ -61,6 +61,23 @@ inline void normalise_plain(std::int64_t n, float epsilon, const float* x, const
   });
 }
 
+// From a layer's input and what attention gathered its output, all (rows, d); z holds (rows, d) and hidden (rows, f).
+void finish_rows(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, std::int64_t rows,
+                 const float* in, const float* attended, float* z, float* hidden, float* y) {
+  const std::int64_t d = s.dim, f = s.feedforward;
+  affine_columns(rows, d, d, attended, t.out, d, w.out_bias, z);
+  for (std::int64_t i = 0; i < rows; ++i)
+    normalise_plain(d, s.epsilon, in + i * d, z + i * d, w.norm1_weight, w.norm1_bias, y + i * d);
+  affine_columns(rows, f, d, y, t.up, f, w.up_bias, hidden);
+  each_vector(rows * f, [&](std::int64_t i, auto lanes) {
+    const Vector here = load(hidden + i, lanes);
+    store(hidden + i, here * Normal(here).below, lanes);
+  });
+  affine_columns(rows, d, f, hidden, t.down, d, w.down_bias, z);
+  for (std::int64_t i = 0; i < rows; ++i)
+    normalise_plain(d, s.epsilon, y + i * d, z + i * d, w.norm2_weight, w.norm2_bias, y + i * d);
+}
+
 void encode_layer(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const std::int64_t* starts,
                   std::int64_t sequences, const float* x, bool last_only, float* y, float* scratch) {
   const std::int64_t d = s.dim, f = s.feedforward, all = starts[sequences], part = d / s.heads;
@@ -89,20 +106,35 @@ void encode_layer(const LayerShape& s, const LayerWeights& w, const LayerTranspo
                i - starts[r] + 1, share, attended + row * d + head * part);
     }
   }
-  affine_columns(rows, d, d, attended, t.out, d, w.out_bias, z);
-  for (std::int64_t i = 0; i < rows; ++i)
-    normalise_plain(d, s.epsilon, in + i * d, z + i * d, w.norm1_weight, w.norm1_bias, y + i * d);
-  affine_columns(rows, f, d, y, t.up, f, w.up_bias, hidden);
-  each_vector(rows * f, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(hidden + i, lanes);
-    store(hidden + i, here * Normal(here).below, lanes);
-  });
-  affine_columns(rows, d, f, hidden, t.down, d, w.down_bias, z);
-  for (std::int64_t i = 0; i < rows; ++i)
-    normalise_plain(d, s.epsilon, y + i * d, z + i * d, w.norm2_weight, w.norm2_bias, y + i * d);
+  finish_rows(s, w, t, rows, in, attended, z, hidden, y);
+}
+
+void step_layer(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, std::int64_t rows,
+                float* const* keys, float* const* values, const std::int64_t* at, const float* x, float* y,
+                float* scratch) {
+  const std::int64_t d = s.dim, part = d / s.heads;
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(part));
+  float* qkv = scratch;                 // (rows, 3 d)
+  float* attended = qkv + 3 * rows * d;  // (rows, d)
+  float* hidden = attended + rows * d;  // (rows, f)
+  float* share = hidden + rows * s.feedforward;
+  affine_columns(rows, 3 * d, d, x, t.in, 3 * d, w.in_bias, qkv);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t head = 0; head < s.heads; ++head) {
+      const float* query = qkv + r * 3 * d + head * part;
+      float* own_keys = keys[r] + head * s.width * part;
+      float* own_values = values[r] + head * s.width * part;
+      each_vector(part, [&](std::int64_t i, auto lanes) {
+        store(own_keys + at[r] * part + i, load(query + d + i, lanes), lanes);
+        store(own_values + at[r] * part + i, load(query + 2 * d + i, lanes), lanes);
+      });
+      gather(part, part, scale, query, own_keys, own_values, at[r] + 1, share, attended + r * d + head * part);
+    }
+  finish_rows(s, w, t, rows, x, attended, qkv, hidden, y);
 }
 
 constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,            raise_tops,
-                                                    exponentiate, layer_forward, layer_backward, encode_layer};
+                                                    exponentiate, layer_forward, layer_backward, encode_layer,
+                                                    step_layer};
 
 }  // namespace

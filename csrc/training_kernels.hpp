@@ -70,13 +70,18 @@ struct TrainingKernels {
   // encode_scratch(shape) floats a position.
   void (*encode_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, const std::int64_t* starts,
                        std::int64_t sequences, const float* x, bool last_only, float* y, float* scratch);
+  // The same for one more position of each of many sequences: keys[r] and values[r] are the caches of row r, (heads,
+  // width, d / heads), filled up to at[r], where those of this position are written. Scratch as for encode_layer.
+  void (*step_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, std::int64_t rows,
+                     float* const* keys, float* const* values, const std::int64_t* at, const float* x, float* y,
+                     float* scratch);
 };
 
 inline std::int64_t layer_scratch(const LayerShape& s) {
   return s.width * (8 * s.dim + 3 * s.feedforward) + 3 * s.width;
 }
 
-inline std::int64_t encode_scratch(const LayerShape& s) { return 5 * s.dim + s.feedforward + 1; }
+inline std::int64_t encode_scratch(const LayerShape& s) { return 5 * s.dim + s.feedforward + s.width; }
 
 const TrainingKernels& training_kernels_base();
 #ifdef RSIR_X86

@@ -157,4 +157,33 @@ void encode(const TrainingKernels& kernels, const LayerShape& s, const std::vect
   });
 }
 
+void step(const TrainingKernels& kernels, const LayerShape& s, const std::vector<LayerWeights>& layers, const Steps& h,
+          int threads, float* out) {
+  const std::int64_t d = s.dim, tasks = (h.rows + kTogether - 1) / kTogether;
+  std::vector<Aligned<float>> rooms(layers.size());
+  std::vector<LayerTransposed> turned;
+  for (std::size_t i = 0; i < layers.size(); ++i) turned.push_back(turn(s, layers[i], rooms[i]));
+  const int useful = useful_threads(operations(s, h.rows) / s.width * static_cast<double>(layers.size()), threads);
+  parallel_for(tasks, useful, [&](std::int64_t task, int) {
+    const std::int64_t first = task * kTogether, rows = std::min(kTogether, h.rows - first);
+    const Aligned<float> x = allocate_aligned<float>(rows * d), y = allocate_aligned<float>(rows * d);
+    const Aligned<float> scratch = allocate_aligned<float>(rows * encode_scratch(s));
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t t = 0; t < d; ++t)
+        x[r * d + t] = h.table[h.items[first + r] * d + t] + h.positions[h.at[first + r] * d + t];
+    float *keys[kTogether], *values[kTogether];
+    const float* from = x.get();
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const std::int64_t place = (static_cast<std::int64_t>(i) * h.slots + h.slot[first + r]) * s.width * d;
+        keys[r] = h.keys + place;
+        values[r] = h.values + place;
+      }
+      float* to = i + 1 == layers.size() ? out + first * d : from == x.get() ? y.get() : x.get();
+      kernels.step_layer(s, layers[i], turned[i], rows, keys, values, h.at + first, from, to, scratch.get());
+      from = to;
+    }
+  });
+}
+
 }  // namespace rsir

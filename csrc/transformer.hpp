@@ -46,4 +46,18 @@ struct Histories {
 void encode(const TrainingKernels&, const LayerShape&, const std::vector<LayerWeights>&, const Histories&, int threads,
             float* out);
 
+struct Steps {
+  std::int64_t rows, slots;   // sequences that grow by one item; those there is room for
+  const std::int64_t* slot;   // (rows,) distinct
+  const std::int64_t* items;  // (rows,)
+  const std::int64_t* at;     // (rows,) items that the slot holds already
+  const float* table;
+  const float* positions;
+  float *keys, *values;       // (layers, slots, heads, shape.width, d / heads)
+};
+
+// out (rows, d): what encode gives for the sequences with their new items, to the bit; the caches grow with them.
+void step(const TrainingKernels&, const LayerShape&, const std::vector<LayerWeights>&, const Steps&, int threads,
+          float* out);
+
 }  // namespace rsir

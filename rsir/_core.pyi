@@ -138,6 +138,22 @@ def encode(
 ) -> NDArray[np.float32]:
     """What the layers give at the last item of each history."""
 
+def step(
+    slots: NDArray[np.int64],
+    items: NDArray[np.int64],
+    at: NDArray[np.int64],
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    table: NDArray[np.float32],
+    positions: NDArray[np.float32],
+    layers: Sequence[Sequence[NDArray[np.float32]]],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str,
+) -> NDArray[np.float32]:
+    """The same after one more item; keys and values, (layers, slots, heads, width, d / heads), grow in place."""
+
 def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
     """Multiply-adds in registers: floating point operations per second of running, summed over threads."""
 

@@ -77,6 +77,11 @@ def learn(rng: np.random.Generator, threads: int) -> None:
         table, positions = _floats(rng, (known, d)), _floats(rng, (width, d))
         queries = _core.encode(*lists, table, positions, layers, heads, 1e-5, threads, name)
         assert queries.shape == (rows, d)
+        slots = rng.permutation(rows + 1)[:rows] if rng.random() < 0.9 else _array(rng, (rows,), np.int64, -1, rows + 1)
+        items, at = _array(rng, (rows,), np.int64, 0, known), _array(rng, (rows,), np.int64, 0, width)
+        caches = [np.zeros((len(layers), rows + 1, heads, width, part), np.float32) for _ in range(2)]
+        queries = _core.step(slots, items, at, *caches, table, positions, layers, heads, 1e-5, threads, name)
+        assert queries.shape == (rows, d)
         return
     if kind == "layer":
         byte_shapes = [(rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d)]

@@ -13,6 +13,7 @@ from rsir.config import ModelConfig
 from rsir.models.attention import AttentionBackbone, AttentionBlock
 from rsir.models.dropout import Dropout
 from rsir.models.registry import register
+from rsir.models.stepping import KeyValueState, lengths_after
 
 __all__ = ["SASRec"]
 
@@ -75,16 +76,34 @@ class SASRec(AttentionBackbone):
 
     def encode_histories(self, histories: ops.Ragged) -> Tensor | None:
         """Queries without padding, by one fused op; see :class:`rsir.models.HistoryBackbone`."""
-        table = self.items.weight
-        if table.device.type != "cpu" or table.dtype != torch.float32:
+        if not self._fused:
             return None
-        blocks = cast("list[Block]", self.layers)
-        return ops.encode_histories(
-            histories,
+        return ops.encode_histories(histories, *self._of_op(), heads=self.config.heads, threads=self.threads)
+
+    def step(self, state: KeyValueState, slots: Tensor, items: Tensor) -> Tensor:
+        if not self._fused:
+            return super().step(state, slots, items)
+        lengths = lengths_after(self, state, slots, self.max_len)
+        table, positions, layers = self._of_op()
+        queries = ops.extend_histories(
+            slots,
+            items,
+            lengths - 1,
+            state.keys,
+            state.values,
             table,
-            self.positions.weight,
-            [block.parameters_of_op() for block in blocks],
+            positions,
+            layers,
             heads=self.config.heads,
-            epsilon=blocks[0].norm1.eps,
             threads=self.threads,
         )
+        state.lengths[slots] = lengths
+        return queries
+
+    @property
+    def _fused(self) -> bool:
+        return self.items.weight.device.type == "cpu" and self.items.weight.dtype == torch.float32
+
+    def _of_op(self) -> tuple[Tensor, Tensor, list[ops.LayerParameters]]:
+        layers = [block.parameters_of_op() for block in cast("list[Block]", self.layers)]
+        return self.items.weight, self.positions.weight, layers

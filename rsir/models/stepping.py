@@ -17,7 +17,7 @@ from rsir.config import ModelConfig
 from rsir.models.encoding import tile_rows
 from rsir.models.protocol import Backbone, BackboneError
 
-__all__ = ["KeyValueState", "SlotState", "step_in_tiles"]
+__all__ = ["KeyValueState", "SlotState", "lengths_after", "step_in_tiles"]
 
 # Slots that step together, about; fixed, so that a slot's bits do not depend on how many are stepped.
 _STEP_TILE = {"cpu": 256, "cuda": 4096}
@@ -75,6 +75,19 @@ class KeyValueState(SlotState):
 State = TypeVar("State", bound=SlotState)
 
 
+def lengths_after(model: nn.Module, state: SlotState, slots: Tensor, max_len: int) -> Tensor:
+    """Lengths of the slots (n,) with one more item each; the errors of :func:`step_in_tiles`."""
+    if model.training:
+        raise BackboneError("step works without dropout: call eval() on the model first")
+    if not state.distinct(slots):
+        raise ValueError("slots: expected each slot once, got one twice; step it twice instead")
+    lengths = state.lengths[slots] + 1
+    if len(slots) and int(lengths.max()) > max_len:
+        slot = int(slots[lengths.argmax()])
+        raise ValueError(f"slots: slot {slot} holds max_len = {max_len} items already; reset it first")
+    return lengths
+
+
 @torch.no_grad()
 def step_in_tiles(
     model: nn.Module,
@@ -110,14 +123,7 @@ def step_in_tiles(
     ValueError
         A slot holds max_len items already, or is named twice.
     """
-    if model.training:
-        raise BackboneError("step works without dropout: call eval() on the model first")
-    if not state.distinct(slots):
-        raise ValueError("slots: expected each slot once, got one twice; step it twice instead")
-    lengths = state.lengths[slots] + 1
-    if len(slots) and int(lengths.max()) > widths[-1]:
-        slot = int(slots[lengths.argmax()])
-        raise ValueError(f"slots: slot {slot} holds max_len = {widths[-1]} items already; reset it first")
+    lengths = lengths_after(model, state, slots, widths[-1])
     table = cast(Backbone, model).item_embeddings()
     queries = table.new_empty(len(slots), table.shape[1])
     size = tile_rows(_STEP_TILE.get(slots.device.type, _STEP_TILE["cuda"]))

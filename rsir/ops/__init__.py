@@ -30,7 +30,7 @@ from .checks import (
     check_seed,
     thread_count,
 )
-from .encoding import encode_histories
+from .encoding import encode_histories, extend_histories
 from .learning import full_softmax, sampled_softmax, transformer_layer
 from .ranking import place_within, rank_within
 from .tables import module_of, pack, prepare
@@ -60,6 +60,7 @@ __all__ = [
     "SampledSoftmax",
     "TopK",
     "encode_histories",
+    "extend_histories",
     "full_softmax",
     "neighbour_votes",
     "pack",

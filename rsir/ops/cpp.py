@@ -213,6 +213,37 @@ def encode_histories(
     return torch.from_numpy(queries)
 
 
+def extend_histories(
+    slots: Tensor,
+    items: Tensor,
+    lengths: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    queries = _core.step(
+        slots.numpy(),
+        items.numpy(),
+        lengths.numpy(),
+        keys.numpy(),
+        values.numpy(),
+        embeddings.detach().numpy(),
+        positions.detach().numpy(),
+        [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+        heads,
+        epsilon,
+        threads,
+        _instruction_set(instruction_set),
+    )
+    return torch.from_numpy(queries)
+
+
 class _TransformerLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, settings: dict[str, Any], segments: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:

@@ -261,6 +261,38 @@ def encode_histories(
     return queries
 
 
+def extend_histories(
+    slots: Tensor,
+    items: Tensor,
+    lengths: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    heads: int,
+    epsilon: float,
+    threads: int,
+    instruction_set: str | None,
+) -> Tensor:
+    _no_instruction_set(instruction_set)
+    queries = embeddings.new_empty(len(slots), embeddings.shape[1])
+    for row, (slot, item, at) in enumerate(zip(slots.tolist(), items.tolist(), lengths.tolist(), strict=True)):
+        x = embeddings[item] + positions[at]
+        dim = len(x)
+        for p, own_keys, own_values in zip(layers, keys[:, slot], values[:, slot], strict=True):
+            query, key, value = functional.linear(x, p.in_weight, p.in_bias).view(3, heads, -1)
+            own_keys[:, at], own_values[:, at] = key, value
+            logits = (own_keys[:, : at + 1] @ query[:, :, None])[..., 0] * (dim // heads) ** -0.5
+            attended = (logits.softmax(-1)[:, None] @ own_values[:, : at + 1]).flatten()
+            out = functional.linear(attended, p.out_weight, p.out_bias)
+            y = functional.layer_norm(x + out, (dim,), p.norm1_weight, p.norm1_bias, epsilon)
+            down = functional.linear(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), p.down_weight)
+            x = functional.layer_norm(y + down + p.down_bias, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
+        queries[row] = x
+    return queries
+
+
 def _no_instruction_set(instruction_set: str | None) -> None:
     if instruction_set is not None:
         raise ValueError(f"backend 'reference' has no instruction sets, got {instruction_set!r}")

@@ -60,6 +60,61 @@ def test_bits_do_not_depend_on_company_or_threads():
         assert torch.equal(ops.encode_histories(ragged([rows[row]]), table, positions, stack, heads=2)[0], whole[row])
 
 
+def grown(rows, table, positions, stack, heads, **choice):
+    """Queries of histories that grow item by item, in a slot each, in changing company."""
+    dim = table.shape[1]
+    shape = (len(stack), len(rows) + 1, heads, len(positions), dim // heads)
+    keys, values = torch.full(shape, torch.nan, dtype=table.dtype), torch.full(shape, torch.nan, dtype=table.dtype)
+    queries = torch.empty(len(rows), dim, dtype=table.dtype)
+    for place in range(max(map(len, rows))):
+        slots = torch.tensor([row for row in range(len(rows)) if len(rows[row]) > place]).flip(0)
+        items = torch.tensor([int(rows[row][place]) for row in slots])
+        at = torch.full_like(slots, place)
+        queries[slots] = ops.extend_histories(
+            slots, items, at, keys, values, table, positions, stack, heads=heads, **choice
+        )
+    return queries
+
+
+@pytest.mark.parametrize("instruction_set", ["base", "avx2", "avx512"])
+@pytest.mark.parametrize(("dim", "feedforward", "heads"), [(24, 20, 3), (64, 128, 2), (1, 1, 1)])
+def test_growing_histories_have_the_bits_of_whole_ones(instruction_set, dim, feedforward, heads):
+    if instruction_set not in _core.instruction_sets():
+        pytest.skip(f"this CPU or build does not offer {instruction_set}")
+    table, positions, stack = weights(dim, feedforward)
+    rows = [row[:POSITIONS] for row in histories(300)]
+    choice = {"instruction_set": instruction_set, "threads": 2}
+    whole = ops.encode_histories(ragged(rows), table, positions, stack, heads=heads, **choice)
+    assert torch.equal(grown(rows, table, positions, stack, heads, **choice), whole)
+
+
+def test_growing_histories_by_the_reference():
+    table, positions, stack = weights()
+    exact = [ops.LayerParameters(*(parameter.double() for parameter in layer)) for layer in stack]
+    rows = [row[:POSITIONS] for row in histories(20)]
+    whole = ops.encode_histories(ragged(rows), table.double(), positions.double(), exact, heads=3)
+    torch.testing.assert_close(grown(rows, table.double(), positions.double(), exact, 3), whole)
+
+
+def test_bad_slots():
+    table, positions, stack = weights()
+    keys, values = torch.zeros(2, 4, 3, POSITIONS, 8), torch.zeros(2, 4, 3, POSITIONS, 8)
+
+    def extend(slots=(0, 1), items=(1, 2), lengths=(0, 0), keys=keys):
+        arrays = (torch.tensor(part) for part in (slots, items, lengths))
+        ops.extend_histories(*arrays, keys, values, table, positions, stack, heads=3)
+
+    for arguments, message in (
+        ({"slots": (0, 4)}, r"slots: expected 0..3, got 0..4"),
+        ({"slots": (1, 1)}, "distinct"),
+        ({"items": (0, 2)}, r"items: expected 1..40, got 0..2"),
+        ({"lengths": (0, POSITIONS)}, r"lengths: expected 0..10"),
+        ({"keys": keys[:1]}, "keys: expected contiguous"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            extend(**arguments)
+
+
 def test_only_the_last_items_are_read():
     table, positions, stack = weights()
     long = np.arange(1, 31)
