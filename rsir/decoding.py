@@ -251,17 +251,13 @@ class Engine:
 
         -> whether each slot is within tau; its draw, 0 where it is not; whether it took a scan to know.
         """
-        within, scan = self._screened(slots)
+        queries, targets = self._queries(slots), self._targets(slots)
+        within, scan = self._screened(queries, targets)
         tau = self.fidelity.tau
         if tau is not None and len(scan):
-            ranks = ops.rank_within(
-                self._queries(slots[scan]),
-                self.packed,
-                self._targets(slots[scan]),
-                tau,
-                threads=self.threads,
-            )
-            within[scan] = ranks <= tau
+            if len(scan) < len(slots):
+                queries, targets = queries[scan], self._targets(slots[scan])
+            within[scan] = ops.rank_within(queries, self.packed, targets, tau, threads=self.threads) <= tau
         drawn = torch.zeros_like(slots)
         scanned = torch.zeros_like(within).index_fill_(0, scan, True)
         slots = slots[within]
@@ -273,7 +269,8 @@ class Engine:
 
     def _draw_catalogue(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw from the catalogue; otherwise as :meth:`_draw_own`."""
-        within, scan = self._screened(slots)
+        queries, targets = self._queries(slots), self._targets(slots)
+        within, scan = self._screened(queries, targets)
         drawn = torch.zeros_like(slots)
         if within.any():  # no check, or trusted to pass it
             part = slots[within]
@@ -283,10 +280,12 @@ class Engine:
         tau = self.fidelity.tau
         if tau is not None and len(scan):
             part = slots[scan]
+            if len(scan) < len(slots):
+                queries, targets = queries[scan], self._targets(part)
             verdict = ops.rank_and_sample(
-                self._queries(part),
+                queries,
                 self.packed,
-                self._targets(part),
+                targets,
                 tau,
                 excluded=_ragged(self.items[part]),
                 **self._sampling(part),
@@ -294,13 +293,14 @@ class Engine:
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
         return within, drawn, torch.zeros_like(within).index_fill_(0, scan, True)
 
-    def _screened(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """-> (n,) bool, whether each slot passes the rank check without a scan; and which of them need the scan."""
+    def _screened(self, queries: Tensor, targets: Ragged) -> tuple[Tensor, Tensor]:
+        """-> (n,) bool, whether each row passes the rank check without a scan; and which of them need the scan."""
+        every = torch.arange(len(queries), device=self.device)
         if self.fidelity.tau is None:
-            return torch.ones_like(slots, dtype=torch.bool), slots[:0]
-        screened = self.fidelity.screen(self._queries(slots), self._targets(slots), self.threads)
+            return torch.ones_like(every, dtype=torch.bool), every[:0]
+        screened = self.fidelity.screen(queries, targets, self.threads)
         if screened is None:
-            return torch.zeros_like(slots, dtype=torch.bool), torch.arange(len(slots), device=self.device)
+            return torch.zeros_like(every, dtype=torch.bool), every
         rejected, trusted = screened
         return trusted, (~rejected & ~trusted).nonzero()[:, 0]
 
@@ -315,7 +315,8 @@ class Engine:
             "k": self.config.k,
             "temperature": self.config.temperature,
             "seed": self.seed,
-            "counters": self._tensor(self._counters(Stream.ITEM, slots)),
+            # the best item is taken without a random number
+            "counters": None if self.config.k == 1 else self._tensor(self._counters(Stream.ITEM, slots)),
             "threads": self.threads,
         }
 

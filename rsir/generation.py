@@ -148,7 +148,8 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
     long_enough = found.lengths >= config.min_length
     copy = np.zeros(decoded, bool)
     if not config.keep_copies:
-        copy = long_enough & _is_prefix(found, sources)
+        some = np.flatnonzero(long_enough)
+        copy[some] = _is_prefix(found.row[some], found.items[some], found.lengths[some], sources)
     kept = np.flatnonzero(long_enough & ~copy)
     # Rows of bytes compare as wholes; padding is 0, which no item is, so lengths need no comparing.
     key = np.ascontiguousarray(np.column_stack([found.row[kept], found.items[kept]]))
@@ -176,11 +177,11 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
     )
 
 
-def _is_prefix(found: Found, sources: Sequences) -> np.ndarray:
-    """(T,) bool: whether a trajectory equals the beginning of its source."""
-    place = np.arange(found.items.shape[1])
-    at = sources.offsets[found.row][:, None] + place
+def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources: Sequences) -> np.ndarray:
+    """(T,) bool: whether a trajectory, items padded (T, L), equals the beginning of its source."""
+    place = np.arange(items.shape[1])
+    at = sources.offsets[row][:, None] + place
     there = np.append(sources.items, 0)[np.minimum(at, len(sources.items))]
-    inside = place < found.lengths[:, None]
-    fits = found.lengths <= sources.lengths[found.row]
-    return fits & np.where(inside, there == found.items, True).all(axis=1)
+    inside = place < lengths[:, None]
+    fits = lengths <= sources.lengths[row]
+    return fits & np.where(inside, there == items, True).all(axis=1)
