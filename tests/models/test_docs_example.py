@@ -17,4 +17,4 @@ def test_the_example_of_a_backbone_runs_and_learns(monkeypatch, capsys):
     base, first = (line.split() for line in capsys.readouterr().out.splitlines())
     assert (base[0], base[1], first[0]) == ("0", "300", "1")
     assert int(first[1]) > 300
-    assert float(base[2]) > 0.05
+    assert float(base[2]) > 0.15  # a model that knows nothing: 0.06
