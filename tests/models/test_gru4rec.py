@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from rsir.config import ModelConfig
 from rsir.data import Sequences
 from rsir.data.batches import Batches
 from rsir.models import build
-from rsir.models.gru4rec import _by_position
+from rsir.models.gru4rec import _by_position, _recur
 
 
 def cell(gru, x, hidden):
@@ -45,8 +46,22 @@ def test_packed_rows_are_read_by_position():
     batch, _ = next(stream)
     stream.close()
     order, sizes = _by_position(batch)
-    assert sizes.tolist() == [4, 3, 2, 2, 1]
-    steps = batch.items.flatten()[order].split(sizes.tolist())
+    assert sizes == [4, 3, 2, 2, 1]
+    steps = batch.items.flatten()[order].split(sizes)
     read = [[int(step[rank]) for step in steps if rank < len(step)] for rank in range(4)]
     assert sorted(read) == sorted(row[:-1] for row in lists)
     assert [len(row) for row in read] == [5, 4, 2, 1]
+
+
+def test_a_layer_and_its_gradients_are_those_of_torch():
+    sizes = [5, 5, 3, 1, 1]
+    torch.manual_seed(0)
+    gru = torch.nn.GRU(6, 7).double()
+    x = torch.randn(sum(sizes), 6, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(sum(sizes), 7, dtype=torch.float64)
+    leaves = [x, *gru.parameters()]
+    ours = _recur(gru, x, sizes)
+    theirs = gru(PackedSequence(x, torch.tensor(sizes)))[0].data
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(*(torch.autograd.grad(out, leaves, upstream) for out in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b)
