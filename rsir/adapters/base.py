@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rsir.data.events import DataWarning, label_ids
 from rsir.data.sequences import DataError, Sequences, offsets_of
+from rsir.data.splits import EvaluationSet
 from rsir.models.protocol import BackboneError
 
 __all__ = ["Adapter", "check_scores"]
@@ -80,20 +81,13 @@ class Adapter(nn.Module):
         DataWarning
             Events were left out; says how many.
         """
-        name = type(self.network).__name__
-        labels = data.item_labels
-        labels = pa.array(np.arange(1, data.num_items + 1)) if labels is None else labels
-        ids = label_ids(labels, self.item_labels, name)[data.items - 1]
+        ids = self._own_ids(data)[data.items]
         known = ids > 0
-        if not known.any() and known.size:
-            raise DataError(
-                f"{name} knows none of the items, {labels[int(data.items[0]) - 1].as_py()!r} for one; it knows "
-                f"{self.item_labels[0].as_py()!r} and {self.num_items - 1} more: was it trained on this data?"
-            )
         if not known.all():
             unknown = len(np.unique(data.items[~known]))
             warnings.warn(
-                f"{name} does not know {unknown} of the items: left out {int((~known).sum())} of {known.size} events",
+                f"{type(self.network).__name__} does not know {unknown} of the items: left out "
+                f"{int((~known).sum())} of {known.size} events",
                 DataWarning,
                 stacklevel=2,
             )
@@ -106,6 +100,43 @@ class Adapter(nn.Module):
             times=None if data.times is None else data.times[known],
             item_labels=self.item_labels,
         )
+
+    def align_tasks(self, tasks: EvaluationSet, data: Sequences) -> EvaluationSet:
+        """Ranking tasks over this model's catalogue, for :func:`rsir.evaluation.evaluate`.
+
+        Of the histories the items that the model does not know are left out, and so are tasks whose target it does
+        not know or whose history is empty then.
+
+        Parameters
+        ----------
+        tasks : EvaluationSet
+        data : Sequences
+            Over whose catalogue the tasks are.
+        """
+        own = self._own_ids(data)
+        items, targets = own[tasks.items], own[tasks.targets]
+        counts = np.append(0, np.cumsum(items > 0))[tasks.offsets]
+        kept = (np.diff(counts) > 0) & (targets > 0)
+        inside = np.repeat(kept, np.diff(tasks.offsets)) & (items > 0)
+        return EvaluationSet(
+            rows=tasks.rows[kept],
+            items=items[inside].astype(np.int32),
+            offsets=offsets_of(np.diff(counts)[kept]),
+            targets=targets[kept].astype(np.int32),
+        )
+
+    def _own_ids(self, data: Sequences) -> np.ndarray:
+        """(num_items of the data + 1,) this model's id of each of its ids; 0 where there is none."""
+        labels = data.item_labels
+        labels = pa.array(np.arange(1, data.num_items + 1)) if labels is None else labels
+        name = type(self.network).__name__
+        ids = np.append(0, label_ids(labels, self.item_labels, name))
+        if not ids.any():
+            raise DataError(
+                f"{name} knows none of the items, {labels[0].as_py()!r} for one; it knows "
+                f"{self.item_labels[0].as_py()!r} and {self.num_items - 1} more: was it trained on this data?"
+            )
+        return ids
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 
 import rsir
 from rsir.config import FidelityConfig, GenerationConfig
-from rsir.data import DataError, DataWarning, Sequences
+from rsir.data import DataError, DataWarning, EvaluationSet, Sequences
 from rsir.models import Backbone, encode_sequences
 
 
@@ -50,5 +50,14 @@ def check(adapter, data, own_scores):
     with pytest.warns(DataWarning, match="does not know 1 of the items: left out 1 of 5 events"):
         part = adapter.align(more)
     assert [[theirs[i - 1] for i in part[row]] for row in range(2)] == [["item 2", "item 1"], ["item 1", "item 2"]]
+    tasks = EvaluationSet(
+        rows=np.arange(3),
+        items=np.array([1, 2, 2, 3, 1], np.int32),
+        offsets=np.array([0, 2, 3, 5]),
+        targets=np.array([3, 1, 2], np.int32),
+    )
+    kept = adapter.align_tasks(tasks, more)  # the second history is unknown, and so is the third target
+    assert (kept.rows.tolist(), kept.offsets.tolist()) == ([0], [0, 1])
+    assert [theirs[i - 1] for i in (*kept.items, *kept.targets)] == ["item 2", "item 1"]
     with pytest.raises(DataError, match="knows none of the items, 'x' for one"):
         adapter.align(Sequences.from_lists([[1, 1, 1]], 1, item_labels=pa.array(["x"])))
