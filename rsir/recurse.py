@@ -71,6 +71,7 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
     from .ops import BackendUnavailable
     from .partial import Interrupted
     from .recursion import recurse
+    from .trackers import Tracking
     from .training import TrainingError
 
     if config.model.name not in names():
@@ -80,12 +81,14 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
         _limit_threads(options.threads)
     bars = Bars() if sys.stderr.isatty() else None
     rounds: list[RoundResult] = []
+    tracking = Tracking(options.track.split(",") if options.track else [], out, config)
 
     def report(result: RoundResult) -> None:
         rounds.append(result)
         if bars is not None:
             bars.close()
         print(line(result, rounds[0]), file=sys.stderr, flush=True)
+        tracking(result)
 
     stop = Stop()
     try:
@@ -109,6 +112,7 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
         print(f"\n{_interrupted(out)}", file=sys.stderr)
         return 128 + stop.number
     finally:
+        tracking.close()
         if bars is not None:
             bars.close()
     _summarise(run, out)

@@ -5,6 +5,7 @@ RSIR, arXiv 2602.15659, algorithm 1.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from .training import CRITERION, fit, item_popularity
 
 __all__ = [
     "DATA",
+    "METRICS",
     "Interrupted",
     "RoundResult",
     "Run",
@@ -48,6 +50,9 @@ __all__ = [
 DATA = "data.parquet"
 """In a run's folder: the real sequences with their labels, so that the run is complete without the file they came from.
 The manifest holds their fingerprint."""
+
+METRICS = "metrics.jsonl"
+"""In a run's folder: a line for each finished round, :meth:`RoundResult.metrics`."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,9 @@ def recurse(
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
+            if directory is not None:
+                lines = (json.dumps(result.metrics(), sort_keys=True, allow_nan=False) for result in rounds)
+                directory.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
             if on_round is not None:
                 on_round(rounds[-1])
             if _no_gain_since(rounds) >= config.stop_after or (config.guard and rounds[-1].worse):

@@ -176,6 +176,7 @@ def _build(everything: bool) -> argparse.ArgumentParser:
     run.add_argument("--gpu", action="store_true", help="Compute on a CUDA device")
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")
     run.add_argument("--profile", action="store_true", help="Trace some steps of each round into the run's folder")
+    run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
     run.add_argument("--print-config", action="store_true", help="Print every setting as YAML and end")
     run.add_argument("--version", action="store_true", help="Print the version and end")
@@ -218,7 +219,8 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
             raise ConfigError(f"{name!r}: unexpected; options begin with --, as in --data {name}")
         raise ConfigError(f"{name}: unknown option{_nearest(name, list(made._option_string_actions))}")
     given = {name: value for name, value in vars(known).items() if name in OPTIONS}
-    defaults = {"out": None, "resume": False, "gpu": False, "threads": None, "profile": False, "config": None}
+    flags = {"resume": False, "gpu": False, "profile": False}
+    defaults = {**flags, "out": None, "threads": None, "track": None, "config": None}
     rest = {name: value for name, value in vars(known).items() if name not in OPTIONS}
     return argparse.Namespace(**{**defaults, "print_config": False, "version": False, **rest}), given
 
