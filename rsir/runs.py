@@ -116,8 +116,9 @@ class RunDirectory:
         cls.check(path, resume=True)
         manifest = _read_manifest(path / MANIFEST)
         values = durable.read_json(path / CONFIG)
+        unchanged = manifest["settings"] == _settled(values)
         try:
-            if manifest["settings"] == _settled(values):
+            if unchanged:
                 values = manifest.get("config", values)  # what may change in a resumed run is not in the checksum
             config = from_dict(RecursionConfig, values)
         except ConfigError as cause:
@@ -125,7 +126,7 @@ class RunDirectory:
                 f"{path / CONFIG}: does not hold settings of this version of rsir ({cause}); {ENVIRONMENT} names the "
                 "version that wrote it"
             ) from cause
-        if manifest["settings"] != _settled(values):
+        if not unchanged:
             raise RunError(f"{path / CONFIG}: has been changed since the run began; put the original back")
         directory = cls(path, config, manifest["data"], None)
         directory._settings, directory._rounds = manifest["settings"], manifest["rounds"]
