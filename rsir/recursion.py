@@ -31,7 +31,7 @@ from .models import Ensemble, checkpoint
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
-from .runs import RunDirectory
+from .runs import RunDirectory, settled
 from .training import CRITERION, fit, item_popularity
 
 __all__ = [
@@ -531,7 +531,13 @@ class _Loop:
     def _write(self, result: RoundResult) -> None:
         assert self.directory is not None
         name = self.directory.start_round(result.round)
-        checkpoint_files = checkpoint.to_files(self.model, self.config.model, metrics=result.validation)
+        checkpoint_files = checkpoint.to_files(
+            self.model,
+            self.config.model,
+            metrics=result.validation,
+            data=self.directory.data,
+            settings=settled(to_dict(self.config)),
+        )
         for file, content in checkpoint_files.items():
             self.directory.write_bytes(f"{name}/{file}", content)
         if result.round > 0:

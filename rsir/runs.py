@@ -31,7 +31,7 @@ from .config import ConfigError, RecursionConfig, from_dict, to_dict
 from .durable import Lock, RunError
 from .environment import environment
 
-__all__ = ["RunDirectory", "RunError", "flat"]
+__all__ = ["RunDirectory", "RunError", "flat", "settled"]
 
 FORMAT = 1
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
@@ -413,9 +413,14 @@ def _mend(number: int) -> str:
     return f"remove {folders}, and --resume makes them again"
 
 
+def settled(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run keeps for good, by dotted name."""
+    return {name: value for name, value in flat(values).items() if name not in _CHANGEABLE}
+
+
 def _settled(values: dict[str, Any]) -> str:
     """Checksum of the settings that a run keeps for good."""
-    return durable.checksum({name: value for name, value in flat(values).items() if name not in _CHANGEABLE})
+    return durable.checksum(settled(values))
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -70,6 +70,16 @@ def test_a_run_comes_back_whole(data, tmp_path, retention):
     assert all(label.startswith("item ") for row in again.recommend(histories) for label in row)
 
 
+def test_the_card_names_data_and_settings(data, run):
+    from rsir.models import checkpoint
+
+    card = checkpoint.read_card(run.path / "round-01")
+    assert card["data"] == data.fingerprint()
+    assert card["settings"]["generation.m"] == 2
+    assert "data.path" not in card["settings"]
+    assert card["metrics"] == run.rounds[1].validation
+
+
 def test_open_is_load(run):
     assert type(run).open(run.path).best == run.best
 

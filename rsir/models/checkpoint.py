@@ -15,7 +15,7 @@ from torch import nn
 
 import rsir
 from rsir import durable
-from rsir.config import ModelConfig, from_dict, to_dict
+from rsir.config import ConfigError, ModelConfig, from_dict, to_dict
 from rsir.models.registry import build
 
 __all__ = ["CARD", "WEIGHTS", "CheckpointError", "load", "read_card", "save", "to_files"]
@@ -28,7 +28,14 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read or written; the message names the file and what is wrong with it."""
 
 
-def to_files(model: nn.Module, config: ModelConfig, *, metrics: Mapping[str, float] | None = None) -> dict[str, bytes]:
+def to_files(
+    model: nn.Module,
+    config: ModelConfig,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    data: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
     """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`."""
     weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     card = {
@@ -37,6 +44,8 @@ def to_files(model: nn.Module, config: ModelConfig, *, metrics: Mapping[str, flo
         "model": to_dict(config),
         "num_items": model.num_items,
         "metrics": dict(metrics or {}),
+        "data": data,
+        "settings": dict(settings or {}),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
     card["checksum"] = durable.checksum(card)
@@ -49,6 +58,8 @@ def save(
     directory: str | os.PathLike[str],
     *,
     metrics: Mapping[str, float] | None = None,
+    data: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model to a folder, which is created if need be.
 
@@ -61,6 +72,10 @@ def save(
         Gets model.safetensors and model.json; each appears whole or not at all.
     metrics : mapping of str to float, optional
         For the card.
+    data : str, optional
+        Fingerprint of the data it was trained on (:meth:`rsir.data.Sequences.fingerprint`), for the card.
+    settings : mapping, optional
+        What else it was made with, by name, as JSON values, for the card.
 
     Raises
     ------
@@ -72,7 +87,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise durable.refused(folder, cause, CheckpointError) from cause
-    for name, content in to_files(model, config, metrics=metrics).items():
+    for name, content in to_files(model, config, metrics=metrics, data=data, settings=settings).items():
         durable.replace(folder / name, content, CheckpointError)
 
 
@@ -93,6 +108,11 @@ def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {cause}") from cause
     if not isinstance(card, dict) or card.get("format") not in (1, _FORMAT):
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        if type(found) is int and found > _FORMAT:
+            raise CheckpointError(
+                f"{path}: has format {found}, and rsir {rsir.__version__} reads up to {_FORMAT}: rsir "
+                f"{card.get('rsir', 'of a newer version')} wrote it; install that or a newer one"
+            )
         raise CheckpointError(f"{path}: expected a model card of format {_FORMAT}, got {found!r}")
     checksum = card.pop("checksum", None)
     if checksum != durable.checksum(card) and (checksum, card["format"]) != (None, 1):
@@ -114,9 +134,10 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
     Raises
     ------
     CheckpointError
-        A file is missing or damaged, or the two do not belong together.
-    BackboneError, ConfigError
-        The backbone is not registered, or its settings are not known here.
+        A file is missing or damaged, the two do not belong together, or another version of rsir wrote them with
+        settings that this one does not know; the message names the version.
+    BackboneError
+        The backbone is not registered: import the module that registers it first.
     """
     card = read_card(directory)
     path = Path(directory) / WEIGHTS
@@ -126,7 +147,13 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
         raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise CheckpointError(f"{path} is damaged, or is not the file that {CARD} beside it describes: SHA-256 differs")
-    config = from_dict(ModelConfig, card["model"], "model")
+    try:
+        config = from_dict(ModelConfig, card["model"], "model")
+    except ConfigError as cause:
+        raise CheckpointError(
+            f"{path.parent / CARD}: has settings that rsir {rsir.__version__} does not know ({cause}); rsir "
+            f"{card.get('rsir', 'of another version')} wrote it: load it with that version"
+        ) from cause
     _check_size(config, card["num_items"], len(content), path)
     model = build(config, card["num_items"])
     try:

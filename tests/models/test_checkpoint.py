@@ -11,7 +11,7 @@ import torch
 
 import rsir
 from rsir import durable
-from rsir.config import ConfigError, ModelConfig
+from rsir.config import ModelConfig
 from rsir.models import BackboneError, build, checkpoint, names
 from rsir.models.checkpoint import CheckpointError
 
@@ -130,10 +130,31 @@ def test_unknown_backbone_and_setting(saved):
     with pytest.raises(BackboneError, match="got 'other'"):
         checkpoint.load(saved)
     edit_card(saved, model=card["model"] | {"colour": "red"})
-    with pytest.raises(ConfigError, match=r"model\.colour: unknown option"):
+    message = r"settings that rsir .* does not know \(model\.colour: unknown option.*; rsir .* wrote it: load"
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.load(saved)
 
 
 def test_weights_are_plain_safetensors(saved):
     tensors = safetensors.torch.load_file(saved / "model.safetensors")
     assert tensors["items.weight"].shape == (21, 8)
+
+
+def test_other_versions(saved):
+    """A card of an older version may lack what came later; one of a newer format says what to install."""
+    path = saved / "model.json"
+    card = checkpoint.read_card(saved)
+    older = card | {"format": 1, "rsir": "0.0.9"}
+    path.write_text(json.dumps({name: older[name] for name in ("format", "rsir", "model", "num_items", "sha256")}))
+    assert checkpoint.load(saved).num_items == 20
+    path.write_text(json.dumps(older | {"format": 3, "rsir": "9.1.0"}))
+    with pytest.raises(CheckpointError, match=r"format 3, and rsir .* reads up to 2: rsir 9\.1\.0 wrote it"):
+        checkpoint.load(saved)
+
+
+def test_the_card_says_what_the_model_was_made_from(tmp_path):
+    config = ModelConfig(dim=8, feedforward=8, max_len=7)
+    settings = {"training.learning_rate": 0.001, "seed": 3}
+    checkpoint.save(build(config, 20), config, tmp_path, data="0f" * 32, settings=settings)
+    card = checkpoint.read_card(tmp_path)
+    assert (card["data"], card["settings"]) == ("0f" * 32, settings)
