@@ -18,8 +18,12 @@ STUDIES = {
     "rounds": "many rounds, with the fidelity check and without it",
     "sensitivity": "one round under other values of each option",
     "weak-to-strong": "generators of other widths and backbones than the successor's",
+    "cost": "longer, wider and otherwise tuned bases, beside the recursion",
+    "data": "density, regularity, novelty and popularity of the training set by round",
+    "landscape": "sharpness of the loss, base against successor",
+    "noise": "random interactions put into the training histories",
 }
-_ROUNDS = {"main": 3, "rounds": 8}
+_ROUNDS = {"main": 3, "rounds": 8, "data": 3}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,13 +69,9 @@ def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
             settings = replace(config, data=section, model=config.model.for_backbone(model))
             data = load_data(settings)
             name = "simulated" if path is None else path.stem
-            labs = [
-                Lab(name, data, replace(settings, seed=seed), lines, options.out / "work", _say)
-                for seed in options.seeds
-            ]
-            for lab in labs:
-                study(lab, rounds)
-            compare(labs)
+            for seed in options.seeds:
+                study(Lab(name, data, replace(settings, seed=seed), lines, options.out / "work", _say), rounds)
+            compare(lines)
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")
     return 0
 

@@ -75,7 +75,7 @@ class Lab:
         The default recipe with the backbone and the seed; arms are changes of it.
     lines : Lines
     work : Path
-        Runs, models and ranks; a later study finds there what it shares with this one.
+        Runs and models; a later study finds there what it shares with this one.
     say : callable
         Called with a sentence about each thing that is computed.
     """
@@ -96,10 +96,18 @@ class Lab:
         """The run of round 0 alone: the base that a configuration's rounds start from."""
         return self._run("base", replace(config or self.config, rounds=0), None)
 
+    def twin(self) -> Lab:
+        """The same lab with another seed, which no other lab of a study has."""
+        return replace(self, config=replace(self.config, seed=self.config.seed + 1000))
+
     def record_base(self) -> None:
         """The base's line."""
-        base = self.base()
-        self.record("base", 0, base.model, steps=base.rounds[0].steps, seconds=_total(base.rounds[0].seconds))
+        self.record_round_0("base", self.config)
+
+    def record_round_0(self, arm: str, config: RecursionConfig) -> None:
+        """The line of another configuration's base, as an arm of this lab."""
+        run = self.base(config)
+        self.record(arm, 0, run.model, config, steps=run.rounds[0].steps, seconds=_total(run.rounds[0].seconds))
 
     def recursion(self, arm: str, config: RecursionConfig, *, pairs: str | None = None) -> Run:
         """Run rounds and record each.
@@ -119,46 +127,46 @@ class Lab:
             counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
             counts |= {"steps": result.steps, "seconds": _total(result.seconds)}
             for name, members in ((arm, [k]), (pairs, [k - 1, k])):
-                if name is not None and not self.lines.has(**self._cell(name, k)):
+                if name is not None and not self.lines.has(**self._cell(name, k, config)):
                     models: list[Any] = [checkpoint.load(folder / f"round-{number:02d}") for number in members]
-                    self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), **counts)
+                    self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), config, **counts)
         return run
 
-    def training(self, arm: str, train: Callable[[], Sequences], config: RecursionConfig | None = None) -> Any:
-        """A model trained on other sequences than a recursion's; recorded as round 1 of its arm."""
-        config = config or self.config
-        folder = self.work / "models" / self._slug(arm, config)
-        if not (folder / checkpoint.CARD).exists():
-            self.say(f"{self._where()} {arm}: training")
-            sequences = train()
-            trained = fit(config.model, config.training, sequences, self.parts.validation, seed=config.seed)
-            checkpoint.save(trained.model, config.model, folder, metrics=trained.best.metrics)
-            added = int((~sequences.is_real).sum())
-            self.record(arm, 1, trained.model, acquired=added, steps=trained.steps, seconds=trained.seconds)
-        return checkpoint.load(folder)
+    def training(self, arm: str, train: Callable[[], Sequences]) -> None:
+        """Train on other sequences than a recursion's; recorded as round 1 of the arm."""
+        config = self.config
+        if self.lines.has(**self._cell(arm, 1, config)):
+            return
+        self.say(f"{self._where()} {arm}: training")
+        sequences = train()
+        trained = fit(config.model, config.training, sequences, self.parts.validation, seed=config.seed)
+        counts = {"steps": trained.steps, "seconds": trained.seconds}
+        self.record(arm, 1, trained.model, config, acquired=int((~sequences.is_real).sum()), **counts)
 
-    def record(self, arm: str, round_: int, model: Any, **extra: Any) -> None:
-        """Evaluate a model and write its line, unless it is there."""
-        cell = self._cell(arm, round_)
+    def record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
+        """Evaluate a model and write its line, unless there is one of the same settings."""
+        cell = self._cell(arm, round_, config)
         if self.lines.has(**cell):
             return
         parts = self.parts
         validation, test = (evaluate(model, tasks) for tasks in (parts.validation, parts.test))
-        self._save_ranks(arm, round_, test)
+        place = {"data": self.name, "backbone": self.config.model.name}
+        ranks = _ranks_file(self.lines, place, arm, round_, self.config.seed)
+        ranks.parent.mkdir(parents=True, exist_ok=True)
+        np.save(ranks, test.ranks.astype(np.int16), allow_pickle=False)
         self.lines.put({**cell, "validation": validation.metrics, "test": test.metrics, **extra})
         gain = ", ".join(f"{name} {test.metrics[name]:.4f}" for name in METRICS)
         self.say(
             f"{self._where()} {arm}, round {round_}: validation NDCG@20 {validation.metrics['ndcg@20']:.4f}; {gain}"
         )
 
-    def ranks_file(self, arm: str, round_: int) -> Path:
-        """Where the test ranks of a training are kept."""
-        return self.work / "ranks" / f"{self._slug(f'{arm}-{round_}', self.config)}.npy"
+    def note(self, arm: str, round_: int, config: RecursionConfig, **values: float) -> None:
+        """Write a line of other measurements of a training."""
+        self.lines.put({**self._cell(arm, round_, config), "kind": "measurement", **values})
 
-    def _save_ranks(self, arm: str, round_: int, test: Evaluation) -> None:
-        path = self.ranks_file(arm, round_)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, test.ranks.astype(np.int16), allow_pickle=False)
+    def has_note(self, arm: str, round_: int, config: RecursionConfig) -> bool:
+        """Whether :meth:`note` was called for it."""
+        return self.lines.has(**{**self._cell(arm, round_, config), "kind": "measurement"})
 
     def _run(self, arm: str, config: RecursionConfig, base: Run | None) -> Run:
         folder = self.work / "runs" / self._slug(arm, config)
@@ -169,45 +177,64 @@ class Lab:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
         return recurse(config, data=self.data, out=folder, resume=resume, base=base)
 
-    def _cell(self, arm: str, round_: int) -> dict[str, Any]:
+    def _cell(self, arm: str, round_: int, config: RecursionConfig) -> dict[str, Any]:
         place = {"data": self.name, "backbone": self.config.model.name}
-        return {"kind": "training", **place, "arm": arm, "seed": self.config.seed, "round": round_}
+        cell = {"kind": "training", **place, "arm": arm, "seed": self.config.seed, "round": round_}
+        return {**cell, "settings": self._digest(arm, config)}
 
     def _where(self) -> str:
         return f"{self.name} {self.config.model.name} seed {self.config.seed}"
 
     def _slug(self, arm: str, config: RecursionConfig) -> str:
         """A folder's name: readable, and different where anything that matters is."""
+        return _file_name(self.name, config.model.name, arm, config.seed, self._digest(arm, config))
+
+    def _digest(self, arm: str, config: RecursionConfig) -> str:
         settings = to_dict(config)
         if arm == "base":
             settings = {name: settings[name] for name in ("seed", "data", "model", "training")}
         text = json.dumps([settings, self.data.fingerprint()], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return re.sub(r"[^\w.-]+", "-", f"{self.name}-{config.model.name}-{arm}-{config.seed}-{digest}")
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def compare(labs: list[Lab], against: str = "base") -> None:
-    """Write how every arm and round compares with the base over all seeds of one data set and backbone.
+def compare(lines: Lines, against: str = "base") -> None:
+    """Write how every arm and round compares with the base, over all seeds that both were trained with.
 
     Gains of a user are averaged over seeds first; the test is paired over users.
     """
-    first = labs[0]
-    place = {"data": first.name, "backbone": first.config.model.name}
-    trained = [line for line in first.lines if line["kind"] == "training" and place.items() <= line.items()]
-    for arm, round_ in dict.fromkeys((line["arm"], line["round"]) for line in trained):
-        reference = against, next(line["round"] for line in trained if line["arm"] == against)
-        files = [(lab.ranks_file(*reference), lab.ranks_file(arm, round_)) for lab in labs]
-        if (arm, round_) == reference or not all(path.exists() for pair in files for path in pair):
-            continue
-        pairs = [tuple(Evaluation({}, np.load(path).astype(np.int64)) for path in pair) for pair in files]
-        tests = {}
-        for metric in METRICS:
-            before, after = (np.mean([pair[i].gains(metric) for pair in pairs], axis=0) for i in (0, 1))
-            tests[metric] = vars(paired_test(before, after))
-        seeds = [lab.config.seed for lab in labs]
-        first.lines.put(
-            {"kind": "comparison", **place, "arm": arm, "round": round_, "against": against, "seeds": seeds, **tests}
-        )
+    trained = [line for line in lines if line["kind"] == "training"]
+    for data, backbone in dict.fromkeys((line["data"], line["backbone"]) for line in trained):
+        place = {"data": data, "backbone": backbone}
+        seeds: dict[tuple[str, int], list[int]] = {}
+        for line in trained:
+            if place.items() <= line.items():
+                seeds.setdefault((line["arm"], line["round"]), []).append(line["seed"])
+        for arm, round_ in seeds:
+            both = sorted(set(seeds[arm, round_]) & set(seeds.get((against, 0), [])))
+            if arm == against or not both:
+                continue
+            pairs = [[_ranks(lines, place, against, 0, seed), _ranks(lines, place, arm, round_, seed)] for seed in both]
+            tests = {}
+            for metric in METRICS:
+                before, after = (np.mean([pair[i].gains(metric) for pair in pairs], axis=0) for i in (0, 1))
+                tests[metric] = vars(paired_test(before, after))
+            comparison = {"kind": "comparison", **place, "arm": arm, "round": round_, "against": against}
+            lines.put({**comparison, "seeds": both, **tests})
+
+
+def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Evaluation:
+    file = _ranks_file(lines, place, arm, round_, seed)
+    return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
+
+
+def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Path:
+    """Where the test ranks of a training are kept, beside its study's lines."""
+    folder = lines.path.parent / "ranks" / lines.path.stem
+    return folder / f"{_file_name(place['data'], place['backbone'], arm, round_, seed)}.npy"
+
+
+def _file_name(*parts: object) -> str:
+    return re.sub(r"[^\w.+-]+", "-", "-".join(map(str, parts)))
 
 
 def _total(seconds: dict[str, float]) -> float:

@@ -22,8 +22,7 @@ def run(lab: Lab, rounds: int) -> None:
     authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
     lab.record_base()
     lab.recursion("rsir", ours, pairs="rsir, pair")
-    twin = replace(lab, config=replace(lab.config, seed=lab.config.seed + 1000))
-    lab.record("base, two seeds", 0, Ensemble([lab.base().model, twin.base().model]))
+    lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
     lab.recursion("paper", authors)
     lab.recursion("paper, fine-tuned", replace(authors, rounds=1, successor="finetune"))
     train, seed = lab.parts.train, lab.config.seed

@@ -32,6 +32,10 @@ _TITLES = {
     "rounds": "Many rounds, with fidelity and without",
     "sensitivity": "Sensitivity to the options",
     "weak-to-strong": "Weak models teach strong ones",
+    "cost": "What else the base could have been given",
+    "data": "The training set by round",
+    "landscape": "The loss landscape",
+    "noise": "Noise in the histories",
 }
 
 

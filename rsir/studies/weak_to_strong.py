@@ -29,8 +29,7 @@ def run(lab: Lab, rounds: int) -> None:
     for model in generators:
         weak = replace(reset(lab.config), model=model)
         name = f"{model.name} d {model.dim}"
-        base = lab.base(weak)
-        lab.record(f"{name} alone", 0, base.model, steps=base.rounds[0].steps)
+        lab.record_round_0(f"{name} alone", weak)
         lab.training(f"from {name}", partial(_enriched, lab, weak))
 
 

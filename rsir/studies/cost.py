@@ -1,0 +1,40 @@
+"""What else the base could have been given: longer or gentler training, width, dropout, negatives, a second seed.
+
+A gain that a longer or better tuned base also gets is no gain of the recursion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rsir.config import RecursionConfig
+from rsir.models import Ensemble
+
+from .lab import Lab
+from .recipes import reset
+
+__all__ = ["GRID", "run"]
+
+GRID: list[tuple[str, str, list[Any]]] = [
+    ("training", "patience", [40]),
+    ("training", "learning_rate", [5e-4, 2e-3]),
+    ("training", "negatives", [256, 4096]),
+    ("training", "ema", [0.99]),
+    ("model", "dropout", [0.3, 0.6, 0.7]),
+    ("model", "dim", [128]),
+]
+
+
+def run(lab: Lab, rounds: int) -> None:
+    """The base under each of these settings, two bases together, and the recursion."""
+    lab.record_base()
+    for section, option, values in GRID:
+        for value in values:
+            lab.record_round_0(f"base, {option} {value}", _changed(lab.config, section, option, value))
+    lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
+    lab.recursion("rsir", replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1), pairs="rsir, pair")
+
+
+def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:
+    return replace(config, **{section: replace(getattr(config, section), **{option: value})})
