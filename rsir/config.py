@@ -403,13 +403,9 @@ class RecursionConfig:
     successor
         Train the successor from scratch or fine-tune its predecessor.
     retention
-        Recommend with the newest model alone (none), or with the newest and its predecessor by the mean of their
-        log-probabilities (pair; arXiv 2610.07105). Trajectories come from the newest alone in both cases.
-    stop_after
-        End the recursion after this many rounds in a row without a better validation NDCG@20.
-    guard
-        End the recursion at once when a round's validation NDCG@20 is below that of the best round before it by more
-        than the noise: than the 95% interval of the difference, which covers the choice of users and of seeds.
+        Recommend with the newest model alone (none), with it and its predecessor (pair; arXiv 2610.07105), or with the
+        models of all rounds so far (all), by the mean of their log-probabilities. Trajectories come from the newest
+        alone. The vectors to serve are as many times wider as there are models.
     data
         The interactions.
     simulation
@@ -433,7 +429,7 @@ class RecursionConfig:
     accumulate: bool = False
     sources: Literal["real", "all"] = "real"
     successor: Literal["scratch", "finetune"] = "scratch"
-    retention: Literal["none", "pair"] = "none"
+    retention: Literal["none", "pair", "all"] = "none"
     stop_after: int = 2
     guard: bool = True
     data: DataConfig = field(default_factory=DataConfig)
@@ -451,7 +447,7 @@ class RecursionConfig:
         _require(self.stop_after >= 1, "stop_after", "at least 1", self.stop_after)
         _choice("sources", self.sources, ("real", "all"))
         _choice("successor", self.successor, ("scratch", "finetune"))
-        _choice("retention", self.retention, ("none", "pair"))
+        _choice("retention", self.retention, ("none", "pair", "all"))
 
 
 Config = TypeVar("Config")

@@ -31,6 +31,7 @@ from .models import Ensemble, checkpoint
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
+from .retention import voters
 from .runs import RunDirectory, settled
 from .training import CRITERION, fit, item_popularity
 
@@ -76,8 +77,8 @@ class RoundResult:
         Share of the trusted rank verdicts that were wrong, measured on a sample; nan unless fidelity.verify is trust
         and the catalogue is large.
     validation, test : dict
-        Metrics by name ("recall@10", "ndcg@20", ...), of the round's model; with retention, of the pair that it makes
-        with its predecessor.
+        Metrics by name ("recall@10", "ndcg@20", ...), of the round's model; with retention, of the ensemble
+        that it is one of.
     steps, best_step : int
         Training steps made, and the one whose weights were kept.
     seconds : dict
@@ -86,7 +87,7 @@ class RoundResult:
         Work a second: "tokens/s" trained on (validation left out), "trajectories/s" generated, verified and
         acquired, "users/s" ranked in the evaluation at the end.
     alone : dict
-        Validation metrics of the round's model alone, where it is one of a pair; else empty.
+        Validation metrics of the round's model alone, where it is one of an ensemble; else empty.
     against_best : dict
         The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
         end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
@@ -140,7 +141,7 @@ class Run:
     best : int
         The round with the highest validation NDCG@20; among equals the earliest.
     model : Backbone
-        That round's model; with retention, the pair that it makes with its predecessor.
+        That round's model; with retention, the ensemble that it is one of.
     path : Path or None
         The run's folder.
     """
@@ -374,7 +375,7 @@ class _Loop:
         self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
         self.model: Any = None
-        self.predecessor: Any = None
+        self.older: list[Any] = []  # models that recommend beside the newest, oldest first
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
         self.results: list[RoundResult] = []
         self.best_gains: Any = None  # of the best round so far, task by task on validation
@@ -397,9 +398,14 @@ class _Loop:
         return load_recommender(self.directory, best, self.device)
 
     def _recommender(self) -> Any:
-        """What the newest round recommends with: its model, or the pair that retention makes of it."""
-        paired = self.config.retention == "pair" and self.predecessor is not None
-        return Ensemble([self.predecessor, self.model]) if paired else self.model
+        """What the newest round recommends with: its model, or the ensemble that retention makes of it."""
+        return Ensemble([*self.older, self.model]) if self.older else self.model
+
+    def _succeed(self, model: Any, round_: int) -> None:
+        """Make a round's model the newest."""
+        older = len(voters(self.config.retention, round_)) - 1
+        self.older = [*self.older, self.model][-older:] if older else []
+        self.model = model
 
     def _make(self, round_: int) -> RoundResult:
         config = self.config
@@ -424,7 +430,7 @@ class _Loop:
                 partial=partial,
                 soft=self._soft_targets(round_, train),
             )
-        self.predecessor, self.model = self.model, trained.model
+        self._succeed(trained.model, round_)
         with _timed(seconds, "evaluate"):
             recommender = self._recommender()
             validation = self._evaluate(recommender, self.parts.validation)
@@ -551,8 +557,8 @@ class _Loop:
         folder = self.directory.round_path(round_)
         if round_ > 0:
             self._take(Sequences.load(folder / "trajectories.parquet"))
-        if round_ >= self.finished - 2:
-            self.predecessor, self.model = self.model, self._load_model(round_)
+        if round_ in voters(self.config.retention, self.finished - 1):
+            self._succeed(self._load_model(round_), round_)
         name = folder.name
         return RoundResult.from_json(
             self.directory.read_json(f"{name}/metrics.json"), self.directory.read_json(f"{name}/timings.json")
@@ -564,9 +570,8 @@ class _Loop:
 
 
 def load_recommender(directory: RunDirectory, round_: int, device: str) -> Any:
-    """What a finished round recommends with: its model, or the pair that retention makes of it."""
-    rounds = [round_ - 1, round_] if directory.config.retention == "pair" and round_ > 0 else [round_]
-    models = [_load_model(directory, number, device) for number in rounds]
+    """What a finished round recommends with: its model, or the ensemble that retention makes of it."""
+    models = [_load_model(directory, number, device) for number in voters(directory.config.retention, round_)]
     return Ensemble(models) if len(models) > 1 else models[0]
 
 

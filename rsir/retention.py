@@ -1,4 +1,4 @@
-"""Retention: keep an older model beside the newest and let both vote (arXiv 2610.07105)."""
+"""Retention: older models kept beside the newest, all of which vote (arXiv 2610.07105)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from rsir.data.sequences import DataError
 from rsir.evaluation import recommend
 from rsir.models.protocol import Backbone
 
-__all__ = ["overlap", "separation"]
+__all__ = ["overlap", "separation", "voters"]
 
 TOP = 20
+
+
+def voters(policy: str, round_: int) -> range:
+    """Rounds whose models recommend together after a round, under a policy of ``RecursionConfig.retention``."""
+    return range({"none": round_, "pair": max(round_ - 1, 0), "all": 0}[policy], round_ + 1)
 
 
 def overlap(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> float:

@@ -144,7 +144,7 @@ def test_without_a_folder_nothing_is_written_and_the_result_is_the_same(
     [
         {},
         {"accumulate": True, "sources": "all", "successor": "finetune"},
-        {"acquisition": AcquisitionConfig("disagreement", cap=1, passes=2), "retention": "pair"},
+        {"acquisition": AcquisitionConfig("disagreement", cap=1, passes=2), "retention": "all"},
         {
             "distillation": DistillationConfig(share=0.5, k=5),
             "training": dataclasses.replace(SMALL.training, ema=0.9),
@@ -201,9 +201,12 @@ def test_the_authors_variant_accumulates(tmp_path: Path) -> None:
     assert second.sequences == 120 + first.acquired + second.acquired
 
 
-def test_retention_recommends_with_the_newest_model_and_its_predecessor(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("retention", "oldest"), [("pair", [0, 0, 1]), ("all", [0, 0, 0])])
+def test_retention_recommends_with_older_models_beside_the_newest(
+    retention: str, oldest: list[int], tmp_path: Path
+) -> None:
     single = recurse(small(seed=3))
-    paired = recurse(small(seed=3, retention="pair"), out=tmp_path / "run")
+    paired = recurse(small(seed=3, retention=retention), out=tmp_path / "run")
     parts = split(paired.data, SMALL.data)
     popularity = item_popularity(parts.train)
     models = [checkpoint.load(tmp_path / "run" / f"round-{number:02d}") for number in range(3)]
@@ -211,13 +214,14 @@ def test_retention_recommends_with_the_newest_model_and_its_predecessor(tmp_path
         # The same models: retention changes what is recommended, not what is trained or generated.
         assert (result.acquired, result.steps) == (alone.acquired, alone.steps)
         assert result.alone == ({} if result.round == 0 else alone.validation)
-        voters = models[max(result.round - 1, 0) : result.round + 1]
+        voters = models[oldest[result.round] : result.round + 1]
         assert result.test == evaluate(Ensemble(voters), parts.test, popularity=popularity).metrics
     assert paired.best == 2, "or what follows would not try a pair"
     history = [paired.data.item_labels[:3].to_pylist()]
-    in_memory = recurse(small(seed=3, retention="pair"))
+    in_memory = recurse(small(seed=3, retention=retention))
     assert paired.recommend(history, 5) == in_memory.recommend(history, 5)
-    assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape == (61, 32)
+    assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape
+    assert in_memory.model.item_embeddings().shape == (61, 16 * (3 - oldest[2]))
 
 
 def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

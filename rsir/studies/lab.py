@@ -19,6 +19,7 @@ from rsir.data.splits import Split
 from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import Run, recurse, split
+from rsir.retention import voters
 from rsir.runs import MANIFEST, RunDirectory
 from rsir.training import fit
 
@@ -109,15 +110,16 @@ class Lab:
         run = self.base(config)
         self.record(arm, 0, run.model, config, steps=run.rounds[0].steps, seconds=_total(run.rounds[0].seconds))
 
-    def recursion(self, arm: str, config: RecursionConfig, *, pairs: str | None = None) -> Run:
+    def recursion(self, arm: str, config: RecursionConfig, *, retained: bool = False) -> Run:
         """Run rounds and record each.
 
         Parameters
         ----------
         arm : str
         config : RecursionConfig
-        pairs : str, optional
-            Record each round's pair with its predecessor, too, as an arm of this name.
+        retained : bool
+            Record what retention makes of each round, too: arms of their own, for its pair with its predecessor and for
+            the models of all rounds so far.
         """
         run = self._run(arm, config, self.base(config))
         folder = run.path
@@ -126,9 +128,12 @@ class Lab:
             k = result.round
             counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
             counts |= {"steps": result.steps, "seconds": _total(result.seconds)}
-            for name, members in ((arm, [k]), (pairs, [k - 1, k])):
-                if name is not None and not self.lines.has(**self._cell(name, k, config)):
-                    models: list[Any] = [checkpoint.load(folder / f"round-{number:02d}") for number in members]
+            for policy in ("none", "pair", "all") if retained else ("none",):
+                name = arm if policy == "none" else f"{arm}, {policy}"
+                if not self.lines.has(**self._cell(name, k, config)):
+                    models: list[Any] = [
+                        checkpoint.load(folder / f"round-{number:02d}") for number in voters(policy, k)
+                    ]
                     self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), config, **counts)
         return run
 

@@ -45,7 +45,7 @@ def run(lab: Lab, rounds: int) -> None:
             round_,
             config,
             sharpness=sharpness(model, loss, seed=lab.config.seed),
-            loss=float(loss()),
+            loss=float(loss().detach()),
             **{f"loss at {distance:+}": along(model, loss, distance, lab.config.seed) for distance in DISTANCES},
             perturbation=perturbation_effect(model, lab.parts.train, accepted),
         )

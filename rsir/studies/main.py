@@ -21,7 +21,7 @@ def run(lab: Lab, rounds: int) -> None:
     ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
     authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
     lab.record_base()
-    lab.recursion("rsir", ours, pairs="rsir, pair")
+    lab.recursion("rsir", ours, retained=True)
     lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
     lab.recursion("paper", authors)
     lab.recursion("paper, fine-tuned", replace(authors, rounds=1, successor="finetune"))

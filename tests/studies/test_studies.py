@@ -8,15 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rsir.config import ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
+from rsir.data import Sequences
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import load_data
 from rsir.studies import lab as module
 from rsir.studies.__main__ import main
+from rsir.studies.data import approximate_entropy, density, popularity_share
 from rsir.studies.lab import Lab, Lines
+from rsir.studies.landscape import along, sharpness
 from rsir.studies.main import inserted, reordered
+from rsir.studies.noise import noisy
 
 TINY = [
     *("--simulation.num_users", "150", "--simulation.num_items", "80"),
@@ -47,7 +52,7 @@ def test_main_has_every_arm_for_every_seed(out: Path) -> None:
     assert arms == {
         ("base", 0),
         ("base, two seeds", 0),
-        *((arm, k) for arm in ("rsir", "rsir, pair", "paper") for k in (1, 2)),
+        *((arm, k) for arm in ("rsir", "rsir, pair", "rsir, all", "paper") for k in (1, 2)),
         ("paper, fine-tuned", 1),
         ("reordering", 1),
         ("insertion", 1),
@@ -89,14 +94,26 @@ def test_finished_work_is_not_done_again(out: Path, monkeypatch: pytest.MonkeyPa
     assert (out / "main.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("study", ["rounds", "weak-to-strong"])
+@pytest.mark.parametrize("study", ["rounds", "weak-to-strong", "cost", "noise", "data", "landscape"])
 def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rsir.studies.weak_to_strong.WIDTHS", (8,))
     monkeypatch.setattr("rsir.studies.weak_to_strong.BACKBONES", ())
+    monkeypatch.setattr("rsir.studies.cost.GRID", [("model", "dropout", [0.2])])
+    monkeypatch.setattr("rsir.studies.noise.SHARES", (0.2,))
     assert main([study, "--seeds", "0", "--rounds", "2", "--out", str(out), *TINY]) == 0
-    arms = {line["arm"] for line in lines(out / f"{study}.jsonl")}
-    expected = {"rounds": {"base", "rsir", "paper", "rsir, no fidelity", "paper, no fidelity"}}
-    assert arms == expected.get(study, {"base", "sasrec d 8 alone", "from sasrec d 8"})
+    found = lines(out / f"{study}.jsonl")
+    expected = {
+        "rounds": {"base", "rsir", "paper", "rsir, no fidelity", "paper, no fidelity"},
+        "weak-to-strong": {"base", "sasrec d 8 alone", "from sasrec d 8"},
+        "cost": {"base", "base, dropout 0.2", "base, two seeds", "rsir", "rsir, pair", "rsir, all"},
+        "noise": {"base", "rsir"},
+        "data": {"base", "rsir", "paper"},
+        "landscape": {"base", "rsir"},
+    }
+    assert {line["arm"] for line in found} == expected[study]
+    measured = [line for line in found if line["kind"] == "measurement"]
+    assert len(measured) == {"data": 6, "landscape": 2}.get(study, 0)
+    assert {line["data"] for line in found} == {"simulated +20% noise" if study == "noise" else "simulated"}
 
 
 def test_reordering_and_insertion_enlarge_the_data_and_keep_the_items() -> None:
@@ -130,6 +147,45 @@ def _is_insertion(real: list[int], new: list[int], nearest: np.ndarray) -> bool:
         return False
     with_neighbour = len(new) > 1 and new[1] == nearest[real[0] - 1] and _is_insertion(real[1:], new[2:], nearest)
     return with_neighbour or _is_insertion(real[1:], new[1:], nearest)
+
+
+def test_noise_keeps_the_held_out_events_and_the_order_of_the_others() -> None:
+    data = load_data(CONFIG)
+    changed = noisy(data, 0.3, seed=1)
+    added = (changed.lengths - data.lengths).sum() / (data.lengths - 2).sum()
+    assert added == pytest.approx(0.3, abs=0.05)
+    for row in range(len(data)):
+        real, mixed = data[row].tolist(), iter(changed[row].tolist())
+        assert changed[row][-2:].tolist() == real[-2:]
+        assert all(item in mixed for item in real), "the real items, in their order"
+
+
+def test_statistics_of_a_training_set() -> None:
+    real = Sequences.from_lists([[1, 2, 1, 2], [3]], num_items=4)
+    made = Sequences.from_lists([[1, 4, 4]], num_items=4, source=[0], round=[1])
+    assert density(real) == 3 / 8
+    assert density(Sequences.concat(real, made)) == 4 / 8
+    # Runs of two: 12, 21, 12; of one with a next item: 1, 2, 1. The next item is certain.
+    assert approximate_entropy(real) == pytest.approx(0)
+    either = Sequences.from_lists([[1, 2], [1, 3], [1, 2], [1, 3]], num_items=4)
+    assert approximate_entropy(either) == pytest.approx(np.log(2))
+    assert popularity_share(Sequences.concat(real, made), real, top=0.25) == 3 / 8
+
+
+def test_sharpness_is_the_largest_eigenvalue_of_the_hessian() -> None:
+    curvature = torch.tensor([3.0, 0.5, 7.0, 1.0])
+    model = torch.nn.Linear(4, 1, bias=False)
+    before = model.weight.detach().clone()
+
+    def loss() -> torch.Tensor:
+        return (0.5 * curvature * model.weight**2).sum() + (0.1 * model.weight**3).sum()
+
+    hessian = curvature + 0.6 * before[0]
+    assert sharpness(model, loss, seed=0) == pytest.approx(float(hessian.abs().max()), rel=0.02)
+    assert torch.equal(model.weight, before)
+    assert along(model, loss, 0.0, seed=0) == float(loss().detach())
+    assert along(model, loss, 0.5, seed=0) != float(loss().detach())
+    assert torch.equal(model.weight, before)
 
 
 def test_an_unknown_option_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
