@@ -404,8 +404,8 @@ class RecursionConfig:
         Train the successor from scratch or fine-tune its predecessor.
     retention
         Recommend with the newest model alone (none), with it and its predecessor (pair; arXiv 2610.07105), or with the
-        models of all rounds so far (all), by the mean of their log-probabilities. Trajectories come from the newest
-        alone. The vectors to serve are as many times wider as there are models.
+        models of all rounds so far (all), by the mean of their log-probabilities. What recommends also generates for
+        the next round. The vectors to serve are as many times wider as there are models.
     data
         The interactions.
     simulation

@@ -468,12 +468,13 @@ class _Loop:
         return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
     def _generate(self, round_: int, partial: Partial) -> dict[str, Any]:
-        """Let the newest model generate, verify and acquire; -> what to report of it."""
+        """Let the newest recommender generate, verify and acquire; -> what to report of it."""
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
-        policy = build(config.fidelity, self.model.item_embeddings().detach(), round_)
+        generator = self._recommender()
+        policy = build(config.fidelity, generator.item_embeddings().detach(), round_)
         found = generate(
-            self.model,
+            generator,
             sources,
             config.generation,
             policy,
@@ -484,7 +485,7 @@ class _Loop:
             progress=self._progress_of(round_),
             partial=partial,
         )
-        new = acquire(found.trajectories, config.acquisition, self.model, seed=config.seed, round_=round_)
+        new = acquire(found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_)
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return {
@@ -510,7 +511,7 @@ class _Loop:
         """The generator's expectation at the positions that its successor trains on."""
         if round_ == 0 or self.config.distillation.share == 0:
             return None
-        return soft_targets(self.model, train, self.config.distillation, threads=self.threads)
+        return soft_targets(self._recommender(), train, self.config.distillation, threads=self.threads)
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
         return evaluate(model, tasks, popularity=self.popularity, threads=self.threads)

@@ -84,6 +84,7 @@ class RunDirectory:
             a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
         """
         path = Path(path)
+        config = from_dict(RecursionConfig, to_dict(config))  # as it reads back: 7 as 7.0 where a float is due
         cls.check(path, resume=resume)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:

@@ -113,7 +113,7 @@ def along(model: Any, loss: Callable[[], Tensor], distance: float, seed: int) ->
             rows = direction.flatten(1) if weight.ndim > 1 else direction[None]
             lengths = (weight.flatten(1) if weight.ndim > 1 else weight[None]).norm(dim=1, keepdim=True)
             weight += distance * (rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12) * lengths).view_as(weight)
-        return float(loss())
+        return float(loss().detach())
     finally:
         _set(weights, origin)
 
