@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HARNESSES = ["import kill; kill.harness(7, seed=1)", "import faults; faults.harness(every=90)"]
+HARNESSES = ["import kill; kill.harness(6, seed=1)", "import faults; faults.harness(every=120)"]
 
 
 @pytest.mark.parametrize("code", HARNESSES, ids=["killed", "failed"])

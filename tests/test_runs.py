@@ -7,14 +7,16 @@ import json
 import multiprocessing
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rsir import durable
+from rsir import durable, runs
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, RecursionConfig
 from rsir.runs import RunDirectory, RunError
 
@@ -109,6 +111,42 @@ def test_a_read_only_place_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(RunError, match="Permission denied; choose an --out that you may write to"):
         RunDirectory.create(tmp_path / "run", CONFIG, DATA)
+
+
+def test_a_read_only_disk_is_refused(run_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def read_only(path: Path, flags: int, *mode: int, **options: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *mode, **options)
+
+    before = tree(run_path)
+    monkeypatch.setattr(durable.os, "open", read_only)
+    with pytest.raises(RunError, match="Read-only file system; choose an --out that can be written to"):
+        RunDirectory.create(run_path, CONFIG, DATA, resume=True)
+    assert tree(run_path) == before
+    assert RunDirectory.open(run_path).finished_rounds() == 2
+
+
+def test_a_clock_set_back_shows_in_the_log_alone(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Past(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(1999, 12, 31, tzinfo=tz)
+
+    monkeypatch.setattr(runs, "datetime", Past)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
+        assert run.finished_rounds() == 2
+        (run.partial(2) / "training-000001").write_bytes(b"")
+        os.utime(run.partial(2) / "training-000001", (0, 0))
+        add_round(run, 2)
+    assert RunDirectory.open(run_path).finished_rounds() == 3
+    times = [json.loads(line)["time"] for line in (run_path / "log.jsonl").read_text().splitlines()]
+    assert times[-1] < times[0]
 
 
 def test_a_run_that_was_interrupted_before_it_began_may_be_begun_again(tmp_path: Path) -> None:
