@@ -27,12 +27,13 @@ from .distillation import soft_targets
 from .evaluation import Evaluation, difference_beyond_seeds, evaluate, recommend
 from .fidelity import build
 from .generation import generate
+from .manifest import settled
 from .models import Ensemble, checkpoint
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
 from .retention import voters
-from .runs import RunDirectory, settled
+from .runs import RunDirectory
 from .training import CRITERION, fit, item_popularity
 
 __all__ = [

@@ -26,20 +26,17 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from . import durable
-from .config import ConfigError, RecursionConfig, from_dict, to_dict
+from . import durable, manifest
+from .config import RecursionConfig, to_dict
 from .durable import Lock, RunError
 from .environment import environment
 
-__all__ = ["RunDirectory", "RunError", "flat", "settled"]
+__all__ = ["RunDirectory", "RunError"]
 
-FORMAT = 1
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
 PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
 _ROUND = re.compile(r"round-(\d{2,})")
-_CHANGEABLE = ("rounds", "stop_after", "guard", "data.path", "generation.slots")
-"""Options that a resumed run may have other values for, as they change nothing that has been computed."""
 
 
 class RunDirectory:
@@ -55,8 +52,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | None) -> None:
         self.path, self.config, self.data, self._lock = path, config, data, lock
-        self._settings = _settled(to_dict(config))
-        self._rounds: dict[str, dict[str, dict[str, Any]]] = {}
+        self._rounds: manifest.Rounds = {}
 
     @classmethod
     def create(
@@ -115,22 +111,9 @@ class RunDirectory:
         """
         path = Path(path)
         cls.check(path, resume=True)
-        manifest = _read_manifest(path / MANIFEST)
-        values = durable.read_json(path / CONFIG)
-        unchanged = manifest["settings"] == _settled(values)
-        try:
-            if unchanged:
-                values = manifest.get("config", values)  # what may change in a resumed run is not in the checksum
-            config = from_dict(RecursionConfig, values)
-        except ConfigError as cause:
-            raise RunError(
-                f"{path / CONFIG}: does not hold settings of this version of rsir ({cause}); {ENVIRONMENT} names the "
-                "version that wrote it"
-            ) from cause
-        if not unchanged:
-            raise RunError(f"{path / CONFIG}: has been changed since the run began; put the original back")
-        directory = cls(path, config, manifest["data"], None)
-        directory._settings, directory._rounds = manifest["settings"], manifest["rounds"]
+        config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
+        directory = cls(path, config, data, None)
+        directory._rounds = rounds
         return directory
 
     @staticmethod
@@ -174,21 +157,15 @@ class RunDirectory:
     @classmethod
     def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
         directory = cls.open(path)
-        _compare(path, directory.config, config, directory.data == data)
+        manifest.compare(path, directory.config, config, directory.data == data)
         finished = directory.finished_rounds()
         directory._lock = lock
         directory._discard(finished)
         if config != directory.config:
-            values = to_dict(directory.config)
-            for name in _CHANGEABLE:
-                *sections, option = name.split(".")
-                old, new = values, to_dict(config)
-                for section in sections:
-                    old, new = old[section], new[section]
-                old[option] = new[option]
-            directory.config = from_dict(RecursionConfig, values)
+            directory.config = config
             directory._write_manifest()
-            directory.write_json(CONFIG, values)
+        if directory.read_json(CONFIG) != to_dict(config):
+            directory.write_json(CONFIG, to_dict(config))
         before, now = directory.read_json(ENVIRONMENT), environment()
         changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
         directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
@@ -347,14 +324,7 @@ class RunDirectory:
         self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
 
     def _write_manifest(self) -> None:
-        content = {
-            "format": FORMAT,
-            "config": to_dict(self.config),
-            "settings": self._settings,
-            "data": self.data,
-            "rounds": self._rounds,
-        }
-        self.write_json(MANIFEST, {**content, "checksum": durable.checksum(content)})
+        self.write_bytes(MANIFEST, manifest.encode(self.config, self.data, self._rounds))
 
 
 def _clear(folder: Path) -> None:
@@ -376,78 +346,10 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, in their order."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}.{key}" if where else str(key)
-        result |= flat(value, name) if isinstance(value, dict) else {name: value}
-    return result
-
-
-def _compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data: bool) -> None:
-    old, new = flat(to_dict(before)), flat(to_dict(now))
-    mend = "repeat the run's own settings, or start another run in another --out"
-    for name in old:
-        if name not in _CHANGEABLE and new[name] != old[name]:
-            difference = f"the run has {old[name]!r}, got {new[name]!r}"
-            raise RunError(f"{path}: cannot resume with another {name}: {difference}; {mend}")
-    if now.rounds < before.rounds:
-        raise RunError(
-            f"{path}: cannot resume with fewer rounds: the run has {before.rounds}, got {now.rounds}; give as many, "
-            "or more to extend the run"
-        )
-    if not same_data and before.data.path != now.data.path:
-        raise RunError(
-            f"{path}: cannot resume with another data.path: the run has {before.data.path!r}, got {now.data.path!r}, "
-            f"whose content differs; {mend}"
-        )
-    if not same_data:
-        raise RunError(
-            f"{path}: cannot resume: the data ({before.data.path or 'given or simulated'}) are not those the run was "
-            "made from; put them back, or start another run in another --out"
-        )
+def _some(names: set[str], most: int = 3) -> str:
+    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _mend(number: int) -> str:
     folders = f"the folder round-{number:02d} and those of all later rounds"
     return f"remove {folders}, and --resume makes them again"
-
-
-def settled(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a run keeps for good, by dotted name."""
-    return {name: value for name, value in flat(values).items() if name not in _CHANGEABLE}
-
-
-def _settled(values: dict[str, Any]) -> str:
-    """Checksum of the settings that a run keeps for good."""
-    return durable.checksum(settled(values))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = durable.read_json(path)
-    if manifest.get("format", FORMAT) != FORMAT:
-        raise RunError(
-            f"{path}: has format {manifest['format']!r}, this rsir reads {FORMAT}: use the rsir that wrote it"
-        )
-    checksum = manifest.pop("checksum", None)
-    if checksum != durable.checksum(manifest) or not _well_formed(manifest):
-        raise RunError(f"{path}: is damaged; put the original back, or start another run")
-    return manifest
-
-
-def _well_formed(manifest: dict[str, Any]) -> bool:
-    rounds = manifest.get("rounds")
-    if not isinstance(rounds, dict) or not all(isinstance(files, dict) for files in rounds.values()):
-        return False
-    entries = (entry for files in rounds.values() for entry in files.values())
-    return (
-        isinstance(manifest.get("data"), str)
-        and isinstance(manifest.get("settings"), str)
-        and isinstance(manifest.get("config", {}), dict)
-        and all(isinstance(entry, dict) and isinstance(entry.get("size"), int) for entry in entries)
-    )
-
-
-def _some(names: set[str], most: int = 3) -> str:
-    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ConfigError, RecursionConfig, to_dict
-from .runs import flat
+from .manifest import flat
 
 if TYPE_CHECKING:
     from .recursion import RoundResult

@@ -331,7 +331,14 @@ def test_flipped_bytes_of_the_manifest_are_noticed_or_harmless(run_path: Path) -
 
 @pytest.mark.parametrize(
     "change",
-    [{"rounds": []}, {"rounds": {"round-00": []}}, {"rounds": {"round-00": {"a": 1}}}, {"data": 3}, {"settings": None}],
+    [
+        {"rounds": []},
+        {"rounds": {"round-00": []}},
+        {"rounds": {"round-00": {"a": 1}}},
+        {"data": 3},
+        {"config": None},
+        {"config": 3},
+    ],
 )
 def test_a_manifest_of_another_shape_is_damaged(run_path: Path, change: dict) -> None:
     def edit(values: dict) -> None:

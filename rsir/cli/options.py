@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 
 from ..config import ConfigError, RecursionConfig, from_dict, to_dict
-from ..runs import flat
+from ..manifest import flat
 
 __all__ = ["OPTIONS", "Option", "configuration", "dump", "parser", "read_file", "split_arguments"]
 
