@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from . import durable, manifest
-from .config import RecursionConfig, to_dict
+from .config import RecursionConfig, from_dict, to_dict
 from .durable import Lock, RunError
 from .environment import environment
 
