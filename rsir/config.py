@@ -406,6 +406,11 @@ class RecursionConfig:
         Recommend with the newest model alone (none), with it and its predecessor (pair; arXiv 2610.07105), or with the
         models of all rounds so far (all), by the mean of their log-probabilities. What recommends also generates for
         the next round. The vectors to serve are as many times wider as there are models.
+    stop_after
+        End the recursion after this many rounds in a row without a better validation NDCG@20.
+    guard
+        End the recursion at once when a round's validation NDCG@20 is below that of the best round before it by more
+        than the noise: than the 95% interval of the difference, which covers the choice of users and of seeds.
     data
         The interactions.
     simulation

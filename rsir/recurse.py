@@ -21,7 +21,7 @@ from .progress import silent
 from .runs import RunDirectory, RunError
 
 if TYPE_CHECKING:
-    from .recursion import RoundResult, Run
+    from .results import RoundResult, Run
 
 __all__ = ["main"]
 

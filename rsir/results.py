@@ -1,15 +1,197 @@
-"""Finished runs: back from their folders, and the data they were trained on."""
+"""What a recursion comes to: its rounds, its best model; and finished runs back from their folders."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from .data.sequences import DataError, Sequences
-from .recursion import DATA, RoundResult, Run, best_round, load_data, load_recommender, split
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .config import RecursionConfig
+from .data.loading import load_data, split
+from .data.sequences import DataError, Sequences, offsets_of
+from .evaluation import recommend
+from .models import Ensemble, checkpoint
+from .retention import voters
 from .runs import MANIFEST, RunDirectory, RunError
+from .training import CRITERION
 
-__all__ = ["enriched", "load"]
+__all__ = [
+    "DATA",
+    "METRICS",
+    "RoundResult",
+    "Run",
+    "best_round",
+    "enriched",
+    "load",
+    "load_model",
+    "load_recommender",
+]
+
+DATA = "data.parquet"
+"""In a run's folder: the real sequences with their labels, so that the run is complete without the file they came from.
+The manifest holds their fingerprint."""
+
+METRICS = "metrics.jsonl"
+"""In a run's folder: a line for each finished round, :meth:`RoundResult.metrics`."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one round was trained on and what came of it.
+
+    Attributes
+    ----------
+    round : int
+        0 is the base, trained on real data alone.
+    sequences : int
+        Non-empty rows of the training set.
+    generated, verified, acquired : int
+        Trajectories decoded for this round, those that passed the checks, and those it trains on beside what
+        earlier rounds acquired.
+    novel_share : float
+        Share of the acquired trajectories' items that are not in the user's own sequence; nan in round 0.
+    mean_length : float
+        Of the acquired trajectories; nan in round 0.
+    leak : float
+        Share of the trusted rank verdicts that were wrong, measured on a sample; nan unless fidelity.verify is trust
+        and the catalogue is large.
+    validation, test : dict
+        Metrics by name ("recall@10", "ndcg@20", ...), of the round's model; with retention, of the ensemble
+        that it is one of.
+    steps, best_step : int
+        Training steps made, and the one whose weights were kept.
+    seconds : dict
+        Wall clock by phase. Kept apart from the metrics, which are the same on every repetition.
+    rates : dict
+        Work a second: "tokens/s" trained on (validation left out), "trajectories/s" generated, verified and
+        acquired, "users/s" ranked in the evaluation at the end.
+    alone : dict
+        Validation metrics of the round's model alone, where it is one of an ensemble; else empty.
+    against_best : dict
+        The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
+        end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
+    """
+
+    round: int
+    sequences: int
+    generated: int
+    verified: int
+    acquired: int
+    novel_share: float
+    mean_length: float
+    leak: float
+    validation: dict[str, float]
+    test: dict[str, float]
+    steps: int
+    best_step: int
+    seconds: dict[str, float] = field(compare=False)
+    rates: dict[str, float] = field(default_factory=dict, compare=False)
+    alone: dict[str, float] = field(default_factory=dict)
+    against_best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the round is worse on validation than the best one before it, by more than the noise."""
+        return self.against_best.get("high", 0.0) < 0
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything but the wall clock, as JSON values (nan as None)."""
+        values = asdict(self)
+        del values["seconds"], values["rates"]
+        return {name: None if value != value else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, metrics: dict[str, Any], timings: dict[str, dict[str, float]]) -> RoundResult:
+        """Back from :meth:`metrics` and the content of timings.json."""
+        nan = {name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None}
+        return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished recursion: its rounds and the model of the best one.
+
+    Attributes
+    ----------
+    config : RecursionConfig
+    data : Sequences
+        The real sequences, held-out events included.
+    rounds : list of RoundResult
+    best : int
+        The round with the highest validation NDCG@20; among equals the earliest.
+    model : Backbone
+        That round's model; with retention, the ensemble that it is one of.
+    path : Path or None
+        The run's folder.
+    """
+
+    config: RecursionConfig
+    data: Sequences
+    rounds: list[RoundResult]
+    best: int
+    model: Any
+    path: Path | None
+
+    @classmethod
+    def open(cls, path: str | Path, *, device: str = "cpu") -> Run:
+        """A run back from its folder; see :func:`rsir.load`."""
+        return load(path, device=device)
+
+    def recommend(self, histories: Iterable[Sequence[Any]], k: int = 10) -> list[list[Any]]:
+        """The k items to recommend after each history, best first, by the best round's model.
+
+        Parameters
+        ----------
+        histories : iterable of sequences of item labels
+            Oldest first, each with at least one item, named as in the data the run was made from.
+        k : int
+            Items already in a history are not recommended.
+
+        Returns
+        -------
+        list of lists of item labels
+            Shorter than k only where the catalogue runs out.
+
+        Raises
+        ------
+        DataError
+            A history is empty or holds an item the model does not know; names the history and the item.
+        """
+        listed = [list(history) for history in histories]
+        offsets = offsets_of([len(history) for history in listed])
+        best = recommend(self.model, self._ids(listed, offsets), offsets, k).ids.cpu().numpy()
+        return [self._labels(row[row > 0]) for row in best]
+
+    def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
+        """(nnz,) item ids of labels."""
+        flat = [label for history in histories for label in history]
+        labels = self.data.item_labels
+        if labels is None:
+            return np.array(flat, np.int64)
+        try:
+            ids = pc.index_in(pa.array(flat, labels.type), labels)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as cause:
+            raise DataError(f"item labels: expected {labels.type} as in the data, got {flat[:3]!r}: {cause}") from cause
+        unknown = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
+        if len(unknown):
+            history = int(np.searchsorted(offsets, unknown[0], side="right")) - 1
+            raise DataError(f"history {history}: item {flat[unknown[0]]!r} is not in the catalogue; leave it out")
+        return ids.to_numpy(zero_copy_only=False).astype(np.int64) + 1
+
+    def _labels(self, ids: np.ndarray) -> list[Any]:
+        labels = self.data.item_labels
+        return ids.tolist() if labels is None else labels.take(pa.array(ids - 1)).to_pylist()
+
+
+def best_round(rounds: list[RoundResult]) -> int:
+    """The round with the highest validation NDCG@20; among equals the earliest."""
+    return max(rounds, key=lambda result: (result.validation[CRITERION], -result.round)).round
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
@@ -101,3 +283,14 @@ def _data(directory: RunDirectory) -> Sequences:
     if data.fingerprint() != directory.data:
         raise RunError(f"{path}: is missing, and {source} has changed since; put one of them back")
     return data
+
+
+def load_recommender(directory: RunDirectory, round_: int, device: str) -> Any:
+    """What a finished round recommends with: its model, or the ensemble that retention makes of it."""
+    models = [load_model(directory, number, device) for number in voters(directory.config.retention, round_)]
+    return Ensemble(models) if len(models) > 1 else models[0]
+
+
+def load_model(directory: RunDirectory, round_: int, device: str) -> Any:
+    """The model of a finished round."""
+    return checkpoint.load(directory.round_path(round_)).to(device)

@@ -19,7 +19,7 @@ from .config import ConfigError, RecursionConfig, to_dict
 from .manifest import flat
 
 if TYPE_CHECKING:
-    from .recursion import RoundResult
+    from .results import RoundResult
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "Tracking", "WandB", "scalars"]
 

@@ -33,7 +33,7 @@ from rsir.config import (
 from rsir.data.sequences import DataError
 from rsir.partial import Interrupted
 from rsir.recurse import main
-from rsir.recursion import RoundResult, Run
+from rsir.results import RoundResult, Run
 from rsir.runs import RunDirectory
 
 

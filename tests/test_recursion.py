@@ -25,9 +25,11 @@ from rsir.config import (
     TrainingConfig,
 )
 from rsir.data import DataError, Sequences
+from rsir.data.loading import load_data, split
 from rsir.evaluation import evaluate
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import Interrupted, RoundResult, Run, load_data, recurse, split
+from rsir.recursion import Interrupted, recurse
+from rsir.results import RoundResult, Run
 from rsir.runs import RunError
 from rsir.training import item_popularity
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..recursion import RoundResult
+    from ..results import RoundResult
 
 __all__ = ["line", "rounds_table", "verdict"]
 

@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # read when torch is loaded
     import torch
 
-    from rsir.recursion import load_data
+    from rsir.data.loading import load_data
 
     from .lab import Lab, Lines, compare
 

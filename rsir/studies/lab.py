@@ -14,11 +14,13 @@ import numpy as np
 
 from rsir import durable
 from rsir.config import RecursionConfig, to_dict
+from rsir.data.loading import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
 from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import Run, recurse, split
+from rsir.recursion import recurse
+from rsir.results import Run
 from rsir.retention import voters
 from rsir.runs import MANIFEST, RunDirectory
 from rsir.training import fit

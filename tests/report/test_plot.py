@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsir.config import RecursionConfig
-from rsir.recursion import RoundResult
 from rsir.report.plot import main
+from rsir.results import RoundResult
 from rsir.runs import RunDirectory
 
 

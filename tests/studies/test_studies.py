@@ -12,9 +12,9 @@ import torch
 
 from rsir.config import ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
 from rsir.data import Sequences
+from rsir.data.loading import load_data
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import load_data
 from rsir.studies import lab as module
 from rsir.studies.__main__ import main
 from rsir.studies.data import approximate_entropy, density, popularity_share
