@@ -76,9 +76,7 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
         raise RunError(f"{path}: is damaged; put the original back, or start another run")
     values = durable.read_json(beside)
     changed = RunError(f"{beside}: has been changed since the run began; put the original back")
-    if "config" not in manifest and manifest["settings"] != durable.checksum(
-        settled(values)
-    ):
+    if "config" not in manifest and manifest["settings"] != durable.checksum(settled(values)):
         raise changed
     try:
         repeated = from_dict(RecursionConfig, values)
