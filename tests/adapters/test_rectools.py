@@ -84,3 +84,17 @@ def test_what_is_not_fitted():
         from_rectools(SASRecModel())
     with pytest.raises(BackboneError, match="expected a fitted model"):
         from_rectools(BERT4RecModel())
+
+
+def test_the_example_runs(capsys):
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "docs" / "examples" / "rectools_improves.py"
+    spec = importlib.util.spec_from_file_location("rectools_improves", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.main(["--users=120", "--items=60", "--seeds=2", "--evaluations=2", "--epochs=1"])
+    shown = capsys.readouterr().out
+    assert "generated sequences beside 120 real ones" in shown
+    assert "over 2 seeds" in shown
