@@ -89,6 +89,7 @@ def measure(sizes: dict[str, int], threads: int) -> dict[str, float]:
     config = RecursionConfig(
         rounds=sizes["rounds"],
         stop_after=sizes["rounds"] + 1,
+        guard=False,
         model=ModelConfig(max_len=sizes["length"]),
         training=TrainingConfig(max_evaluations=2),
         generation=GenerationConfig(m=sizes["m"]),

@@ -33,7 +33,7 @@ def run(lab: Lab, rounds: int) -> None:
         for value in values:
             lab.record_round_0(f"base, {option} {value}", _changed(lab.config, section, option, value))
     lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
-    lab.recursion("rsir", replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1), retained=True)
+    lab.recursion("rsir", replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False), retained=True)
 
 
 def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:
