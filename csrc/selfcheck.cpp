@@ -125,6 +125,18 @@ struct Case {
     return chosen;
   }
 
+  // The place of an item in the order of topk without the row's excluded ids, itself always counted in.
+  std::int64_t place(std::int64_t row, std::int32_t own, std::int64_t tau) const {
+    const float bar = logit(row, own);
+    const Ids banned = excluded.row(row);
+    std::int64_t before = 0;
+    for (std::int32_t item = 1; item <= num_items; ++item) {
+      const float other = logit(row, item);
+      before += (other > bar || (other == bar && item < own)) && !holds(banned, item);
+    }
+    return bar > kLowest ? std::min(before, tau) + 1 : tau + 1;
+  }
+
   std::int64_t rank(std::int64_t row, std::int64_t tau) const {
     std::int64_t best = tau + 1;
     for (const std::int32_t target : targets.row(row)) {
@@ -142,10 +154,13 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
   const rsir::Draw draw{k, 1.5, 0x8000000000003039u, c.counters.data()};
   tau = std::min(tau, c.num_items);
   std::vector<std::int64_t> ids(c.rows * k), ranks(c.rows), drawn(c.rows), pooled(c.rows);
-  std::vector<std::int64_t> both(c.rows), both_ranks(c.rows);
+  std::vector<std::int64_t> both(c.rows), both_ranks(c.rows), places(c.rows);
+  Ids owns;
+  for (std::int64_t row = 0; row < c.rows; ++row) owns.push_back(static_cast<std::int32_t>(1 + row * 7 % c.num_items));
   Floats logits(c.rows * k), drawn_logits(c.rows);
   rsir::topk(table, queries, k, c.excluded.get(), threads, ids.data(), logits.data());
   rsir::rank_within(table, queries, c.targets.get(), tau, threads, ranks.data());
+  rsir::place_within(table, queries, owns.data(), c.excluded.get(), tau, threads, places.data());
   rsir::topk_sample(table, queries, draw, c.excluded.get(), threads, drawn.data(), drawn_logits.data());
   rsir::pool_sample(table, queries, c.pool.get(), draw, c.excluded.get(), threads, pooled.data(), drawn_logits.data());
   rsir::rank_and_sample(table, queries, c.targets.get(), tau, draw, c.excluded.get(), threads, both_ranks.data(),
@@ -164,6 +179,7 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
     const std::int64_t rank = c.rank(row, tau);
     const std::int32_t chosen = c.drawn(row, best, draw);
     expect(ranks[row] == rank, kernels.name, "rank_within", row);
+    expect(places[row] == c.place(row, owns[row], tau), kernels.name, "place_within", row);
     expect(drawn[row] == chosen, kernels.name, "topk_sample", row);
     expect(pooled[row] == c.drawn(row, c.best(row, k, c.pool.row(row), c.excluded.row(row)), draw), kernels.name,
            "pool_sample", row);
