@@ -15,6 +15,7 @@ BENCHMARKS = {
     "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
+    "large": "one round of generation and one evaluation over 1,000,000 items within 4 GiB",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
 

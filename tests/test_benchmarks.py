@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import growth, peers
+from benchmarks import growth, large, peers
 from benchmarks.evaluation import metrics, plain_ranks
 from benchmarks.generation import plain_torch
 from benchmarks.oracle import all_trajectories
@@ -31,6 +31,7 @@ QUICK = {  # and what the table must show
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
     "growth": ["| users | 240 |", "**exponent**"],
+    "large": ["| index for proofs |", "| evaluation |", "rank verdicts took a scan"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }
 
@@ -102,6 +103,14 @@ def test_plain_evaluations_are_those_of_the_library(problem) -> None:
 def test_peers_say_how_they_are_set_up(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="make it by `python -m benchmarks peers --setup"):
         peers.main(["--quick", "--threads", "1", "--peers", str(tmp_path)])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is Linux's")
+def test_the_memory_limit_refuses_what_is_above_it() -> None:
+    taken = int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) / 2**20
+    with large.memory_limit(taken + 0.5), pytest.raises(MemoryError):
+        np.empty(2**30, np.uint8)
+    assert np.empty(2**30, np.uint8).size == 2**30
 
 
 def test_exponents_and_the_plot(tmp_path: Path) -> None:
