@@ -2,6 +2,7 @@
 
 from .fused import best_items, draw, pool_best, rank_and_best, rank_within
 from .plan import PRECISIONS, platform
+from .softmax import sampled_softmax
 from .types import Best, ItemTable, Lists
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "pool_best",
     "rank_and_best",
     "rank_within",
+    "sampled_softmax",
 ]

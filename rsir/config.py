@@ -211,7 +211,8 @@ class TrainingConfig:
     learning_rate
         Step size of Adam.
     negatives
-        Uniform negative items shared by a batch.
+        Uniform negative items shared by a batch. No fewer than the catalogue has: all of them, the full
+        softmax.
     patience
         Validations without a better NDCG@20 before training stops.
     evaluate_every

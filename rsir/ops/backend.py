@@ -37,22 +37,25 @@ def resolve(backend: str, items: Tensor) -> str:
     return backend
 
 
-def resolve_training(backend: str, values: Tensor) -> str:
+def resolve_training(backend: str, values: Tensor, *, kernels: bool = False) -> str:
     """Name of the backend of an op used in training; "auto" is cpp for float32 on a CPU, else the reference.
 
-    There are no GPU kernels of these yet: torch's autograd of the reference is what trains on CUDA.
+    With ``kernels``, for an op that has them, "auto" is triton for float32 on CUDA. For the others torch's autograd of
+    the reference is what trains there.
     """
+    device, exact = values.device.type, values.dtype == torch.float32
     if backend == "auto":
-        return "cpp" if values.device.type == "cpu" and values.dtype == torch.float32 else "reference"
+        usable = {"cpu": "cpp", **({"cuda": "triton"} if kernels else {})}
+        return usable.get(device, "reference") if exact else "reference"
     name = resolve(backend, values)
-    if name == "triton":
+    if name == "triton" and not kernels:
         raise BackendUnavailable(
-            "backend 'triton' has no kernels for training yet: use backend='reference', which runs on any device"
+            "backend 'triton' has no kernels for this: use backend='reference', which runs on any device"
         )
-    if name == "cpp" and (values.device.type != "cpu" or values.dtype != torch.float32):
+    if (name == "cpp" and device != "cpu") or (name != "reference" and not exact):
         raise ValueError(
-            f"backend 'cpp' trains in float32 on cpu, got {values.dtype} on {values.device}; convert with "
-            ".float().cpu() or use backend='reference'"
+            f"backend {name!r} trains in float32{' on cpu' if name == 'cpp' else ''}, got {values.dtype} on "
+            f"{values.device}; convert with .float(){'.cpu()' if name == 'cpp' else ''} or use backend='reference'"
         )
     return name
 

@@ -1,7 +1,7 @@
 """Ops of training: softmax losses with their gradients, and a Transformer layer over packed sequences.
 
 :mod:`rsir.ops` hands them on. ``"auto"`` is cpp for float32 on a CPU and the reference, plain torch, for any other
-dtype or device; asking for "triton" says that it has no kernels for training yet.
+dtype or device. :func:`sampled_softmax` has Triton kernels, which "auto" takes for float32 on CUDA.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from torch import Tensor
 from . import backend as _backend
 from .checks import thread_count
 from .types import FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
+
+_MOST_DIMENSIONS = 256  # of the Triton kernels: "auto" takes the reference for more
 
 __all__ = ["full_softmax", "sampled_softmax", "transformer_layer"]
 
@@ -32,6 +34,10 @@ def sampled_softmax(
 ) -> SampledSoftmax:
     """Cross-entropy of each target against itself and negatives that all positions share, and its gradients.
 
+    Negatives drawn uniformly, as :class:`rsir.data.batches.Batches` draws them, need no correction for how they were
+    sampled: log-Q would add one constant to every logit, which a softmax does not see, and an item drawn twice counts
+    twice. Negatives drawn in another way want the offsets.
+
     A negative that is the target of a position does not count there. A position of weight 0 takes no part: its
     gradients are zero whatever it holds. A logit of NaN or +inf makes the loss NaN; one of -inf counts as no negative.
     No backend but the reference writes a (T, S) matrix; answers of cpp do not depend on the number of threads.
@@ -51,7 +57,8 @@ def sampled_softmax(
         Added to the logits of the targets: minus the logarithm of their sampling probability, for the log-Q correction.
     negative_offsets : (S,) float, optional
         The same for the negatives.
-    backend : {"auto", "reference", "cpp"}
+    backend : {"auto", "reference", "cpp", "triton"}
+        triton takes at most 256 dimensions.
     threads : int, optional
         CPU threads; default: torch's number.
     instruction_set : str, optional
@@ -81,7 +88,7 @@ def sampled_softmax(
     ):
         if value is not None:
             _check_floats(name, value, (length,), queries)
-    chosen = _backend.resolve_training(backend, queries)
+    chosen = _backend.resolve_training(backend, queries, kernels=backend != "auto" or dim <= _MOST_DIMENSIONS)
     result: SampledSoftmax = _backend.load(chosen).sampled_softmax(
         *(_plain(value) for value in (queries, positives, negatives, targets, negative_ids, weights)),
         _plain(target_offsets),

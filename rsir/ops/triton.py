@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, TopK
+from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
     import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -112,6 +112,26 @@ def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int)
     row, source = torch.unique(torch.stack([row, sources.ids.long()]), dim=1)  # a repeated id votes once
     agrees = (graph[source] == items[row, None]).any(dim=1)
     return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
+
+
+def sampled_softmax(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    targets: Tensor,
+    negative_ids: Tensor,
+    weights: Tensor,
+    target_offsets: Tensor | None,
+    negative_offsets: Tensor | None,
+    threads: int,
+    instruction_set: str | None,
+) -> SampledSoftmax:
+    _check_device(queries)
+    if instruction_set is not None:
+        raise ValueError(f"backend 'triton' trains in float32 alone, got instruction_set {instruction_set!r}")
+    arguments = (queries, positives, negatives, targets, negative_ids, weights, target_offsets, negative_offsets)
+    with _device(queries):
+        return SampledSoftmax(*kernels.sampled_softmax(*arguments))
 
 
 def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -> Sample:

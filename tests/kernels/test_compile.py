@@ -37,7 +37,7 @@ SCAN = {
     "scan count permuted",
     "scan count maxima permuted",
 }
-OTHERS = {"exclude", "repair", "pick", "rescore", "pool", "noise", "draw"}
+OTHERS = {"exclude", "repair", "pick", "rescore", "pool", "noise", "draw", "softmax_rows", "softmax_columns"}
 
 
 @pytest.fixture(scope="module")

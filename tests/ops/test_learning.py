@@ -248,8 +248,8 @@ class TestChecks:
 
     def test_choices_that_cannot_run_say_why(self):
         (*values, weights), _ = case((3, 4, 2))
-        with pytest.raises(ops.BackendUnavailable, match="no kernels for training yet: use backend='reference'"):
-            ops.sampled_softmax(*values, weights, backend="triton")
+        with pytest.raises(ops.BackendUnavailable, match="no kernels for this: use backend='reference'"):
+            ops.full_softmax(values[0], values[1], torch.ones_like(values[3]), weights, backend="triton")
         doubles = [v.double() if v.is_floating_point() else v for v in (*values, weights)]
         with pytest.raises(
             ValueError, match=r"trains in float32 on cpu, got torch.float64 on cpu; convert with \.float"
