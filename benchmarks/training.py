@@ -3,6 +3,7 @@
 Both train the same model on the same packed batches with the same shared negatives, in turns within one process; the
 plain one is written with torch's own attention, cross-entropy, dropout and fused Adam. First, without dropout, their
 losses and gradients must agree. Floating point operations are counted by hand and held against the multiply-add peak.
+Last comes the validation that follows every epoch of rsir, and its share of the time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 
 from rsir import _core
 from rsir.config import ModelConfig, TrainingConfig
-from rsir.data import leave_one_out
 from rsir.data.batches import Batches, TrainingBatch
+from rsir.evaluation import evaluate
 from rsir.models import build
 
 from . import toys
@@ -92,14 +93,16 @@ def main(arguments: list[str]) -> int:
         options.rounds, options.steps = 2, 2
 
     data, described = toys.load(options.quick)
-    train = leave_one_out(data).train
+    model, parts, of_model = toys.trained(data, 1 if options.quick else 20)
+    train = parts.train
     model_config, config = ModelConfig(), TrainingConfig()
     _check(train, model_config, config)
     steps, per_epoch = training_steps(train, model_config, config, options.steps)
     work = _operations(steps, model_config)
     tokens = sum(batch.tokens for batch, _ in steps) / len(steps)
     instruction_set = _core.instruction_sets()[0]
-    report = Report(f"Training step of SASRec, {described}", describe_machine())
+    machine = {**describe_machine(), "model that is validated": of_model}
+    report = Report(f"Training step of SASRec, {described}", machine)
     for threads in options.threads:
         runs = {
             "rsir": runner("rsir", train.num_items, model_config, config, steps, threads),
@@ -122,6 +125,20 @@ def main(arguments: list[str]) -> int:
                 f"epoch of {per_epoch} steps, {tokens / each * 1e3:,.0f} tokens/s"
             )
         report.figures += figures
+        torch.set_num_threads(threads)
+        epoch = figures[0].median_ms / len(steps) * per_epoch
+        (validation,) = compare(
+            f"a validation of {len(parts.validation):,} users",
+            [Contender("rsir", lambda: evaluate(model, parts.validation, spread=False))],
+            threads=threads,
+            rounds=options.rounds,
+            cpu_time=options.cpu_time,
+        )
+        report.figures.append(validation)
+        report.notes.append(
+            f"- {threads} threads: a validation of {validation.median_ms:.0f} ms after each epoch of {epoch:.0f} ms is "
+            f"{validation.median_ms / (validation.median_ms + epoch):.1%} of both"
+        )
     counted = ", ".join(f"{name} {operations / len(steps) / 1e6:.0f}" for name, operations in work.items())
     report.notes += [
         f"- A step has {tokens:,.0f} tokens, {len(steps[0][1]):,} shared negatives; MFLOP counted: {counted}. "
