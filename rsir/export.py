@@ -29,11 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     from .data import DataError, write
+    from .data.writers import FORMATS
     from .exports import SUFFIXES, ExportError, export
     from .models.checkpoint import CheckpointError
     from .results import enriched, load
 
     try:
+        if options.file.suffix not in (*FORMATS, *SUFFIXES):
+            raise ExportError(f"{options.file}: expected a name that ends in {', '.join((*FORMATS, *SUFFIXES))}")
         run = load(options.run)
         if options.file.suffix in SUFFIXES:
             if options.round is not None or options.held_out:

@@ -130,7 +130,7 @@ def test_export_command(run, tmp_path, suffix, capsys):
     back = read(file, DataConfig(time=None))
     assert sorted(back.lengths.tolist()) == sorted(length for length in wanted.lengths.tolist() if length)
     assert export.main([str(run.path), str(tmp_path / "e.xlsx")]) == 2
-    assert "expected the extension" in capsys.readouterr().err
+    assert "expected a name that ends in .txt, .csv" in capsys.readouterr().err
     assert export.main([str(tmp_path), str(file)]) == 2
 
 

@@ -63,8 +63,11 @@ def _data_frame(frame: Any) -> tuple[list[str], Load]:
                 f"read), got {type(frame).__name__}"
             ) from error
         reader = pa.RecordBatchReader.from_stream(frame)
-        batches = (batch.select for batch in reader)
-        return reader.schema.names, lambda names: encode_batches((b(names) for b in batches), reader.schema, names)
+
+        def stream(names: list[str]) -> pa.Table:
+            return encode_batches((batch.select(names) for batch in reader), reader.schema, names)
+
+        return reader.schema.names, stream
 
     def load(names: list[str]) -> pa.Table:
         chosen = known.select(names)

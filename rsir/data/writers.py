@@ -17,7 +17,7 @@ from rsir import durable
 from rsir.data.sequences import DataError, Sequences
 
 TableFormat = Literal["auto", "text", "csv", "parquet", "arrow", "inter"]
-_FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".inter": "inter"}
+FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".inter": "inter"}
 
 
 def write(data: Sequences, path: str | os.PathLike[str], file_format: TableFormat = "auto") -> None:
@@ -42,10 +42,10 @@ def write(data: Sequences, path: str | os.PathLike[str], file_format: TableForma
         below 1 in text.
     """
     path = Path(path)
-    chosen = _FORMATS.get(path.suffix.lower()) if file_format == "auto" else file_format
-    if chosen not in _FORMATS.values():
-        raise DataError(f"{path}: expected the extension {', '.join(_FORMATS)} or one of the formats "
-                        f"{', '.join(_FORMATS.values())}, got {file_format!r}")  # fmt: skip
+    chosen = FORMATS.get(path.suffix.lower()) if file_format == "auto" else file_format
+    if chosen not in FORMATS.values():
+        raise DataError(f"{path}: expected the extension {', '.join(FORMATS)} or one of the formats "
+                        f"{', '.join(FORMATS.values())}, got {chosen or path.suffix!r}")  # fmt: skip
     sink = pa.BufferOutputStream()
     if chosen == "text":
         sink.write(_text(data, path).encode())
