@@ -9,6 +9,6 @@ from pathlib import Path
 
 def test_rounds_leave_nothing_behind() -> None:
     command = [sys.executable, Path(__file__).with_name("soak.py"), "--rounds", "9"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     assert "9 rounds: memory" in done.stdout
