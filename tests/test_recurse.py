@@ -396,15 +396,31 @@ def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFix
 def test_a_signal_asks_the_loop_to_stop_and_a_second_one_ends_it(
     loop: Loop, capfd: pytest.CaptureFixture[str], number: int, status: int
 ) -> None:
-    before = signal.getsignal(number)
+    inherited = signal.signal(number, signal.SIG_DFL)  # a job in the background of a shell ignores SIGINT
+    try:
+        _stop_by(number, status, loop, capfd)
+    finally:
+        signal.signal(number, inherited)
+
+
+def _stop_by(number: int, status: int, loop: Loop, capfd: pytest.CaptureFixture[str]) -> None:
     loop.work = lambda stop: [stop(), signal.raise_signal(number), stop()]
     assert main(["--out", "run"]) == status
     error = capfd.readouterr().err
     assert "Saving what has been computed; once more ends at once" in error
     assert error.endswith("Interrupted. Go on with: rsir --out run --resume\n")
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is signal.SIG_DFL
     loop.work = lambda stop: [stop(), signal.raise_signal(number), signal.raise_signal(number)]
     assert main(["--out", "other"]) == status
+
+
+def test_an_ignored_signal_stays_ignored(loop: Loop) -> None:
+    inherited = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        loop.work = lambda stop: [stop(), signal.raise_signal(signal.SIGINT), stop()]
+        assert main(["--out", "run"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def test_a_signal_before_there_is_anything_to_save_ends_at_once(loop: Loop) -> None:
