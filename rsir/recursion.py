@@ -21,7 +21,7 @@ from .data.loading import load_data, split
 from .data.sequences import Sequences
 from .data.splits import EvaluationSet, Split
 from .distillation import soft_targets
-from .evaluation import Evaluation, difference_beyond_seeds, evaluate
+from .evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_interval
 from .fidelity import build
 from .generation import generate
 from .manifest import settled
@@ -29,10 +29,10 @@ from .models import Ensemble, checkpoint
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
-from .results import DATA, METRICS, RoundResult, Run, best_round, load_model, load_recommender
+from .results import DATA, METRICS, RoundResult, Run, best_round, load_model, load_recommender, read_round
 from .retention import voters
 from .runs import RunDirectory
-from .training import CRITERION, fit, item_popularity
+from .training import CRITERION, Trained, fit, item_popularity
 
 __all__ = ["Interrupted", "recurse"]
 
@@ -167,6 +167,10 @@ def _no_gain_since(rounds: list[RoundResult]) -> int:
     return rounds[-1].round - best_round(rounds)
 
 
+_COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]
+"""What is compared with round 0, user by user."""
+
+
 class _Loop:
     """The state that one round hands to the next: the newest model and what was acquired so far."""
 
@@ -191,6 +195,7 @@ class _Loop:
         self.kept_models: dict[int, Any] = {}  # best so far, where there is no folder to read it from
         self.results: list[RoundResult] = []
         self.best_gains: Any = None  # of the best round so far, task by task on validation
+        self.base_gains: dict[str, np.ndarray] = {}  # of round 0, task by task, by part and metric
 
     def round(self, round_: int) -> RoundResult:
         if round_ < self.finished:
@@ -250,6 +255,7 @@ class _Loop:
             paired = recommender is not self.model
             alone = self._evaluate(self.model, self.parts.validation).metrics if paired else {}
             against_best = self._compare(validation.gains(CRITERION))
+            against_base = self._compare_with_base({"validation": validation, "test": test})
         result = RoundResult(
             round=round_,
             sequences=int((train.lengths > 0).sum()),
@@ -258,6 +264,8 @@ class _Loop:
             test=test.metrics,
             alone=alone,
             against_best=against_best,
+            against_base=against_base,
+            history=_history(trained),
             steps=trained.steps,
             best_step=trained.best_step,
             seconds=seconds,
@@ -341,6 +349,26 @@ class _Loop:
             self.best_gains = gains
         return {"round": best, "difference": difference, "low": low, "high": high}
 
+    def _compare_with_base(self, evaluations: dict[str, Evaluation]) -> dict[str, list[float]]:
+        """How much the newest round gains over round 0, user by user."""
+        if not self.results:
+            self.base_gains = _gains(evaluations)
+            return {}
+        if not self.base_gains:  # read back, or taken over
+            model = self._base_model()
+            of = {"validation": self.parts.validation, "test": self.parts.test}
+            self.base_gains = _gains({part: self._evaluate(model, tasks) for part, tasks in of.items()})
+        gains = _gains(evaluations)
+        return {
+            name: list(mean_interval(gains[name] - base)) for name, base in self.base_gains.items() if len(base) > 1
+        }
+
+    def _base_model(self) -> Any:
+        if self.base is not None:
+            return self.base.model
+        assert self.directory is not None  # else round 0 was made in this process
+        return load_recommender(self.directory, 0, self.device)
+
     def _progress_of(self, round_: int) -> Progress:
         def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
             self.progress(f"round {round_} {phase}", done, total, unit, note)
@@ -372,14 +400,25 @@ class _Loop:
             self._take(Sequences.load(folder / "trajectories.parquet"))
         if round_ in voters(self.config.retention, self.finished - 1):
             self._succeed(self._load_model(round_), round_)
-        name = folder.name
-        return RoundResult.from_json(
-            self.directory.read_json(f"{name}/metrics.json"), self.directory.read_json(f"{name}/timings.json")
-        )
+        return read_round(self.directory, round_)
 
     def _load_model(self, round_: int) -> Any:
         assert self.directory is not None
         return load_model(self.directory, round_, self.device)
+
+
+def _gains(evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
+    return {f"{part}/{metric}": evaluations[part].gains(metric) for part, metric in _COMPARED}
+
+
+def _history(trained: Trained) -> dict[str, list[float]]:
+    """What validation found during training, without the wall clock."""
+    entries = trained.history
+    return {
+        "step": [entry.step for entry in entries],
+        "loss": [entry.loss for entry in entries],
+        CRITERION: [entry.metrics[CRITERION] for entry in entries],
+    }
 
 
 def _training_seed(seed: int, round_: int) -> int:

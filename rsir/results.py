@@ -31,6 +31,8 @@ __all__ = [
     "load",
     "load_model",
     "load_recommender",
+    "read_data",
+    "read_round",
 ]
 
 DATA = "data.parquet"
@@ -76,6 +78,11 @@ class RoundResult:
     against_best : dict
         The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
         end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
+    against_base : dict
+        By part and metric ("validation/ndcg@20", "test/recall@10", "test/ndcg@10"): mean difference from round 0 and
+        the ends of its paired 95% interval over users, [difference, low, high]; empty in round 0.
+    history : dict
+        Of the training, validation by validation: "step", mean training "loss" since the one before, "ndcg@20".
     """
 
     round: int
@@ -94,6 +101,8 @@ class RoundResult:
     rates: dict[str, float] = field(default_factory=dict, compare=False)
     alone: dict[str, float] = field(default_factory=dict)
     against_best: dict[str, float] = field(default_factory=dict)
+    against_base: dict[str, list[float]] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def worse(self) -> bool:
@@ -221,15 +230,18 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     finished = directory.finished_rounds()
     if not finished:
         raise RunError(f"{directory.path}: no round is finished yet; go on with --resume")
-    rounds = []
-    for number in range(finished):
-        name = directory.round_path(number).name
-        metrics, timings = (directory.read_json(f"{name}/{file}.json") for file in ("metrics", "timings"))
-        rounds.append(RoundResult.from_json(metrics, timings))
+    rounds = [read_round(directory, number) for number in range(finished)]
     best = best_round(rounds)
     return Run(
-        directory.config, _data(directory), rounds, best, load_recommender(directory, best, device), directory.path
+        directory.config, read_data(directory), rounds, best, load_recommender(directory, best, device), directory.path
     )
+
+
+def read_round(directory: RunDirectory, round_: int) -> RoundResult:
+    """A finished round's result; RunError where its files are missing or damaged."""
+    name = directory.round_path(round_).name
+    metrics, timings = (directory.read_json(f"{name}/{file}.json") for file in ("metrics", "timings"))
+    return RoundResult.from_json(metrics, timings)
 
 
 def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> Sequences:
@@ -262,7 +274,8 @@ def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> 
     return Sequences.concat(real, *map(Sequences.load, files))
 
 
-def _data(directory: RunDirectory) -> Sequences:
+def read_data(directory: RunDirectory) -> Sequences:
+    """The real sequences of a run, from its folder or else from where they came; RunError if they are not the same."""
     path = directory.path / DATA
     if path.exists():
         try:
