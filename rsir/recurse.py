@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .cli import inspect
 from .cli.bars import Bars
+from .cli.completion import script
 from .cli.options import configuration, dump, split_arguments
 from .cli.signals import Stop
 from .cli.table import line, rounds_table, verdict
@@ -39,11 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 options or data that cannot be used (nothing is written then), 130 or 143 interrupted by
-        Ctrl-C or SIGTERM. Anything unexpected is raised.
+        Exit status: 0 done, 1 ``inspect`` found damage, 2 options or data that cannot be used (nothing is written
+        then), 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything unexpected is raised.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["inspect"]:
+        return inspect.main(arguments[1:])
     try:
         options, given = split_arguments(arguments)
+        if options.completion is not None:
+            print(script(options.completion), end="")
+            return 0
         if options.version:
             print(f"rsir {__version__}")
             return 0
@@ -126,7 +134,7 @@ def _summarise(run: Run, out: Path) -> None:
     print()
     print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
     print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
-    print(f"The run:   {out}")
+    print(f"The run:   {out} (report.html shows it in a browser)")
     if (out / "profile").is_dir():
         print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
     if len(run.rounds) > run.config.rounds:

@@ -29,7 +29,8 @@ from .models import Ensemble, checkpoint
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
-from .results import DATA, METRICS, RoundResult, Run, best_round, load_model, load_recommender, read_round
+from .report.page import write as write_report
+from .results import DATA, METRICS, RoundResult, Run, best_round, is_over, load_model, load_recommender, read_round
 from .retention import voters
 from .runs import RunDirectory
 from .training import CRITERION, Trained, fit, item_popularity
@@ -112,9 +113,11 @@ def recurse(
             if directory is not None:
                 lines = (json.dumps(result.metrics(), sort_keys=True, allow_nan=False) for result in rounds)
                 directory.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
+                if round_ + 1 >= loop.finished:
+                    write_report(directory, data, rounds)
             if on_round is not None:
                 on_round(rounds[-1])
-            if _no_gain_since(rounds) >= config.stop_after or (config.guard and rounds[-1].worse):
+            if is_over(config, rounds):
                 break
         best = best_round(rounds)
         path = None if directory is None else directory.path
@@ -161,10 +164,6 @@ def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
     for name in ("seed", "data", "model", "training"):
         if settings[name] != its[name]:
             raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")
-
-
-def _no_gain_since(rounds: list[RoundResult]) -> int:
-    return rounds[-1].round - best_round(rounds)
 
 
 _COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]

@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "best_round",
     "enriched",
+    "is_over",
     "load",
     "load_model",
     "load_recommender",
@@ -201,6 +202,12 @@ class Run:
 def best_round(rounds: list[RoundResult]) -> int:
     """The round with the highest validation NDCG@20; among equals the earliest."""
     return max(rounds, key=lambda result: (result.validation[CRITERION], -result.round)).round
+
+
+def is_over(config: RecursionConfig, rounds: list[RoundResult]) -> bool:
+    """Whether no round is to follow those there are: enough were made, none gained for long, or the last is refused."""
+    enough, stale = len(rounds) > config.rounds, rounds[-1].round - best_round(rounds) >= config.stop_after
+    return enough or stale or (config.guard and rounds[-1].worse)
 
 
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -179,13 +180,17 @@ class RunDirectory:
         RunError
             Names the file that is missing or damaged, or the round that is missing, and how to mend it.
         """
-        done = sorted(number for number in self._round_folders() if (self.round_path(number) / DONE).exists())
-        for number in done:
-            self._verify(number)
-        if done != list(range(len(done))):
-            missing = next(number for number, other in enumerate(done) if number != other)
-            raise RunError(f"{self.round_path(missing)}: is not finished, yet later rounds are; {_mend(missing)}")
-        return len(done)
+        for message in self._damage():
+            raise RunError(message)
+        return len(self.done_rounds())
+
+    def done_rounds(self) -> list[int]:
+        """Numbers of the rounds that are marked as finished, whole or not."""
+        return sorted(number for number in self._round_folders() if (self.round_path(number) / DONE).exists())
+
+    def damage(self) -> list[str]:
+        """What is missing or damaged of the finished rounds, a message each; empty where every file is whole."""
+        return list(self._damage())
 
     def round_path(self, round_: int) -> Path:
         """Folder of a round."""
@@ -286,22 +291,32 @@ class RunDirectory:
         numbers = [int(match[1]) for name in os.listdir(self.path) if (match := _ROUND.fullmatch(name))]
         return sorted(number for number in set(numbers) if self.round_path(number).is_dir())
 
-    def _verify(self, number: int) -> None:
+    def _damage(self) -> Iterator[str]:
+        done = self.done_rounds()
+        for number in done:
+            yield from self._damage_of(number)
+        if done != list(range(len(done))):
+            missing = next(number for number, other in enumerate(done) if number != other)
+            yield f"{self.round_path(missing)}: is not finished, yet later rounds are; {_mend(missing)}"
+
+    def _damage_of(self, number: int) -> Iterator[str]:
         folder = self.round_path(number)
         if folder.name not in self._rounds:
-            raise RunError(f"{folder}: is marked {DONE} but not recorded in {MANIFEST}; {_mend(number)}")
-        for name, recorded in self._rounds[folder.name].items():
+            yield f"{folder}: is marked {DONE} but not recorded in {MANIFEST}; {_mend(number)}"
+        for name, recorded in self._rounds.get(folder.name, {}).items():
             path = self._inside(f"{folder.name}/{name}")
             try:
                 found = durable.digest(path)
-            except FileNotFoundError as cause:
-                raise RunError(f"{path}: is missing; put it back, or {_mend(number)}") from cause
+            except FileNotFoundError:
+                yield f"{path}: is missing; put it back, or {_mend(number)}"
+                continue
             except OSError as cause:
-                raise RunError(f"{path}: cannot be read: {cause.strerror}; mend that, or {_mend(number)}") from cause
+                yield f"{path}: cannot be read: {cause.strerror}; mend that, or {_mend(number)}"
+                continue
             if found != recorded:
                 sizes = f"{found['size']:,} bytes where {recorded['size']:,} were written"
                 what = "other content" if found["size"] == recorded["size"] else sizes
-                raise RunError(f"{path}: is damaged ({what}); put the original back, or {_mend(number)}")
+                yield f"{path}: is damaged ({what}); put the original back, or {_mend(number)}"
 
     def _discard(self, finished: int) -> None:
         """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""

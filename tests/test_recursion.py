@@ -26,7 +26,7 @@ from rsir.config import (
 )
 from rsir.data import DataError, Sequences
 from rsir.data.loading import load_data, split
-from rsir.evaluation import evaluate
+from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import Interrupted, recurse
 from rsir.results import RoundResult, Run
@@ -60,7 +60,7 @@ def metrics(run: Run) -> list[dict[str, object]]:
 def files(folder: Path) -> dict[str, bytes]:
     """Every file that must not differ between two runs: all but wall clocks, log and lock."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    free = {"log.jsonl", ".lock", "manifest.json"}
+    free = {"log.jsonl", ".lock", "manifest.json", "report.html"}
     return {n: (folder / n).read_bytes() for n in names if n not in free and not n.endswith("timings.json")}
 
 
@@ -88,6 +88,24 @@ def test_seconds_and_rates_are_kept_apart_from_the_metrics(run: Run) -> None:
         folder = run.path / f"round-{result.round:02d}"
         assert json.loads((folder / "timings.json").read_text()) == {"seconds": result.seconds, "rates": result.rates}
         assert not {"seconds", "rates"} & set(json.loads((folder / "metrics.json").read_text()))
+
+
+def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> None:
+    assert run.path is not None
+    parts = split(run.data, SMALL.data)
+    base, newest = (checkpoint.load(run.path / f"round-{number:02d}") for number in (0, 2))
+    assert run.rounds[0].against_base == {}
+    for name, (difference, low, high) in run.rounds[2].against_base.items():
+        part, _, metric = name.partition("/")
+        before, after = (evaluate(model, getattr(parts, part)).gains(metric) for model in (base, newest))
+        assert (difference, low, high) == (lambda t: (t.difference, t.low, t.high))(paired_test(before, after))
+    assert set(run.rounds[2].against_base) == {"validation/ndcg@20", "test/recall@10", "test/ndcg@10"}
+    for result in run.rounds:
+        steps, values = result.history["step"], result.history["ndcg@20"]
+        assert len(steps) == len(values) == len(result.history["loss"]) == 3
+        assert steps[-1] == result.steps
+        assert steps[values.index(max(values))] == result.best_step
+        assert max(values) == pytest.approx(result.validation["ndcg@20"])
 
 
 def test_profiling_writes_traces_and_changes_nothing_else(run: Run, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[str, str]:
             for files in manifest["rounds"].values():
                 del files["timings.json"]
             content = json.dumps(manifest, sort_keys=True).encode()
-        free = name == "log.jsonl" or path.name == "timings.json"
+        free = name in ("log.jsonl", "report.html") or path.name == "timings.json"
         hashes[name] = "" if free else hashlib.sha256(content).hexdigest()
     folders = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()]
     return hashes | dict.fromkeys(folders, "folder")

@@ -30,7 +30,8 @@ their users, train its successor on them as well, and again.
   rsir                                        on embedded data, in some minutes
   rsir --data FILE                            on your own: text, CSV, Parquet or RecBole .inter
   rsir --out DIR --resume                     go on with a run that was cut short
-  rsir --out DIR --resume --rounds 4          add rounds to a finished one"""
+  rsir --out DIR --resume --rounds 4          add rounds to a finished one
+  rsir inspect DIR                            what a run has come to, and whether its files are whole"""
 
 _SHORT = {"data.path": "data", "model.name": "model"}
 _FEATURED = {
@@ -179,6 +180,7 @@ def _build(everything: bool) -> argparse.ArgumentParser:
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
     run.add_argument("--print-config", action="store_true", help="Print every setting as YAML and end")
+    run.add_argument("--completion", metavar="{bash,zsh}", help="Print a script that completes options and end")
     run.add_argument("--version", action="store_true", help="Print the version and end")
     run.add_argument("-h", "--help", action="help", help="Print the options most used and end")
     run.add_argument("--help-all", action=_HelpAll, nargs=0, help="Print all options and end")
@@ -220,7 +222,7 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
         raise ConfigError(f"{name}: unknown option{_nearest(name, list(made._option_string_actions))}")
     given = {name: value for name, value in vars(known).items() if name in OPTIONS}
     flags = {"resume": False, "gpu": False, "profile": False}
-    defaults = {**flags, "out": None, "threads": None, "track": None, "config": None}
+    defaults = {**flags, "out": None, "threads": None, "track": None, "config": None, "completion": None}
     rest = {name: value for name, value in vars(known).items() if name not in OPTIONS}
     return argparse.Namespace(**{**defaults, "print_config": False, "version": False, **rest}), given
 

@@ -1,0 +1,49 @@
+"""Completion of options in bash and zsh: ``eval "$(rsir --completion bash)"`` in the shell's start file."""
+
+from __future__ import annotations
+
+import typing
+from typing import Literal
+
+from ..config import ConfigError
+from .options import OPTIONS, parser
+
+__all__ = ["script"]
+
+_SCRIPT = """\
+_rsir() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+    COMPREPLY=()
+    case $before in
+{values}
+    esac
+    case $word in -*) COMPREPLY=($(compgen -W "{flags}" -- "$word")); return;; esac
+    if [ "$COMP_CWORD" = 1 ]; then COMPREPLY=($(compgen -W inspect -- "$word")); fi
+}}
+complete -o default -o bashdefault -F _rsir rsir
+"""
+
+
+def script(shell: str) -> str:
+    """What a shell is to evaluate; it completes options, the values of those that have few, else files."""
+    if shell not in ("bash", "zsh"):
+        raise ConfigError(f"--completion: expected bash or zsh, got {shell!r}")
+    from ..models import names  # loads torch
+
+    choices = {"--completion": ["bash", "zsh"]}
+    for option in OPTIONS.values():
+        if option.name == "model.name":
+            found = list(names())
+        elif option.hint is bool:
+            found = ["true", "false"]
+        else:
+            found = list(typing.get_args(option.hint)) if typing.get_origin(option.hint) is Literal else []
+        if found:
+            choices["|".join(option.flags)] = found
+    values = "\n".join(
+        f'    {flags}) COMPREPLY=($(compgen -W "{" ".join(found)}" -- "$word")); return;;'
+        for flags, found in choices.items()
+    )
+    flags = " ".join(sorted(parser()._option_string_actions))
+    first = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n" if shell == "zsh" else ""
+    return first + _SCRIPT.format(values=values, flags=flags)

@@ -1,0 +1,114 @@
+"""One page about several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+
+from ..config import RecursionConfig, to_dict
+from ..manifest import flat
+from ..results import RoundResult, best_round
+from .charts import INTERVALS, SHOWN
+from .html import document, figure, section, table, text
+from .page import percent
+from .svg import KINDS, Series, lines
+
+__all__ = ["Finished", "comparison"]
+
+Finished = tuple[Path, RecursionConfig, str, list[RoundResult]]
+"""Folder, settings, fingerprint of the data, and finished rounds of a run."""
+
+
+def comparison(runs: Sequence[Finished]) -> str:
+    """The page of several runs: their best rounds, their gains by round, the settings in which they differ.
+
+    Parameters
+    ----------
+    runs : sequence of Finished
+        Each with at least one round.
+    """
+    names = _names([path for path, *_ in runs])
+    same = len({data for _, _, data, _ in runs}) == 1
+    lead = f"<p>{len(runs)} runs, {'on the same data' if same else '<strong>not all on the same data</strong>'}.</p>"
+    sections = [
+        section("best", "Best rounds", _best(names, runs), INTERVALS),
+        section("gains", "Gains by round", _gains(names, runs)),
+        section("settings", "Settings that differ", _settings(names, [config for _, config, *_ in runs])),
+    ]
+    return document(f"rsir: {len(runs)} runs", lead, sections)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """As short as they are told apart: the folders' own names, or with as many of those above as that takes."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {path}" for number, path in enumerate(paths, 1)]
+
+
+def _best(names: list[str], runs: Sequence[Finished]) -> str:
+    rows = []
+    for name, (_, config, _, rounds) in zip(names, runs, strict=True):
+        best, base = rounds[best_round(rounds)], rounds[0]
+        row = [text(name), f"{len(rounds) - 1} of {config.rounds}", f"{best.round}"]
+        for part, metric, _ in SHOWN:
+            value, before = getattr(best, part)[metric], getattr(base, part)[metric]
+            interval = best.against_base.get(f"{part}/{metric}")
+            shown = f"{value:.4f}"
+            if best.round:
+                ends = [100 * end / before for end in interval[1:]] if interval and before else []
+                shown += f"<br><small>{percent(value, before)}"
+                shown += (f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else "") + "</small>"
+            row += [f"{before:.4f}", shown]
+        rows.append(row)
+    header = ["run", "rounds", "best"]
+    header += [name for _, _, shown in SHOWN for name in (f"{shown}: base", "best")]
+    return table("Best rounds by validation NDCG@20 (gain, interval)", header, rows)
+
+
+def _gains(names: list[str], runs: Sequence[Finished]) -> str:
+    drawn, most = [], max(len(rounds) for *_, rounds in runs)
+    for part, metric, shown in SHOWN:
+        series = []
+        for name, (*_, rounds) in zip(names, runs, strict=True):
+            before = getattr(rounds[0], part)[metric]
+            scale = 100 / before if before else nan
+            intervals = [result.against_base.get(f"{part}/{metric}", [nan] * 3) for result in rounds]
+            low, high = ([scale * interval[end] for interval in intervals] for end in (1, 2))
+            values = [scale * (getattr(result, part)[metric] - before) for result in rounds]
+            series.append(Series(name, [result.round for result in rounds], values, low, high))
+        chart = lines(
+            f"gains-{part}-{metric.partition('@')[0]}",
+            f"Gain in {shown} over each run's base, by round",
+            "In the last round: " + "; ".join(f"{one.label} {one.y[-1]:+.1f}%" for one in series),
+            series,
+            x_label="round",
+            y_label="gain over the base, %",
+            show=lambda v: f"{v:+.4g}" if v else "0",
+            zero=True,
+        )
+        rows = [[text(one.label), *(_signed(value) for value in one.y)] for one in series]
+        rows = [row + ["-"] * (most + 1 - len(row)) for row in rows]
+        figures = table(f"Gain in {shown}, %", ["run", *(f"round {number}" for number in range(most))], rows)
+        drawn.append(figure(chart, shown, names, line=True, figures=figures))
+    again = f"<p>From the {KINDS + 1}th run on, colours and markers come again.</p>" if len(runs) > KINDS else ""
+    return f'{again}<div class="charts">{"".join(drawn)}</div>'
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}" if value == value else "-"
+
+
+def _settings(names: list[str], configs: list[RecursionConfig]) -> str:
+    values = [flat(to_dict(config)) for config in configs]
+    rows = [
+        [text(setting), *(text(one[setting]) for one in values)]
+        for setting in values[0]
+        if any(one[setting] != values[0][setting] for one in values)
+    ]
+    if not rows:
+        return "<p>None: the runs have the same settings.</p>"
+    return table("Settings that are not the same in all runs", ["setting", *names], rows, left=len(names) + 1)

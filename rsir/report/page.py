@@ -1,0 +1,135 @@
+"""The page of one run: ``report.html`` in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..config import RecursionConfig, to_dict
+from ..data.loading import split
+from ..data.sequences import DataError, Sequences
+from ..manifest import flat
+from ..results import RoundResult, best_round, is_over
+from ..runs import ENVIRONMENT, RunDirectory, RunError
+from . import charts
+from .examples import example_users
+from .html import document, section, table, text
+
+__all__ = ["REPORT", "changed", "page", "percent", "write"]
+
+REPORT = "report.html"
+"""In a run's folder. It shows wall clocks, so it is no part of what is the same on every repetition."""
+
+
+def page(directory: RunDirectory, data: Sequences, rounds: Sequence[RoundResult]) -> str:
+    """The page of a run, finished or not; the same for the same folder.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    data : Sequences
+        The real sequences of the run.
+    rounds : sequence of RoundResult
+        Those finished so far, at least one.
+
+    Raises
+    ------
+    RunError
+        The generated sequences of a round are missing or damaged.
+    """
+    made = {result.round: _trajectories(directory, result.round) for result in rounds if result.round > 0}
+    best = best_round(list(rounds))
+    sections = [
+        section("gains", "Gains by round", charts.gains(rounds), charts.INTERVALS),
+        section("training", "Training", charts.training(rounds)),
+    ]
+    if made:
+        shown = best if best > 0 else max(made)
+        train = split(data, directory.config.data, directory.config.seed).train
+        sections += [
+            section("filter", "What was generated and kept", charts.generated(rounds)),
+            section("drift", "Drift: lengths, novelty, popularity", charts.drift(rounds, train, made)),
+            section(
+                "users",
+                "Example users",
+                example_users(data, made[shown]),
+                f"Users for whom round {shown} kept sequences, taken at even distances over all of them.",
+            ),
+        ]
+    sections += [
+        section("time", "Time", charts.time_by_phase(rounds)),
+        section("settings", "Settings", _settings(directory.config)),
+        section("environment", "Environment", _environment(directory)),
+    ]
+    name = directory.path.resolve().name
+    return document(f"rsir: {name}", _lead(directory.config, data, rounds, best), sections)
+
+
+def write(directory: RunDirectory, data: Sequences, rounds: Sequence[RoundResult]) -> None:
+    """Write :func:`page` into the folder of a run that is open for writing."""
+    directory.write_bytes(REPORT, page(directory, data, rounds).encode())
+
+
+def percent(value: float, before: float) -> str:
+    """A change as text."""
+    return f"{(value / before - 1) * 100:+.1f}%" if before else "-"
+
+
+def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
+    """Settings other than the defaults, (value, default) by dotted name."""
+    standard = RecursionConfig()
+    own = flat(to_dict(dataclasses.replace(standard, model=standard.model.for_backbone(config.model.name))))
+    defaults = own | {"model.name": standard.model.name}  # a backbone has defaults of its own
+    return {name: (value, defaults[name]) for name, value in flat(to_dict(config)).items() if value != defaults[name]}
+
+
+def _trajectories(directory: RunDirectory, round_: int) -> Sequences:
+    try:
+        return Sequences.load(directory.round_path(round_) / "trajectories.parquet")
+    except DataError as cause:
+        raise RunError(f"{cause}; put the original back") from cause
+
+
+def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult], best: int) -> str:
+    base, winner = rounds[0], rounds[best]
+    tiles = [("best round", f"{best}", "the base" if best == 0 else "by validation NDCG@20")]
+    for part, metric, name in charts.SHOWN:
+        value, before = getattr(winner, part)[metric], getattr(base, part)[metric]
+        tiles.append((name, f"{value:.4f}", "the base" if best == 0 else f"{percent(value, before)} over the base"))
+    tiles.append(("rounds", f"{len(rounds) - 1} of {config.rounds}", "after the base"))
+    source = "simulated users" if config.data.path is None else f"{text(config.data.path)}"
+    intro = (
+        f"<p>{source}: {len(data):,} users, {data.num_items:,} items, {data.num_interactions:,} interactions. "
+        f"Backbone {text(config.model.name)}, seed {config.seed}."
+    )
+    if not is_over(config, list(rounds)):
+        intro += f" <strong>Unfinished: {len(rounds) - 1} of {config.rounds} rounds after the base so far.</strong>"
+    elif len(rounds) <= config.rounds:
+        intro += (
+            f" Ended after round {rounds[-1].round}: {'refused' if config.guard and rounds[-1].worse else 'no gain'}."
+        )
+    worse = [str(result.round) for result in rounds if result.worse]
+    if worse:
+        intro += (
+            f' <strong class="bad">Worse on validation than the best round before, by more than the noise: round '
+            f"{', '.join(worse)}.</strong>"
+        )
+    cells = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)} <small>{text(note)}</small></dd></div>"
+        for name, value, note in tiles
+    )
+    return f'{intro}</p><dl class="tiles">{cells}</dl>'
+
+
+def _settings(config: RecursionConfig) -> str:
+    values, other = flat(to_dict(config)), changed(config)
+    rows = [[text(name), text(value), text(default)] for name, (value, default) in other.items()]
+    differing = table("Settings other than the defaults", ["setting", "here", "default"], rows, left=3)
+    every = table("All settings", ["setting", "value"], [[text(k), text(v)] for k, v in values.items()], left=2)
+    none = "<p>All settings are the defaults.</p>"
+    return f"{differing if rows else none}<details><summary>All settings</summary>{every}</details>"
+
+
+def _environment(directory: RunDirectory) -> str:
+    rows = [[text(name), text(value)] for name, value in directory.read_json(ENVIRONMENT).items()]
+    return table("What computed the run, when it began", ["what", "version or name"], rows, left=2)
