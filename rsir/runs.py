@@ -6,6 +6,7 @@ A run's folder::
     env.json        versions of what computed it
     manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
     log.jsonl       what happened when
+    report.html     the run to look at (rsir.report), written anew after every round
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
     round-00/partial/   until then: what the round has so far (rsir.partial)
     .lock           there while a process writes

@@ -13,7 +13,7 @@ from ..training import CRITERION, item_popularity
 from .html import figure, table
 from .svg import Series, bars, lines
 
-__all__ = ["INTERVALS", "SHOWN", "drift", "gains", "generated", "time_by_phase", "training"]
+__all__ = ["INTERVALS", "SHOWN", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
 
 SHOWN = [
     ("validation", "ndcg@20", "validation NDCG@20"),
@@ -45,7 +45,7 @@ def gains(rounds: Sequence[RoundResult]) -> str:
             interval = f" ({a:+.1f} to {b:+.1f})" if a == a else ""
             change = f"<br><small>{value:+.1f}%{interval}</small>" if result.round and value == value else ""
             row.append(f"{getattr(result, part)[metric]:.4f}{change}")
-    last = "; ".join(f"{one.label} {one.y[-1]:+.1f}%" for one in series)
+    last = "; ".join(f"{one.label} {signed(one.y[-1])}%" for one in series)
     chart = lines(
         "gains-chart",
         "Gain over the base by round",
@@ -123,8 +123,8 @@ def generated(rounds: Sequence[RoundResult]) -> str:
     ]
     names = ["round", "generated", "refused", "verified", "kept", "trained on in all", "kept, %", "wrong verdicts"]
     caption = "Refused: not faithful to the user, too short, or a copy"
-    return _row(
-        figure(chart, caption, [label for label, _ in series], line=False), table("Trajectories by round", names, rows)
+    return _row(figure(chart, caption, [label for label, _ in series], line=False)) + table(
+        "Trajectories by round", names, rows
     )
 
 
@@ -147,13 +147,14 @@ def drift(rounds: Sequence[RoundResult], train: Sequences, made: Mapping[int, Se
         Series("in real sequences", numbers, [of_real] * len(numbers)),
     ]
     shares = [Series("new to the user", numbers, novel), Series("of the catalogue recommended", numbers, coverage)]
+    means = [_figure(_mean(one.lengths), 1) for one in (train, newest)]
     lengths, labels = _lengths(train.lengths, newest.lengths)
     drawn = [
         figure(
             bars(
                 "length-chart",
                 "Lengths of real and generated sequences",
-                f"Mean length: real {_mean(train.lengths):.1f}, generated {_mean(newest.lengths):.1f} items.",
+                f"Mean length: real {means[0]}, generated {means[1]} items.",
                 labels,
                 lengths,
                 x_label="items",
@@ -208,7 +209,7 @@ def time_by_phase(rounds: Sequence[RoundResult]) -> str:
     ]
     header = ["round", "generate, s", "train, s", "evaluate, s", "tokens/s", "trajectories/s", "users/s"]
     caption = "Wall clock by phase, interruptions left out"
-    return _row(figure(chart, caption, phases, line=False), table("Time by round", header, rows))
+    return _row(figure(chart, caption, phases, line=False)) + table("Time by round", header, rows)
 
 
 def _by_round(name: str, title: str, series: list[Series], label: str, show: Callable[[float], str]) -> str:
@@ -230,6 +231,11 @@ def _lengths(real: np.ndarray, made: np.ndarray) -> tuple[list[tuple[str, list[f
         counts = np.bincount(np.minimum(lengths[lengths > 0], most), minlength=most + 1)[1:]
         found.append((label, [100 * float(count) / max(int(counts.sum()), 1) for count in counts]))
     return found, labels
+
+
+def signed(value: float) -> str:
+    """A change as text."""
+    return f"{value:+.1f}" if value == value else "-"
 
 
 def _row(*parts: str) -> str:

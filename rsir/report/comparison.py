@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import RecursionConfig, to_dict
 from ..manifest import flat
 from ..results import RoundResult, best_round
-from .charts import INTERVALS, SHOWN
+from .charts import INTERVALS, SHOWN, signed
 from .html import document, figure, section, table, text
 from .page import percent
 from .svg import KINDS, Series, lines
@@ -83,23 +83,19 @@ def _gains(names: list[str], runs: Sequence[Finished]) -> str:
         chart = lines(
             f"gains-{part}-{metric.partition('@')[0]}",
             f"Gain in {shown} over each run's base, by round",
-            "In the last round: " + "; ".join(f"{one.label} {one.y[-1]:+.1f}%" for one in series),
+            "In the last round: " + "; ".join(f"{one.label} {signed(one.y[-1])}%" for one in series),
             series,
             x_label="round",
             y_label="gain over the base, %",
             show=lambda v: f"{v:+.4g}" if v else "0",
             zero=True,
         )
-        rows = [[text(one.label), *(_signed(value) for value in one.y)] for one in series]
+        rows = [[text(one.label), *(signed(value) for value in one.y)] for one in series]
         rows = [row + ["-"] * (most + 1 - len(row)) for row in rows]
         figures = table(f"Gain in {shown}, %", ["run", *(f"round {number}" for number in range(most))], rows)
         drawn.append(figure(chart, shown, names, line=True, figures=figures))
     again = f"<p>From the {KINDS + 1}th run on, colours and markers come again.</p>" if len(runs) > KINDS else ""
     return f'{again}<div class="charts">{"".join(drawn)}</div>'
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}" if value == value else "-"
 
 
 def _settings(names: list[str], configs: list[RecursionConfig]) -> str:

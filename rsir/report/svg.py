@@ -95,7 +95,8 @@ def lines(
         kind, shift = number % KINDS, (number - (len(series) - 1) / 2) * 5 if one.low else 0.0
         points = [(at_x(x) + shift, at_y(y), k) for k, (x, y) in enumerate(zip(one.x, one.y, strict=True)) if y == y]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in points)
-        parts.append(f'<path class="line s{kind}" stroke-dasharray="{_DASHES[kind]}" d="M{path}"/>')
+        if points:
+            parts.append(f'<path class="line s{kind}" stroke-dasharray="{_DASHES[kind]}" d="M{path}"/>')
         for x, _, k in points:
             if one.low and one.low[k] == one.low[k]:
                 parts.append(_error_bar(kind, x, at_y(one.low[k]), at_y(one.high[k])))

@@ -13,7 +13,8 @@ import pytest
 
 from rsir import recurse as command
 from rsir.config import RecursionConfig
-from rsir.data import simulate
+from rsir.data import Sequences, simulate
+from rsir.data.loading import split
 from rsir.recursion import recurse
 from rsir.report.__main__ import main
 from rsir.report.html import text
@@ -148,6 +149,26 @@ def test_metrics_of_an_older_version_are_shown_without_intervals(run: Run) -> No
     old = [dataclasses.replace(result, against_base={}, history={}) for result in run.rounds]
     assert "error" not in charts.gains(old)
     assert "did not keep the history" in charts.training(old)
+
+
+def test_rounds_that_kept_nothing_and_found_nothing(run: Run) -> None:
+    from rsir.report import charts
+    from rsir.report.examples import example_users
+
+    nothing = dict.fromkeys(run.rounds[0].validation, 0.0)
+    nan, none = float("nan"), Sequences.from_lists([], num_items=60)
+    empty = [
+        dataclasses.replace(
+            result, verified=0, acquired=0, novel_share=nan, mean_length=nan, validation=nothing, test=nothing
+        )
+        for result in run.rounds
+    ]
+    train = split(run.data, SMALL.data).train
+    parts = [charts.gains(empty), charts.generated(empty), charts.drift(empty, train, {1: none, 2: none})]
+    for part in [*parts, example_users(run.data, none)]:
+        assert "nan" not in Page(part).shown
+        assert "nan" not in re.sub(r"<[^>]*>", "", part)
+        assert not re.findall(r'="[^"]*\bnan\b', part)
 
 
 def test_runs_are_compared(run: Run, tmp_path: Path) -> None:
