@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
     from ..data.sequences import DataError  # from here on the compiled parts are loaded, which takes seconds
-    from ..report.page import changed
+    from ..report.page import changed, shown
     from ..results import best_round, is_over, read_data, read_round
 
     damage = directory.damage()
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
         print(f"Unfinished: {so_far}. Go on: rsir --out {shlex.quote(str(run))} --resume")
     print(f"\nData:      {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
-    differing = [f"  {name} {value} [{default}]" for name, (value, default) in changed(config).items()]
+    differing = [f"  {name} {shown(value)} [{shown(default)}]" for name, (value, default) in changed(config).items()]
     print("\n".join(["Settings: other than the [defaults]", *differing] if differing else ["Settings: the defaults"]))
     try:
         versions = directory.read_json(ENVIRONMENT)

@@ -11,7 +11,7 @@ from ..manifest import flat
 from ..results import RoundResult, best_round
 from .charts import INTERVALS, SHOWN, signed
 from .html import document, figure, section, table, text
-from .page import percent
+from .page import percent, shown
 from .svg import KINDS, Series, lines
 
 __all__ = ["Finished", "comparison"]
@@ -57,21 +57,21 @@ def _best(names: list[str], runs: Sequence[Finished]) -> str:
         for part, metric, _ in SHOWN:
             value, before = getattr(best, part)[metric], getattr(base, part)[metric]
             interval = best.against_base.get(f"{part}/{metric}")
-            shown = f"{value:.4f}"
+            cell = f"{value:.4f}"
             if best.round:
                 ends = [100 * end / before for end in interval[1:]] if interval and before else []
-                shown += f"<br><small>{percent(value, before)}"
-                shown += (f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else "") + "</small>"
-            row += [f"{before:.4f}", shown]
+                cell += f"<br><small>{percent(value, before)}"
+                cell += (f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else "") + "</small>"
+            row += [f"{before:.4f}", cell]
         rows.append(row)
     header = ["run", "rounds", "best"]
-    header += [name for _, _, shown in SHOWN for name in (f"{shown}: base", "best")]
+    header += [name for _, _, title in SHOWN for name in (f"{title}: base", "best")]
     return table("Best rounds by validation NDCG@20 (gain, interval)", header, rows)
 
 
 def _gains(names: list[str], runs: Sequence[Finished]) -> str:
     drawn, most = [], max(len(rounds) for *_, rounds in runs)
-    for part, metric, shown in SHOWN:
+    for part, metric, title in SHOWN:
         series = []
         for name, (*_, rounds) in zip(names, runs, strict=True):
             before = getattr(rounds[0], part)[metric]
@@ -82,7 +82,7 @@ def _gains(names: list[str], runs: Sequence[Finished]) -> str:
             series.append(Series(name, [result.round for result in rounds], values, low, high))
         chart = lines(
             f"gains-{part}-{metric.partition('@')[0]}",
-            f"Gain in {shown} over each run's base, by round",
+            f"Gain in {title} over each run's base, by round",
             "In the last round: " + "; ".join(f"{one.label} {signed(one.y[-1])}%" for one in series),
             series,
             x_label="round",
@@ -92,8 +92,8 @@ def _gains(names: list[str], runs: Sequence[Finished]) -> str:
         )
         rows = [[text(one.label), *(signed(value) for value in one.y)] for one in series]
         rows = [row + ["-"] * (most + 1 - len(row)) for row in rows]
-        figures = table(f"Gain in {shown}, %", ["run", *(f"round {number}" for number in range(most))], rows)
-        drawn.append(figure(chart, shown, names, line=True, figures=figures))
+        figures = table(f"Gain in {title}, %", ["run", *(f"round {number}" for number in range(most))], rows)
+        drawn.append(figure(chart, title, names, line=True, figures=figures))
     again = f"<p>From the {KINDS + 1}th run on, colours and markers come again.</p>" if len(runs) > KINDS else ""
     return f'{again}<div class="charts">{"".join(drawn)}</div>'
 
@@ -101,7 +101,7 @@ def _gains(names: list[str], runs: Sequence[Finished]) -> str:
 def _settings(names: list[str], configs: list[RecursionConfig]) -> str:
     values = [flat(to_dict(config)) for config in configs]
     rows = [
-        [text(setting), *(text(one[setting]) for one in values)]
+        [text(setting), *(text(shown(one[setting])) for one in values)]
         for setting in values[0]
         if any(one[setting] != values[0][setting] for one in values)
     ]

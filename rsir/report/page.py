@@ -15,7 +15,7 @@ from . import charts
 from .examples import example_users
 from .html import document, section, table, text
 
-__all__ = ["REPORT", "changed", "page", "percent", "write"]
+__all__ = ["REPORT", "changed", "page", "percent", "shown", "write"]
 
 REPORT = "report.html"
 """In a run's folder. It shows wall clocks, so it is no part of what is the same on every repetition."""
@@ -83,6 +83,11 @@ def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
     return {name: (value, defaults[name]) for name, value in flat(to_dict(config)).items() if value != defaults[name]}
 
 
+def shown(value: object) -> str:
+    """A setting as it is given on the command line."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def _trajectories(directory: RunDirectory, round_: int) -> Sequences:
     try:
         return Sequences.load(directory.round_path(round_) / "trajectories.parquet")
@@ -123,9 +128,9 @@ def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult
 
 def _settings(config: RecursionConfig) -> str:
     values, other = flat(to_dict(config)), changed(config)
-    rows = [[text(name), text(value), text(default)] for name, (value, default) in other.items()]
+    rows = [[text(name), text(shown(value)), text(shown(default))] for name, (value, default) in other.items()]
     differing = table("Settings other than the defaults", ["setting", "here", "default"], rows, left=3)
-    every = table("All settings", ["setting", "value"], [[text(k), text(v)] for k, v in values.items()], left=2)
+    every = table("All settings", ["setting", "value"], [[text(k), text(shown(v))] for k, v in values.items()], left=2)
     none = "<p>All settings are the defaults.</p>"
     return f"{differing if rows else none}<details><summary>All settings</summary>{every}</details>"
 
