@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from .acquisition import acquire
-from .config import ConfigError, RecursionConfig, to_dict
+from .checks import check_base, check_catalogue
+from .config import RecursionConfig, to_dict
 from .data.batches import SoftTargets
 from .data.loading import load_data, split
 from .data.sequences import Sequences
@@ -33,7 +34,7 @@ from .report.page import write as write_report
 from .results import DATA, METRICS, RoundResult, Run, best_round, is_over, load_model, load_recommender, read_round
 from .retention import voters
 from .runs import RunDirectory
-from .training import CRITERION, Trained, fit, item_popularity
+from .training import CRITERION, fit, item_popularity
 
 __all__ = ["Interrupted", "recurse"]
 
@@ -98,9 +99,9 @@ def recurse(
     if data is None:
         data = load_data(config)
     parts = split(data, config.data, config.seed)
-    _check_catalogue(config, data.num_items)
+    check_catalogue(config, data.num_items)
     if base is not None:
-        _check_base(base, config, data)
+        check_base(base, config, data)
     directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
     try:
@@ -127,43 +128,6 @@ def recurse(
             tracer.close()
         if directory is not None:
             directory.close()
-
-
-def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
-    """Refuse thresholds that a catalogue of this size makes void."""
-    policy, fidelity = config.fidelity.policy, config.fidelity
-    limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
-    if config.distillation.share > 0:
-        limits.append(("distillation.k", config.distillation.k, num_items))
-    if policy in ("rank", "both"):
-        limits.append(("fidelity.tau", fidelity.tau, num_items))
-    if policy in ("neighbours", "both"):
-        limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))
-    for name, value, most in limits:
-        if max(value if isinstance(value, list) else [value]) > most:
-            advice = "; for no check at all: fidelity.policy off" if name.startswith("fidelity") else ""
-            raise ConfigError(
-                f"{name}: expected at most {most}, as the data has {num_items} items, got {value}{advice}"
-            )
-
-
-_SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
-
-
-def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
-    """Refuse a run whose round 0 is not what this one would train."""
-    if len(base.rounds) != 1:
-        raise ConfigError(f"base: expected a run of round 0 alone, got one of {len(base.rounds)} rounds")
-    if base.data.fingerprint() != data.fingerprint():
-        raise ConfigError("base: expected a run on the same data, got one on other data")
-    settings, its = to_dict(config), to_dict(base.config)
-    for values in (settings, its):
-        values["data"] = {
-            key: values["data"][key] for key in ("split", "validation_fraction", "test_fraction", "target")
-        }
-    for name in ("seed", "data", "model", "training"):
-        if settings[name] != its[name]:
-            raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")
 
 
 _COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]
@@ -264,7 +228,7 @@ class _Loop:
             alone=alone,
             against_best=against_best,
             against_base=against_base,
-            history=_history(trained),
+            history=trained.curves,
             steps=trained.steps,
             best_step=trained.best_step,
             seconds=seconds,
@@ -408,16 +372,6 @@ class _Loop:
 
 def _gains(evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
     return {f"{part}/{metric}": evaluations[part].gains(metric) for part, metric in _COMPARED}
-
-
-def _history(trained: Trained) -> dict[str, list[float]]:
-    """What validation found during training, without the wall clock."""
-    entries = trained.history
-    return {
-        "step": [entry.step for entry in entries],
-        "loss": [entry.loss for entry in entries],
-        CRITERION: [entry.metrics[CRITERION] for entry in entries],
-    }
 
 
 def _training_seed(seed: int, round_: int) -> int:

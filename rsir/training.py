@@ -67,6 +67,15 @@ class Trained:
         return next(entry for entry in self.history if entry.step == self.best_step)
 
     @property
+    def curves(self) -> dict[str, list[float]]:
+        """The history by name ("step", "loss" and the criterion), without the wall clock."""
+        return {
+            "step": [entry.step for entry in self.history],
+            "loss": [entry.loss for entry in self.history],
+            CRITERION: [entry.metrics[CRITERION] for entry in self.history],
+        }
+
+    @property
     def tokens_per_second(self) -> float:
         """Positions trained on a second, validation left out."""
         return self.tokens / max(self.seconds - self.evaluation_seconds, 1e-9)

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
         print(f"Unfinished: {so_far}. Go on: rsir --out {shlex.quote(str(run))} --resume")
-    print(f"\nData:      {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
+    print(f"\nData:     {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
     differing = [f"  {name} {shown(value)} [{shown(default)}]" for name, (value, default) in changed(config).items()]
     print("\n".join(["Settings: other than the [defaults]", *differing] if differing else ["Settings: the defaults"]))
     try:

@@ -99,7 +99,7 @@ h3{font-size:1rem;margin:1rem 0 .3rem;overflow-wrap:anywhere}p{margin:.4rem 0;ma
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;padding:0;margin:1rem 0}
 .tiles div{background:var(--card);border-radius:.5rem;padding:.6rem .8rem}
 .tiles dt{color:var(--soft);font-size:.85rem}.tiles dd{margin:0;font-size:1.25rem;overflow-wrap:anywhere}
-.tiles small{font-size:.8rem}
+.tiles small{display:block;font-size:.8rem;color:var(--soft)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1.2rem;align-items:start}
 .charts>*{min-width:0}
 figure{margin:0;background:var(--card);border-radius:.5rem;padding:.7rem;max-width:33rem}

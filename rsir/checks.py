@@ -1,0 +1,43 @@
+"""Whether a run that is asked for makes sense on its data, before anything is computed."""
+
+from __future__ import annotations
+
+from .config import ConfigError, RecursionConfig, to_dict
+from .data.sequences import Sequences
+from .results import Run
+
+__all__ = ["check_base", "check_catalogue"]
+
+_SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
+
+
+def check_catalogue(config: RecursionConfig, num_items: int) -> None:
+    """Refuse thresholds that a catalogue of this size makes void."""
+    policy, fidelity = config.fidelity.policy, config.fidelity
+    limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
+    if config.distillation.share > 0:
+        limits.append(("distillation.k", config.distillation.k, num_items))
+    if policy in ("rank", "both"):
+        limits.append(("fidelity.tau", fidelity.tau, num_items))
+    if policy in ("neighbours", "both"):
+        limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))
+    for name, value, most in limits:
+        if max(value if isinstance(value, list) else [value]) > most:
+            advice = "; for no check at all: fidelity.policy off" if name.startswith("fidelity") else ""
+            raise ConfigError(
+                f"{name}: expected at most {most}, as the data has {num_items} items, got {value}{advice}"
+            )
+
+
+def check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
+    """Refuse a run whose round 0 is not what this one would train."""
+    if len(base.rounds) != 1:
+        raise ConfigError(f"base: expected a run of round 0 alone, got one of {len(base.rounds)} rounds")
+    if base.data.fingerprint() != data.fingerprint():
+        raise ConfigError("base: expected a run on the same data, got one on other data")
+    settings, its = to_dict(config), to_dict(base.config)
+    for values in (settings, its):
+        values["data"] = {key: values["data"][key] for key in _SPLIT}
+    for name in ("seed", "data", "model", "training"):
+        if settings[name] != its[name]:
+            raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")
