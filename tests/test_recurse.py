@@ -103,6 +103,12 @@ def parsed(*arguments: str, base: RecursionConfig | None = None) -> RecursionCon
 # options
 
 
+def test_hyphens_do_for_underscores() -> None:
+    assert parsed("--stop-after", "3", "--generation.min-length=4").stop_after == 3
+    assert parsed("--generation.min-length=4").generation.min_length == 4
+    assert parsed("--data", "a-file_name.csv").data.path == "a-file_name.csv"
+
+
 def test_every_setting_is_an_option_with_its_text() -> None:
     assert len(OPTIONS) > 40
     for option in OPTIONS.values():
@@ -153,7 +159,7 @@ def test_a_backbone_brings_its_own_defaults(tmp_path: Path) -> None:
     [
         (["--generation.q", "1"], r"--generation.q: unknown option; did you mean --generation.p\?"),
         (["--tau", "3"], r"--tau: unknown option; did you mean --fidelity.tau\?"),
-        (["--stop-after", "3"], r"did you mean --stop_after\?"),
+        (["--stop-afte", "3"], r"did you mean --stop_after\?"),
         (["--round", "3"], r"--round: unknown option; did you mean --rounds\?"),
         (["--xyzzy"], "--xyzzy: unknown option; --help-all lists"),
         (["-v"], "-v: unknown option"),

@@ -9,9 +9,10 @@ import inspect
 import json
 import os
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -214,7 +215,8 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
         An unknown option (the message names the nearest known one), or one without its value.
     """
     made = parser()
-    known, unknown = made.parse_known_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    known, unknown = made.parse_known_args([_underscored(word, made._option_string_actions) for word in arguments])
     if unknown:
         name = unknown[0].partition("=")[0]
         if not name.startswith("-"):
@@ -225,6 +227,13 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
     defaults = {**flags, "out": None, "threads": None, "track": None, "config": None, "completion": None}
     rest = {name: value for name, value in vars(known).items() if name not in OPTIONS}
     return argparse.Namespace(**{**defaults, "print_config": False, "version": False, **rest}), given
+
+
+def _underscored(word: str, known: Container[str]) -> str:
+    """``--stop-after=3`` as ``--stop_after=3``, where that is an option."""
+    name, equals, value = word.partition("=")
+    written = "--" + name[2:].replace("-", "_")
+    return written + equals + value if name.startswith("--") and name not in known and written in known else word
 
 
 def _nearest(name: str, known: list[str]) -> str:
