@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Lab:
     work: Path
     say: Callable[[str], None]
 
-    @property
+    @cached_property
     def parts(self) -> Split:
         """The data, split."""
         return split(self.data, self.config.data, self.config.seed)
