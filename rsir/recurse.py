@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .cli import inspect
+from .cli import datasets, inspect
 from .cli.bars import Bars
 from .cli.completion import script
 from .cli.options import configuration, dump, split_arguments
@@ -45,8 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         then), 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything unexpected is raised.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["inspect"]:
-        return inspect.main(arguments[1:])
+    commands = {"inspect": inspect.main, "datasets": datasets.main}
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
     try:
         options, given = split_arguments(arguments)
         if options.completion is not None:

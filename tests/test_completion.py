@@ -30,6 +30,8 @@ def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[s
     assert completed(script, "--model", "") == list(names())
     assert completed(script, "--guard", "f") == ["false"]
     assert completed(script, "in") == ["inspect"]
+    assert completed(script, "datasets", "f") == ["fetch"]
+    assert completed(script, "datasets", "fetch", "ml-1") == ["ml-100k", "ml-1m"]
     assert completed(script, "--data", "x") == []  # files, by the shell's own means
 
 

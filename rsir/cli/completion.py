@@ -6,6 +6,7 @@ import typing
 from typing import Literal
 
 from ..config import ConfigError
+from ..datasets import DATASETS
 from .options import OPTIONS, parser
 
 __all__ = ["script"]
@@ -18,7 +19,11 @@ _rsir() {{
 {values}
     esac
     case $word in -*) COMPREPLY=($(compgen -W "{flags}" -- "$word")); return;; esac
-    if [ "$COMP_CWORD" = 1 ]; then COMPREPLY=($(compgen -W inspect -- "$word")); fi
+    case "$COMP_CWORD $before" in
+    "1 "*) COMPREPLY=($(compgen -W "inspect datasets" -- "$word"));;
+    "2 datasets") COMPREPLY=($(compgen -W "list fetch" -- "$word"));;
+    "3 fetch") COMPREPLY=($(compgen -W "{datasets}" -- "$word"));;
+    esac
 }}
 complete -o default -o bashdefault -F _rsir rsir
 """
@@ -46,4 +51,4 @@ def script(shell: str) -> str:
     )
     flags = " ".join(sorted(parser()._option_string_actions))
     first = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n" if shell == "zsh" else ""
-    return first + _SCRIPT.format(values=values, flags=flags)
+    return first + _SCRIPT.format(values=values, flags=flags, datasets=" ".join(DATASETS))

@@ -1,0 +1,53 @@
+"""Public data sets: ``rsir datasets list`` and ``rsir datasets fetch NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from ..datasets import DATASETS, FetchError, fetch
+from ..progress import silent
+from .bars import Bars
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> int:
+    """List the data sets, or fetch one, after its terms.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 the data set cannot be fetched, 130 interrupted by Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(
+        prog="rsir datasets", description="Public data sets, fetched from their own places."
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,fetch}")
+    actions.add_parser("list", help="names, sizes, what they hold")
+    fetching = actions.add_parser("fetch", help="fetch one, verify its SHA-256, make a file for --data of it")
+    fetching.add_argument("name", metavar="NAME", help="one of: " + ", ".join(DATASETS))
+    fetching.add_argument("--out", default="data", metavar="DIR", help="folder for the file [data]")
+    fetching.add_argument("--url", metavar="URL", help="another address of the same bytes (https, http, file)")
+    options = parser.parse_args(arguments)
+    if options.action == "list":
+        for name, dataset in DATASETS.items():
+            print(f"{name:14} {dataset.size / 1e6:8.1f} MB  {dataset.text}")
+        return 0
+    bars = Bars() if sys.stderr.isatty() else None
+    try:
+        if options.name in DATASETS:
+            print(f"{DATASETS[options.name].terms}\n", file=sys.stderr, flush=True)
+        path = fetch(options.name, options.out, options.url, silent if bars is None else bars)
+    except FetchError as error:
+        print(f"rsir: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on where it ended.", file=sys.stderr)
+        return 130
+    finally:
+        if bars is not None:
+            bars.close()
+    print(f"{path}\nrsir --data {shlex.quote(str(path))}")
+    return 0
