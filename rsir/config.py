@@ -223,17 +223,17 @@ class TrainingConfig:
     synthetic_weight
         Weight of a synthetic sequence's loss beside 1 for a real one.
     ema
-        Decay of an exponential moving average of the weights, which is then what is validated and kept; 0 is off.
+        Decay of an exponential moving average of the weights, which is what is validated and kept; 0 is off.
     """
 
     batch_size: int = 256
     learning_rate: float = 1e-3
     negatives: int = 1024
-    patience: int = 20
+    patience: int = 10
     evaluate_every: int | None = None
     max_evaluations: int = 200
     synthetic_weight: float = 1.0
-    ema: float = 0.0
+    ema: float = 0.999
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "negatives", "patience", "max_evaluations"):
@@ -271,8 +271,8 @@ class GenerationConfig:
     """
 
     p: float = 0.5
-    m: int = 5
-    k: int = 1
+    m: int = 10
+    k: int = 3
     temperature: float = 1.0
     start: Literal["first", "prefix"] = "first"
     min_length: int = 3
@@ -312,7 +312,7 @@ class FidelityConfig:
     """
 
     policy: Literal["rank", "neighbours", "both", "off"] = "rank"
-    tau: int | list[int] = 20
+    tau: int | list[int] = 50
     neighbours: int | list[int] = 20
     hits: int = 1
     verify: Literal["exact", "trust"] = "exact"

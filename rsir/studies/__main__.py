@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones (sasrec)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
     parser.add_argument("--rounds", type=int, help="rounds of the arms that have several (main 3, rounds 8)")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these, of main and sensitivity")
     parser.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="results (studies)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     options, rest = parser.parse_known_args(arguments)
@@ -70,7 +71,8 @@ def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
             data = load_data(settings)
             name = "simulated" if path is None else path.stem
             for seed in options.seeds:
-                study(Lab(name, data, replace(settings, seed=seed), lines, options.out / "work", _say), rounds)
+                own = replace(settings, seed=seed)
+                study(Lab(name, data, own, lines, options.out / "work", _say, tuple(options.arms)), rounds)
             compare(lines)
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")
     return 0

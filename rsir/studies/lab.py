@@ -82,6 +82,8 @@ class Lab:
         Runs and models; a later study finds there what it shares with this one.
     say : callable
         Called with a sentence about each thing that is computed.
+    arms : tuple of str
+        Those to compute beside the base; none means all.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Lab:
     lines: Lines
     work: Path
     say: Callable[[str], None]
+    arms: tuple[str, ...] = ()
 
     @cached_property
     def parts(self) -> Split:
@@ -99,6 +102,10 @@ class Lab:
     def base(self, config: RecursionConfig | None = None) -> Run:
         """The run of round 0 alone: the base that a configuration's rounds start from."""
         return self._run("base", replace(config or self.config, rounds=0), None)
+
+    def wants(self, arm: str) -> bool:
+        """Whether an arm is to be computed."""
+        return not self.arms or arm in self.arms
 
     def twin(self) -> Lab:
         """The same lab with another seed, which no other lab of a study has."""

@@ -17,17 +17,23 @@ __all__ = ["inserted", "reordered", "run"]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """Every arm for one data set, backbone and seed."""
-    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
-    authors = replace(paper(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
-    lab.record_base()
-    lab.recursion("rsir", ours, retained=True)
-    lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
-    lab.recursion("paper", authors)
-    lab.recursion("paper, fine-tuned", replace(authors, rounds=1, successor="finetune"))
+    """Every arm for one data set, backbone and seed; one round of those that the recursion is compared with."""
+    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False, retention="all")
+    authors = replace(paper(lab.config), rounds=1)
     train, seed = lab.parts.train, lab.config.seed
-    lab.training("reordering", lambda: Sequences.concat(train, reordered(train, seed)))
-    lab.training("insertion", lambda: Sequences.concat(train, inserted(train, lab, seed)))
+    lab.record_base()
+    if lab.wants("rsir"):
+        lab.recursion("rsir", ours, retained=True)
+    if lab.wants("base, two seeds"):
+        lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
+    if lab.wants("paper"):
+        lab.recursion("paper", authors)
+    if lab.wants("paper, fine-tuned"):
+        lab.recursion("paper, fine-tuned", replace(authors, successor="finetune"))
+    if lab.wants("reordering"):
+        lab.training("reordering", lambda: Sequences.concat(train, reordered(train, seed)))
+    if lab.wants("insertion"):
+        lab.training("insertion", lambda: Sequences.concat(train, inserted(train, lab, seed)))
 
 
 def reordered(train: Sequences, seed: int) -> Sequences:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rsir.config import AcquisitionConfig, FidelityConfig, GenerationConfig, RecursionConfig
+from rsir.config import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig, RecursionConfig
 
 __all__ = ["paper", "reset"]
 
@@ -12,7 +12,7 @@ __all__ = ["paper", "reset"]
 def reset(config: RecursionConfig) -> RecursionConfig:
     """The configuration with this library's own defaults for everything that comes after the base."""
     default = RecursionConfig()
-    names = ("accumulate", "sources", "successor", "retention", "generation", "fidelity", "acquisition")
+    names = ("accumulate", "sources", "successor", "retention", "generation", "fidelity", "acquisition", "distillation")
     return replace(config, **{name: getattr(default, name) for name in names})
 
 
@@ -27,7 +27,8 @@ def paper(config: RecursionConfig) -> RecursionConfig:
         sources="all",
         successor="scratch",
         retention="none",
-        generation=GenerationConfig(p=0.5, m=10),
+        generation=GenerationConfig(p=0.5, m=10, k=1),
         fidelity=FidelityConfig(policy="rank", tau=10),
         acquisition=AcquisitionConfig("all"),
+        distillation=DistillationConfig(share=0.0),
     )

@@ -5,30 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rsir.config import RecursionConfig
-
 from .lab import Lab
 from .recipes import reset
 
 __all__ = ["GRID", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
-    ("fidelity", "tau", [5, 10, 20, 50, 100]),
+    ("fidelity", "tau", [5, 20, 50, 200]),
     ("generation", "p", [0.0, 0.25, 0.5, 0.75, 1.0]),
     ("generation", "m", [2, 5, 10, 20]),
     ("generation", "k", [1, 3, 10]),
+    ("generation", "temperature", [0.5, 1.0, 2.0]),
     ("acquisition", "policy", ["all", "capped", "disagreement"]),
+    ("distillation", "share", [0.0, 0.5]),
 ]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """One round for every value."""
+    """One round for the defaults and for every other value."""
+    default = replace(reset(lab.config), rounds=1)
     lab.record_base()
+    if lab.wants("default"):
+        lab.recursion("default", default)
     for section, option, values in GRID:
         for value in values:
-            lab.recursion(f"{section}.{option} {value}", _changed(reset(lab.config), section, option, value))
-
-
-def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:
-    part = replace(getattr(config, section), **{option: value})
-    return replace(config, rounds=1, **{section: part})
+            changed = replace(getattr(default, section), **{option: value})
+            arm = f"{section}.{option} {value}"
+            if changed != getattr(default, section) and lab.wants(arm):
+                lab.recursion(arm, replace(default, **{section: changed}))
