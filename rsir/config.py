@@ -229,7 +229,7 @@ class TrainingConfig:
     batch_size: int = 256
     learning_rate: float = 1e-3
     negatives: int = 1024
-    patience: int = 10
+    patience: int = 20
     evaluate_every: int | None = None
     max_evaluations: int = 200
     synthetic_weight: float = 1.0
@@ -435,7 +435,7 @@ class RecursionConfig:
     accumulate: bool = False
     sources: Literal["real", "all"] = "real"
     successor: Literal["scratch", "finetune"] = "scratch"
-    retention: Literal["none", "pair", "all"] = "none"
+    retention: Literal["none", "pair", "all"] = "all"
     stop_after: int = 2
     guard: bool = True
     data: DataConfig = field(default_factory=DataConfig)

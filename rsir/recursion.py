@@ -231,6 +231,7 @@ class _Loop:
             history=trained.curves,
             steps=trained.steps,
             best_step=trained.best_step,
+            tokens=trained.tokens,
             seconds=seconds,
             rates=self._rates(seconds, counts["generated"], trained.tokens_per_second),
         )

@@ -69,6 +69,8 @@ class RoundResult:
         that it is one of.
     steps, best_step : int
         Training steps made, and the one whose weights were kept.
+    tokens : int
+        Positions trained on, an item as often as it was seen.
     seconds : dict
         Wall clock by phase. Kept apart from the metrics, which are the same on every repetition.
     rates : dict
@@ -99,6 +101,7 @@ class RoundResult:
     steps: int
     best_step: int
     seconds: dict[str, float] = field(compare=False)
+    tokens: int = 0
     rates: dict[str, float] = field(default_factory=dict, compare=False)
     alone: dict[str, float] = field(default_factory=dict)
     against_best: dict[str, float] = field(default_factory=dict)

@@ -93,7 +93,8 @@ def test_seconds_and_rates_are_kept_apart_from_the_metrics(run: Run) -> None:
 def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> None:
     assert run.path is not None
     parts = split(run.data, SMALL.data)
-    base, newest = (checkpoint.load(run.path / f"round-{number:02d}") for number in (0, 2))
+    models = [checkpoint.load(run.path / f"round-{number:02d}") for number in range(3)]
+    base, newest = models[0], Ensemble(models)
     assert run.rounds[0].against_base == {}
     for name, (difference, low, high) in run.rounds[2].against_base.items():
         part, _, metric = name.partition("/")
@@ -105,7 +106,7 @@ def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> 
         assert len(steps) == len(values) == len(result.history["loss"]) == 3
         assert steps[-1] == result.steps
         assert steps[values.index(max(values))] == result.best_step
-        assert max(values) == pytest.approx(result.validation["ndcg@20"])
+        assert max(values) == pytest.approx((result.alone or result.validation)["ndcg@20"])
 
 
 def test_profiling_writes_traces_and_changes_nothing_else(run: Run, tmp_path: Path) -> None:
@@ -225,8 +226,8 @@ def test_the_authors_variant_accumulates(tmp_path: Path) -> None:
 def test_retention_recommends_with_older_models_beside_the_newest(
     retention: str, oldest: list[int], tmp_path: Path
 ) -> None:
-    single = recurse(small(seed=3))
-    paired = recurse(small(seed=3, retention=retention), out=tmp_path / "run")
+    single = recurse(small(seed=4, retention="none"))
+    paired = recurse(small(seed=4, retention=retention), out=tmp_path / "run")
     parts = split(paired.data, SMALL.data)
     popularity = item_popularity(parts.train)
     models = [checkpoint.load(tmp_path / "run" / f"round-{number:02d}") for number in range(3)]
@@ -238,7 +239,7 @@ def test_retention_recommends_with_older_models_beside_the_newest(
         assert result.test == evaluate(Ensemble(voters), parts.test, popularity=popularity).metrics
     assert paired.best == 2, "or what follows would not try a pair"
     history = [paired.data.item_labels[:3].to_pylist()]
-    in_memory = recurse(small(seed=3, retention=retention))
+    in_memory = recurse(small(seed=4, retention=retention))
     assert paired.recommend(history, 5) == in_memory.recommend(history, 5)
     assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape
     assert in_memory.model.item_embeddings().shape == (61, 16 * (3 - oldest[2]))

@@ -11,17 +11,17 @@ from typing import Any
 from rsir.config import RecursionConfig
 from rsir.models import Ensemble
 
-from .lab import Lab
+from .lab import Lab, spent
 from .recipes import reset
 
 __all__ = ["GRID", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
+    ("training", "ema", [0.0]),
     ("training", "patience", [40]),
     ("training", "learning_rate", [5e-4, 2e-3]),
     ("training", "negatives", [256, 4096]),
-    ("training", "ema", [0.99]),
-    ("model", "dropout", [0.3, 0.6, 0.7]),
+    ("model", "dropout", [0.3, 0.6]),
     ("model", "dim", [128]),
 ]
 
@@ -31,9 +31,16 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     for section, option, values in GRID:
         for value in values:
-            lab.record_round_0(f"base, {option} {value}", _changed(lab.config, section, option, value))
-    lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
-    lab.recursion("rsir", replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False), retained=True)
+            if lab.wants(arm := f"base, {option} {value}"):
+                lab.record_round_0(arm, _changed(lab.config, section, option, value))
+    if lab.wants("base, two seeds"):
+        two = lab.base(), lab.twin().base()
+        each = [spent(run.rounds, lab.config) for run in two]
+        together = {name: sum(cost[name] for cost in each) for name in each[0]}
+        lab.record("base, two seeds", 0, Ensemble([run.model for run in two]), lab.config, **together)
+    if lab.wants("rsir"):
+        whole = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
+        lab.recursion("rsir", whole, retained=True)
 
 
 def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,12 @@ from rsir.data.splits import Split
 from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
-from rsir.results import Run
+from rsir.results import RoundResult, Run
 from rsir.retention import voters
 from rsir.runs import MANIFEST, RunDirectory
 from rsir.training import fit
 
-__all__ = ["METRICS", "Lab", "Lines", "compare"]
+__all__ = ["METRICS", "Lab", "Lines", "compare", "spent"]
 
 METRICS = ("recall@10", "ndcg@10")
 """The test metrics that studies compare."""
@@ -108,8 +108,8 @@ class Lab:
         return not self.arms or arm in self.arms
 
     def twin(self) -> Lab:
-        """The same lab with another seed, which no other lab of a study has."""
-        return replace(self, config=replace(self.config, seed=self.config.seed + 1000))
+        """The same lab with the next seed, whose base a study over several seeds has trained already."""
+        return replace(self, config=replace(self.config, seed=self.config.seed + 1))
 
     def record_base(self) -> None:
         """The base's line."""
@@ -118,7 +118,7 @@ class Lab:
     def record_round_0(self, arm: str, config: RecursionConfig) -> None:
         """The line of another configuration's base, as an arm of this lab."""
         run = self.base(config)
-        self.record(arm, 0, run.model, config, steps=run.rounds[0].steps, seconds=_total(run.rounds[0].seconds))
+        self.record(arm, 0, run.model, config, **spent(run.rounds, config))
 
     def recursion(self, arm: str, config: RecursionConfig, *, retained: bool = False) -> Run:
         """Run rounds and record each.
@@ -137,7 +137,7 @@ class Lab:
         for result in run.rounds[1:]:
             k = result.round
             counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
-            counts |= {"steps": result.steps, "seconds": _total(result.seconds)}
+            counts |= spent(run.rounds[: k + 1], config)
             for policy in ("none", "pair", "all") if retained else ("none",):
                 name = arm if policy == "none" else f"{arm}, {policy}"
                 if not self.lines.has(**self._cell(name, k, config)):
@@ -155,8 +155,8 @@ class Lab:
         self.say(f"{self._where()} {arm}: training")
         sequences = train()
         trained = fit(config.model, config.training, sequences, self.parts.validation, seed=config.seed)
-        counts = {"steps": trained.steps, "seconds": trained.seconds}
-        self.record(arm, 1, trained.model, config, acquired=int((~sequences.is_real).sum()), **counts)
+        counts = {"steps": trained.steps, "seconds": trained.seconds, "acquired": int((~sequences.is_real).sum())}
+        self.record(arm, 1, trained.model, config, **counts)
 
     def record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
         """Evaluate a model and write its line, unless there is one of the same settings."""
@@ -252,5 +252,21 @@ def _file_name(*parts: object) -> str:
     return re.sub(r"[^\w.+-]+", "-", "-".join(map(str, parts)))
 
 
-def _total(seconds: dict[str, float]) -> float:
-    return float(sum(seconds.values()))
+def spent(rounds: Sequence[RoundResult], config: RecursionConfig) -> dict[str, float]:
+    """What a model took: steps of its own training, and seconds and operations of all rounds up to it."""
+    seconds = float(sum(sum(result.seconds.values()) for result in rounds))
+    cost = {"steps": rounds[-1].steps, "seconds": seconds}
+    if config.model.name == "sasrec":
+        cost["operations"] = _operations(config, sum(result.tokens for result in rounds))
+    return cost
+
+
+def _operations(config: RecursionConfig, tokens: int) -> float:
+    """Floating point operations of SASRec's projections and of its loss over that many tokens.
+
+    Forward and backward, which takes twice as many. Attention itself, look-ups and the optimizer are left out: at these
+    widths and history lengths they are a few per cent.
+    """
+    model = config.model
+    projections = model.layers * (4 * model.dim**2 + 2 * model.dim * model.feedforward)
+    return 3.0 * 2.0 * tokens * (projections + model.dim * config.training.negatives)

@@ -74,6 +74,8 @@ def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | 
             parts += [f"![{_TITLES[name]}]({pictures[name]})", ""]
         for group in _groups(lines):
             parts += [*_table(lines, group), ""]
+            if name == "cost":
+                parts += [*_costs(lines, group), ""]
         parts += ["```", f"python -m rsir.studies {name} --data FILE --seeds 0 1 2 --out DIR", "```", ""]
     return "\n".join(parts).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
@@ -118,6 +120,29 @@ def _table(lines: Lines, group: Group) -> list[str]:
         before, after = _PUBLISHED[data]
         rows += ["", f"Published Recall@10 (arXiv 2602.15659): best other method {before:.4f}, RSIR {after:.4f}."]
     return rows
+
+
+def _costs(lines: Lines, group: Group) -> list[str]:
+    """What every arm took, in all, for what it gained on validation."""
+    trained = _trainings(lines, group)
+    rows = [
+        "| arm | round | seconds | 10^12 operations | validation NDCG@20 | of both for +1% |",
+        "|---|---|---|---|---|---|",
+    ]
+    before, taken = _mean(trained["base", 0], "seconds"), _mean(trained["base", 0], "operations")
+    reference = float(np.mean([line["validation"]["ndcg@20"] for line in trained["base", 0]]))
+    for (arm, round_), found in trained.items():
+        seconds, operations = _mean(found, "seconds"), _mean(found, "operations")
+        value = float(np.mean([line["validation"]["ndcg@20"] for line in found]))
+        gain = 100 * (value / reference - 1)
+        extra = "" if gain <= 0 else f"{(seconds - before) / gain:+,.0f} s, {(operations - taken) / 1e12 / gain:+,.1f}"
+        cells = [arm, str(round_), f"{seconds:,.0f}", f"{operations / 1e12:,.1f}", f"{value:.4f}", extra]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _mean(found: list[Line], name: str) -> float:
+    return float(np.mean([line.get(name, np.nan) for line in found]))
 
 
 def _cells(found: list[Line], base: list[Line], part: str, metric: str, arm: str) -> list[str]:

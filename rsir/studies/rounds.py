@@ -17,5 +17,5 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds, stop_after=rounds + 1, guard=False)
-        lab.recursion(name, whole)
+        lab.recursion(name, whole, retained=whole.retention != "none")
         lab.recursion(f"{name}, no fidelity", replace(whole, fidelity=FidelityConfig(policy="off")))

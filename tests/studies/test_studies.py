@@ -52,7 +52,8 @@ def test_main_has_every_arm_for_every_seed(out: Path) -> None:
     assert arms == {
         ("base", 0),
         ("base, two seeds", 0),
-        *((arm, k) for arm in ("rsir", "rsir, pair", "rsir, all", "paper") for k in (1, 2)),
+        *((arm, k) for arm in ("rsir", "rsir, pair", "rsir, all") for k in (1, 2)),
+        ("paper", 1),
         ("paper, fine-tuned", 1),
         ("reordering", 1),
         ("insertion", 1),
@@ -103,7 +104,7 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
     assert main([study, "--seeds", "0", "--rounds", "2", "--out", str(out), *TINY]) == 0
     found = lines(out / f"{study}.jsonl")
     expected = {
-        "rounds": {"base", "rsir", "paper", "rsir, no fidelity", "paper, no fidelity"},
+        "rounds": {"base", "rsir", "rsir, pair", "rsir, all", "paper", "rsir, no fidelity", "paper, no fidelity"},
         "weak-to-strong": {"base", "sasrec d 8 alone", "from sasrec d 8"},
         "cost": {"base", "base, dropout 0.2", "base, two seeds", "rsir", "rsir, pair", "rsir, all"},
         "noise": {"base", "rsir"},
