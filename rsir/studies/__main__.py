@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,13 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run_options, given = split_arguments(rest)
         config = configuration(RecursionConfig(), run_options.config, given)
-        return _run(options, config)
+        return _run(options, config, rest)
     except ConfigError as error:
         print(f"rsir.studies: error: {error}", file=sys.stderr)
         return 2
 
 
-def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
+def _run(options: argparse.Namespace, config: RecursionConfig, rest: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # read when torch is loaded
     import torch
 
@@ -74,8 +75,19 @@ def _run(options: argparse.Namespace, config: RecursionConfig) -> int:
                 own = replace(settings, seed=seed)
                 study(Lab(name, data, own, lines, options.out / "work", _say, tuple(options.arms)), rounds)
             compare(lines)
+            lines.put({"kind": "command", "data": name, "backbone": model, "arm": _command(options, path, model, rest)})
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")
     return 0
+
+
+def _command(options: argparse.Namespace, path: Path | None, model: str, rest: list[str]) -> str:
+    """What computes the lines of one data set and backbone, wherever the data lie."""
+    parts = ["python -m rsir.studies", options.study, *([] if path is None else ["--data", path.name])]
+    parts += ["--models", model] if model != "sasrec" else []
+    parts += ["--seeds", *map(str, options.seeds)]
+    parts += ["--rounds", str(options.rounds)] if options.rounds else []
+    parts += ["--arms", *map(shlex.quote, options.arms)] if options.arms else []
+    return " ".join([*parts, *map(shlex.quote, rest)])
 
 
 def _say(sentence: str) -> None:

@@ -76,12 +76,19 @@ def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | 
             parts += [*_table(lines, group), ""]
             if name == "cost":
                 parts += [*_costs(lines, group), ""]
-        parts += ["```", f"python -m rsir.studies {name} --data FILE --seeds 0 1 2 --out DIR", "```", ""]
+            parts += ["```", *_commands(lines, group), "```", ""]
     return "\n".join(parts).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
 def _groups(lines: Lines) -> list[Group]:
-    return list(dict.fromkeys((line["data"], line["backbone"]) for line in lines))
+    return list(dict.fromkeys((line["data"], line["backbone"]) for line in lines if line["kind"] == "training"))
+
+
+def _commands(lines: Lines, group: Group) -> list[str]:
+    """What computed the lines of a group; the names of noisy data begin with that of the data without."""
+    data, backbone = group
+    of_backbone = [line for line in lines if line["kind"] == "command" and line["backbone"] == backbone]
+    return [line["arm"] for line in of_backbone if data.split(" +")[0] == line["data"]]
 
 
 def _trainings(lines: Iterable[Line], group: Group, kind: str = "training") -> dict[tuple[str, int], list[Line]]:

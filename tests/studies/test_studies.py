@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ from rsir.data import Sequences
 from rsir.data.loading import load_data
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
+from rsir.recursion import recurse
 from rsir.studies import lab as module
 from rsir.studies.__main__ import main
 from rsir.studies.data import approximate_entropy, density, popularity_share
-from rsir.studies.lab import Lab, Lines
+from rsir.studies.lab import Lab, Lines, spent
 from rsir.studies.landscape import along, sharpness
 from rsir.studies.main import inserted, reordered
 from rsir.studies.noise import noisy
+from rsir.studies.results import page
 
 TINY = [
     *("--simulation.num_users", "150", "--simulation.num_items", "80"),
@@ -83,6 +87,42 @@ def test_comparisons_are_paired_over_users_after_averaging_seeds(out: Path) -> N
     assert comparison["ndcg@10"] == vars(paired_test(before, after))
 
 
+def test_the_page_shows_means_gains_and_the_command(out: Path) -> None:
+    study = Lines(out / "main.jsonl")
+    text = page({"main": study}, "What was found.")
+    assert "What was found." in text
+    assert "python -m rsir.studies main --seeds 0 1 --rounds 2 " + " ".join(TINY) in text
+    trained = [line for line in study if line["kind"] == "training"]
+    found = [line["test"]["recall@10"] for line in trained if (line["arm"], line["round"]) == ("rsir, all", 2)]
+    base = [line["test"]["recall@10"] for line in trained if line["arm"] == "base"]
+    (row,) = (row for row in text.splitlines() if row.startswith("| rsir, all | 2 |"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[2] == "2"
+    assert cells[6:8] == [
+        f"{np.mean(found):.4f} ± {np.std(found, ddof=1):.4f}",
+        f"{np.mean(found) / np.mean(base) - 1:+.1%}",
+    ]
+    assert 0 <= float(cells[8]) <= 1
+
+
+def test_what_a_model_took_sums_the_rounds_up_to_it(out: Path) -> None:
+    found = {(line["arm"], line["round"]): line for line in lines(out / "main.jsonl") if line.get("seed") == 0}
+    took = [found["base", 0], found["rsir", 1], found["rsir", 2]]
+    for before, after in itertools.pairwise(took):
+        assert before["seconds"] < after["seconds"]
+        assert before["operations"] < after["operations"]
+    tokens, d = 1000, 4
+    config = RecursionConfig(
+        model=ModelConfig(dim=d, feedforward=3, layers=1, heads=1), training=TrainingConfig(negatives=5)
+    )
+    queries, negatives, square, wide = (np.zeros(shape) for shape in ((tokens, d), (d, 5), (d, d), (d, 3)))
+    products = [(queries, square)] * 4 + [(queries, wide), (queries @ wide, wide.T), (queries, negatives)]
+    forward = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b in products)
+    (result,) = (round_ for round_ in recurse(dataclasses.replace(CONFIG, rounds=0)).rounds)
+    cost = spent([dataclasses.replace(result, tokens=tokens)], config)
+    assert cost["operations"] == 3 * forward
+
+
 def test_finished_work_is_not_done_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (out / "main.jsonl").read_bytes()
 
@@ -111,10 +151,12 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
         "data": {"base", "rsir", "paper"},
         "landscape": {"base", "rsir"},
     }
-    assert {line["arm"] for line in found} == expected[study]
+    assert {line["arm"] for line in found if line["kind"] != "command"} == expected[study]
     measured = [line for line in found if line["kind"] == "measurement"]
     assert len(measured) == {"data": 6, "landscape": 2}.get(study, 0)
-    assert {line["data"] for line in found} == {"simulated +20% noise" if study == "noise" else "simulated"}
+    assert {line["data"] for line in found if line["kind"] != "command"} == {
+        "simulated +20% noise" if study == "noise" else "simulated"
+    }
 
 
 def test_reordering_and_insertion_enlarge_the_data_and_keep_the_items() -> None:
