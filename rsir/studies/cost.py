@@ -39,8 +39,7 @@ def run(lab: Lab, rounds: int) -> None:
         together = {name: sum(cost[name] for cost in each) for name in each[0]}
         lab.record("base, two seeds", 0, Ensemble([run.model for run in two]), lab.config, **together)
     if lab.wants("rsir"):
-        whole = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
-        lab.recursion("rsir", whole, retained=True)
+        lab.recursion("rsir", replace(reset(lab.config), rounds=rounds), retained=True)
 
 
 def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:

@@ -18,11 +18,11 @@ def run(lab: Lab, rounds: int) -> None:
     """Statistics of every round's training set, the recipe's and the paper's."""
     lab.record_base()
     for arm, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
-        done = lab.recursion(arm, replace(recipe, rounds=rounds, stop_after=rounds + 1, guard=False))
+        done = lab.recursion(arm, replace(recipe, rounds=rounds))
         assert done.path is not None
         train = lab.parts.train
         acquired: list[Sequences] = []
-        for result in done.rounds:
+        for result in done.rounds[: rounds + 1]:
             if result.round > 0:
                 new = Sequences.load(done.path / f"round-{result.round:02d}" / "trajectories.parquet")
                 acquired = [*acquired, new] if recipe.accumulate else [new]

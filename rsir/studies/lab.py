@@ -19,6 +19,7 @@ from rsir.data.loading import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
 from rsir.evaluation import Evaluation, evaluate, paired_test
+from rsir.manifest import settled
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
 from rsir.results import RoundResult, Run
@@ -121,12 +122,13 @@ class Lab:
         self.record(arm, 0, run.model, config, **spent(run.rounds, config))
 
     def recursion(self, arm: str, config: RecursionConfig, *, retained: bool = False) -> Run:
-        """Run rounds and record each.
+        """Run rounds and record each. All of them are run: neither ``stop_after`` nor ``guard`` ends them early.
 
         Parameters
         ----------
         arm : str
         config : RecursionConfig
+            A run that differs in nothing but the number of rounds, of whichever arm or study, is gone on with.
         retained : bool
             Record what retention makes of each round, too: arms of their own, for its pair with its predecessor and for
             the models of all rounds so far.
@@ -134,7 +136,7 @@ class Lab:
         run = self._run(arm, config, self.base(config))
         folder = run.path
         assert folder is not None
-        for result in run.rounds[1:]:
+        for result in run.rounds[1 : config.rounds + 1]:
             k = result.round
             counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
             counts |= spent(run.rounds[: k + 1], config)
@@ -184,10 +186,15 @@ class Lab:
         return self.lines.has(**{**self._cell(arm, round_, config), "kind": "measurement"})
 
     def _run(self, arm: str, config: RecursionConfig, base: Run | None) -> Run:
-        folder = self.work / "runs" / self._slug(arm, config)
+        kind = "base" if base is None else "recursion"
+        digest = self._digest(arm, config)
+        folder = self.work / "runs" / _file_name(self.name, config.model.name, kind, config.seed, digest)
         resume = (folder / MANIFEST).exists()
-        if resume and base is None:  # of the base, only what a base depends on has to be the same
-            config = RunDirectory.open(folder).config
+        if resume:
+            begun = RunDirectory.open(folder).config
+            # of the base, only what a base depends on has to be the same
+            config = begun if base is None else replace(config, rounds=max(config.rounds, begun.rounds))
+        config = replace(config, stop_after=config.rounds + 1, guard=False)
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
         return recurse(config, data=self.data, out=folder, resume=resume, base=base)
@@ -200,14 +207,12 @@ class Lab:
     def _where(self) -> str:
         return f"{self.name} {self.config.model.name} seed {self.config.seed}"
 
-    def _slug(self, arm: str, config: RecursionConfig) -> str:
-        """A folder's name: readable, and different where anything that matters is."""
-        return _file_name(self.name, config.model.name, arm, config.seed, self._digest(arm, config))
-
     def _digest(self, arm: str, config: RecursionConfig) -> str:
-        settings = to_dict(config)
+        """Of everything that the models of an arm depend on."""
+        settings = settled(to_dict(config))
         if arm == "base":
-            settings = {name: settings[name] for name in ("seed", "data", "model", "training")}
+            parts = ("seed", "data", "model", "training")
+            settings = {name: value for name, value in settings.items() if name.partition(".")[0] in parts}
         text = json.dumps([settings, self.data.fingerprint()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

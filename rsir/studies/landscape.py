@@ -31,7 +31,7 @@ _DIFFERENCE = 1e-2  # of a step along a unit direction, relative to the length o
 def run(lab: Lab, rounds: int) -> None:
     """The base and the successor of one round."""
     lab.record_base()
-    config = replace(reset(lab.config), rounds=1, stop_after=2)
+    config = replace(reset(lab.config), rounds=1)
     done = lab.recursion("rsir", config)
     assert done.path is not None
     accepted = Sequences.load(done.path / "round-01" / "trajectories.parquet")

@@ -18,7 +18,7 @@ __all__ = ["inserted", "reordered", "run"]
 
 def run(lab: Lab, rounds: int) -> None:
     """Every arm for one data set, backbone and seed; one round of those that the recursion is compared with."""
-    ours = replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False)
+    ours = replace(reset(lab.config), rounds=rounds)
     authors = replace(paper(lab.config), rounds=1)
     train, seed = lab.parts.train, lab.config.seed
     lab.record_base()

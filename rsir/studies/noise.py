@@ -23,7 +23,7 @@ def run(lab: Lab, rounds: int) -> None:
         name = f"{lab.name} +{share:.0%} noise" if share else lab.name
         other = replace(lab, name=name, data=noisy(lab.data, share, lab.config.seed) if share else lab.data)
         other.record_base()
-        other.recursion("rsir", replace(reset(lab.config), rounds=rounds, stop_after=rounds + 1, guard=False))
+        other.recursion("rsir", replace(reset(lab.config), rounds=rounds))
 
 
 def noisy(data: Sequences, share: float, seed: int) -> Sequences:

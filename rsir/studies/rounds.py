@@ -16,6 +16,6 @@ def run(lab: Lab, rounds: int) -> None:
     """The paper's recipe and ours, each with and without the check."""
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
-        whole = replace(recipe, rounds=rounds, stop_after=rounds + 1, guard=False)
+        whole = replace(recipe, rounds=rounds)
         lab.recursion(name, whole, retained=whole.retention != "none")
         lab.recursion(f"{name}, no fidelity", replace(whole, fidelity=FidelityConfig(policy="off")))

@@ -79,7 +79,7 @@ def test_comparisons_are_paired_over_users_after_averaging_seeds(out: Path) -> N
     gains = []
     for seed in (0, 1):
         runs = out / "work" / "runs"
-        (rounds,) = runs.glob(f"simulated-sasrec-rsir-{seed}-*")
+        (rounds,) = (run for run in runs.glob(f"simulated-sasrec-recursion-{seed}-*") if (run / "round-02").exists())
         models = [checkpoint.load(rounds / f"round-{k:02d}") for k in range(3)]
         before, after = (evaluate(model, parts.test).gains("ndcg@10") for model in (models[0], Ensemble(models[1:])))
         gains.append((before, after))
@@ -133,6 +133,18 @@ def test_finished_work_is_not_done_again(out: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "fit", never)
     assert main(["main", "--seeds", "0", "1", "--rounds", "2", "--out", str(out), *TINY]) == 0
     assert (out / "main.jsonl").read_bytes() == before
+
+
+def test_more_rounds_go_on_with_the_run_of_fewer(tmp_path: Path) -> None:
+    labs = [Lab("simulated", load_data(CONFIG), CONFIG, Lines(tmp_path / name), tmp_path, print) for name in "ab"]
+    config = dataclasses.replace(CONFIG, rounds=1, stop_after=1)
+    one = labs[0].recursion("one", config)
+    two = labs[1].recursion("two", dataclasses.replace(config, rounds=2))
+    again = labs[0].recursion("again", config)
+    assert one.path == two.path == again.path
+    assert [len(run.rounds) for run in (one, two, again)] == [2, 3, 3]
+    assert {line["round"] for line in labs[0].lines} == {1}
+    assert {line["round"] for line in labs[1].lines} == {1, 2}
 
 
 @pytest.mark.parametrize("study", ["rounds", "weak-to-strong", "cost", "noise", "data", "landscape"])
