@@ -52,14 +52,15 @@ def train(sequences: Sequences, parts: Split, steps: int, options: argparse.Name
         batch_size=128,
         get_trainer_func=lambda: Trainer(accelerator="cpu", devices=1, limit_train_batches=steps, **quiet),
     )
-    data, best, chosen = dataset(sequences), -1.0, None
-    for _ in range(options.evaluations):
+    data, best, chosen, when = dataset(sequences), -1.0, None, 0
+    for number in range(1, options.evaluations + 1):
         model.fit_partial(data, min_epochs=1, max_epochs=1)
         adapter = from_rectools(model)
         found = evaluate(adapter, adapter.align_tasks(parts.validation, parts.train)).metrics["ndcg@20"]
         if found > best:
-            best, chosen = found, copy.deepcopy(adapter)
+            best, chosen, when = found, copy.deepcopy(adapter), number
     assert chosen is not None
+    print(f"  {len(sequences):,} sequences: best validation ndcg@20 {best:.4f}, at {when} of {options.evaluations}")
     return chosen
 
 
