@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     model, parts, of_model = toys.trained(data, options.epochs)
     title = f"Generation at p {options.p}, tau {options.tau}, m {options.m}"
     report = Report(title, {**machine, "data": described, "model": of_model})
-    config = GenerationConfig(p=options.p, m=options.m)
+    config = GenerationConfig(p=options.p, m=options.m, k=1)
     policy = build(FidelityConfig(tau=options.tau), model.item_embeddings().detach(), ROUND)
     settings: dict[str, Any] = {"seed": toys.SEED, "round_": ROUND, "tau": policy.tau}
 

@@ -77,7 +77,7 @@ def problem():
 def test_plain_generation_is_the_loop(problem, tau: int) -> None:
     model, parts = problem
     settings = {"seed": 4, "round_": 2, "tau": tau}
-    config = GenerationConfig(m=3)
+    config = GenerationConfig(m=3, k=1)
     expected = all_trajectories(model, parts.train, config, **settings, on_fail="drop")
     assert len(expected) > (20 if tau > 10 else 0)
     for chunk in (7, 64, 1000):

@@ -19,6 +19,7 @@ simulation: {num_users: 80, num_items: 40, mean_length: 6}
 model: {dim: 8, layers: 1, feedforward: 8, max_len: 10}
 training: {batch_size: 32, negatives: 16, max_evaluations: 2, learning_rate: 0.01}
 generation: {m: 2}
+fidelity: {tau: 10}
 """
 
 

@@ -88,17 +88,13 @@ def test_option_of_the_command_line(tmp_path, monkeypatch):
     fake = Fake()
     monkeypatch.setitem(TRACKERS, "wandb", lambda folder, config: fake)
     monkeypatch.setattr("rsir.trackers.find_spec", lambda name: object())
-    arguments = [
-        "--rounds",
-        "0",
-        "--simulation.num_users",
-        "60",
-        "--simulation.num_items",
-        "40",
-        "--training.max_evaluations",
-        "1",
-    ]
-    assert command.main([*arguments, "--out", str(tmp_path / "run"), "--track", "wandb"]) == 0
+    tiny = ["--simulation.num_users=60", "--simulation.num_items=40", "--fidelity.tau=10"]
+    assert (
+        command.main(
+            ["--rounds=0", "--training.max_evaluations=1", *tiny, "--out", str(tmp_path / "run"), "--track", "wandb"]
+        )
+        == 0
+    )
     assert (list(fake.logged), fake.closed) == ([0], 1)
 
 
