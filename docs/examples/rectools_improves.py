@@ -96,8 +96,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=3, help="[3]")
     parser.add_argument("--evaluations", type=int, default=15, help="validations of a training [15]")
     parser.add_argument("--epochs", type=int, default=3, help="passes over the real sequences between them [3]")
-    parser.add_argument("--m", type=int, default=5, help="trajectories a user [5]")
-    parser.add_argument("--tau", type=int, default=20, help="rank threshold of fidelity [20]")
+    parser.add_argument("--m", type=int, default=10, help="trajectories a user [10]")
+    parser.add_argument("--tau", type=int, default=50, help="rank threshold of fidelity [50]")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     for name in ("pytorch_lightning", "lightning.pytorch"):
