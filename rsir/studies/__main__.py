@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones (sasrec)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
     parser.add_argument("--rounds", type=int, help="rounds of the arms that have several (main 3, rounds 8)")
-    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these, of main and sensitivity")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these of the study's")
     parser.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="results (studies)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     options, rest = parser.parse_known_args(arguments)

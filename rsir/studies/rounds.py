@@ -17,5 +17,7 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds)
-        lab.recursion(name, whole, retained=whole.retention != "none")
-        lab.recursion(f"{name}, no fidelity", replace(whole, fidelity=FidelityConfig(policy="off")))
+        if lab.wants(name):
+            lab.recursion(name, whole, retained=whole.retention != "none")
+        if lab.wants(unchecked := f"{name}, no fidelity"):
+            lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")))

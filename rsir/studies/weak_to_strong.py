@@ -29,8 +29,9 @@ def run(lab: Lab, rounds: int) -> None:
     for model in generators:
         weak = replace(reset(lab.config), model=model)
         name = f"{model.name} d {model.dim}"
-        lab.record_round_0(f"{name} alone", weak)
-        lab.training(f"from {name}", partial(_enriched, lab, weak))
+        if lab.wants(arm := f"from {name}"):
+            lab.record_round_0(f"{name} alone", weak)
+            lab.training(arm, partial(_enriched, lab, weak))
 
 
 def _enriched(lab: Lab, config: RecursionConfig) -> Sequences:
