@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace, config: RecursionConfig, rest: list[str]) 
     torch.set_num_threads(options.threads)
     study: Callable[[Lab, int], None] = import_module(f"rsir.studies.{options.study.replace('-', '_')}").run
     rounds = options.rounds or _ROUNDS.get(options.study, 1)
+    asked: set[str] = set()
     lines = Lines(options.out / f"{options.study}.jsonl")
     for path in options.data or [None]:
         for model in options.models:
@@ -73,7 +74,10 @@ def _run(options: argparse.Namespace, config: RecursionConfig, rest: list[str]) 
             name = "simulated" if path is None else path.stem
             for seed in options.seeds:
                 own = replace(settings, seed=seed)
-                study(Lab(name, data, own, lines, options.out / "work", _say, tuple(options.arms)), rounds)
+                study(Lab(name, data, own, lines, options.out / "work", _say, tuple(options.arms), asked), rounds)
+                if unknown := sorted(set(options.arms) - asked):
+                    arms = f"expected some of {', '.join(sorted(asked))}" if asked else "this study has none to choose"
+                    raise ConfigError(f"--arms: {arms}, got {', '.join(map(repr, unknown))}")
             compare(lines)
             lines.put({"kind": "command", "data": name, "backbone": model, "arm": _command(options, path, model, rest)})
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ class Lab:
         Called with a sentence about each thing that is computed.
     arms : tuple of str
         Those to compute beside the base; none means all.
+    asked : set of str
+        Those that studies asked about with :meth:`wants`.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Lab:
     work: Path
     say: Callable[[str], None]
     arms: tuple[str, ...] = ()
+    asked: set[str] = field(default_factory=set)
 
     @cached_property
     def parts(self) -> Split:
@@ -106,6 +109,7 @@ class Lab:
 
     def wants(self, arm: str) -> bool:
         """Whether an arm is to be computed."""
+        self.asked.add(arm)
         return not self.arms or arm in self.arms
 
     def twin(self) -> Lab:

@@ -254,3 +254,11 @@ def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
     kept.put({"kind": "training", "arm": "b", "seed": 0, "value": 2})
     kept.put({"kind": "training", "arm": "a", "seed": 0, "value": 3})
     assert [line["value"] for line in Lines(tmp_path / "a.jsonl")] == [3, 2]
+
+
+def test_an_arm_that_the_study_does_not_have_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--seeds", "0", "--out", str(out), *TINY]
+    assert main(["main", "--arms", "rsri", *given]) == 2
+    assert "--arms: expected some of base, two seeds, insertion, paper" in capsys.readouterr().err
+    assert main(["landscape", "--arms", "rsir", *given]) == 2
+    assert "--arms: this study has none to choose, got 'rsir'" in capsys.readouterr().err
