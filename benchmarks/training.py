@@ -3,7 +3,8 @@
 Both train the same model on the same packed batches with the same shared negatives, in turns within one process; the
 plain one is written with torch's own attention, cross-entropy, dropout and fused Adam. First, without dropout, their
 losses and gradients must agree. Floating point operations are counted by hand and held against the multiply-add peak.
-Last comes the validation that follows every epoch of rsir, and its share of the time.
+Last comes the validation that follows every epoch of rsir, and its share of the time. ``--catalogues`` is about larger
+ones instead: a step whose Adam sees the whole table of items against one whose Adam sees the rows looked up.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from rsir import _core
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data.batches import Batches, TrainingBatch
+from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.models import build
+from rsir.optimizer import RowAdam
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -88,11 +91,16 @@ def main(arguments: list[str]) -> int:
         "--cpu-time", action="store_true", help="time by processor seconds, for a machine that others use, too"
     )
     parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument(
+        "--catalogues", type=int, nargs="+", metavar="ITEMS", help="compare Adam on the whole table and on rows instead"
+    )
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.steps = 2, 2
 
     data, described = toys.load(options.quick)
+    if options.catalogues:
+        return catalogues(data, described, options)
     model, parts, of_model = toys.trained(data, 1 if options.quick else 20)
     train = parts.train
     model_config, config = ModelConfig(), TrainingConfig()
@@ -151,18 +159,72 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def catalogues(data: Sequences, described: str, options: argparse.Namespace) -> int:
+    """Steps on catalogues of several sizes: each item of the data stands for many, of which every user sees one."""
+    report = Report(f"Adam on the whole table and on rows, {described}", describe_machine())
+    for items in options.catalogues:
+        copies = items // data.num_items
+        if not copies:
+            raise SystemExit(f"--catalogues: expected at least the {data.num_items:,} items of the data, got {items:,}")
+        drawn = np.random.default_rng([0, items]).integers(0, copies, len(data.items))
+        ids = (data.items - 1) * copies + drawn.astype(np.int32) + 1
+        larger = Sequences(items=ids, offsets=data.offsets, num_items=items)
+        for threads in options.threads:
+            runs = {
+                "whole table": _catalogue_runner(larger, options.steps, threads, rows=False),
+                "rows": _catalogue_runner(larger, options.steps, threads, rows=True),
+            }
+            figures = compare(
+                f"{options.steps} steps, {items:,} items",
+                [Contender(name, run) for name, run in runs.items()],
+                threads=threads,
+                rounds=options.rounds,
+                cpu_time=options.cpu_time,
+            )
+            report.figures += figures
+            each = ", ".join(f"{figure.contender} {figure.median_ms / options.steps:.2f} ms" for figure in figures)
+            report.notes.append(f"- {items:,} items, {threads} threads, a step: {each}")
+    print(report.markdown())
+    if options.json:
+        report.save(options.json)
+    return 0
+
+
+def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) -> Callable[[], None]:
+    """Takes the next steps of an endless stream."""
+    model_config, config = ModelConfig(), TrainingConfig()
+    model: Any = build(model_config, train.num_items, seed=0)
+    model.threads = threads
+    model.train()
+    optimizer: torch.optim.Adam = (
+        RowAdam(model, config.learning_rate, threads)
+        if rows
+        else torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    )
+    stream = iter(_batches(train, model_config, config))
+
+    def run(steps: int = count) -> None:
+        torch.set_num_threads(1 if rows else threads)  # as rsir.training.fit sets it for so many parameters
+        for _ in range(steps):
+            batch, negatives = next(stream)
+            optimizer.zero_grad(set_to_none=True)
+            model.loss(batch, negatives).backward()
+            optimizer.step()
+
+    if rows:
+        run(200)  # rows then have as many steps to make up for as in a long training
+    return run
+
+
+def _batches(train: Sequences, model_config: ModelConfig, config: TrainingConfig) -> Batches:
+    generator = torch.Generator().manual_seed(0)
+    size, width, negatives = config.batch_size, model_config.max_len, config.negatives
+    return Batches(train, size, width, negatives, seed=0, device=torch.device("cpu"), generator=generator)
+
+
 def training_steps(train: Any, model_config: ModelConfig, config: TrainingConfig, count: int) -> tuple[list[Step], int]:
     """Batches with their negatives, and how many make an epoch."""
-    generator = torch.Generator().manual_seed(0)
-    batches = Batches(
-        train,
-        config.batch_size,
-        model_config.max_len,
-        config.negatives,
-        seed=0,
-        device=torch.device("cpu"),
-        generator=generator,
-    )
+    batches = _batches(train, model_config, config)
     stream = iter(batches)
     steps = [next(stream) for _ in range(count)]
     stream.close()

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "adam.hpp"
 #include "arrays.hpp"
 #include "softmax.hpp"
 #include "transformer.hpp"
@@ -273,6 +275,46 @@ Floats step(const py::array& slots, const py::array& items, const py::array& at,
   return out;
 }
 
+float* writeable(const char* name, py::array& value, const std::vector<py::ssize_t>& shape) {
+  shaped<float>(name, value, shape);
+  return static_cast<float*>(value.mutable_data());  // refuses an array that is not writeable
+}
+
+void adam_rows(py::array& weights, py::array& first, py::array& second, py::array& last, const Optional& ids,
+               const Optional& gradients, std::int64_t step, double rate, const std::array<double, 2>& betas,
+               double epsilon, int threads) {
+  data_of<float>("weights", weights, 2);
+  rsir::AdamTable table = {};
+  table.rows = weights.shape(0), table.dim = weights.shape(1);
+  const std::vector<py::ssize_t> shape = {table.rows, table.dim};
+  table.weights = writeable("weights", weights, shape);
+  table.first = writeable("first", first, shape);
+  table.second = writeable("second", second, shape);
+  shaped<std::int32_t>("last", last, {table.rows});
+  table.last = static_cast<std::int32_t*>(last.mutable_data());
+  const std::int64_t n = ids ? ids->size() : 0;
+  const std::int64_t* rows = optional<std::int64_t>("ids", ids, {n});
+  for (std::int64_t k = 0; k < n; ++k)
+    if (rows[k] < 0 || rows[k] >= table.rows)
+      throw py::value_error("ids: expected rows below " + std::to_string(table.rows) + ", got " +
+                            std::to_string(rows[k]));
+  const float* values = optional<float>("gradients", gradients, {n, table.dim});
+  if (values && !rows) throw py::value_error("gradients: expected ids to go with them");
+  if (step < 1 || step > std::numeric_limits<std::int32_t>::max())
+    throw py::value_error("step: expected 1..2**31 - 1, got " + std::to_string(step));
+  for (const double beta : betas)
+    if (!(beta >= 0.0 && beta < 1.0)) throw py::value_error("betas: expected numbers in [0, 1)");
+  if (!(betas[0] * betas[0] < betas[1]))
+    throw py::value_error("betas: expected the first one's square below the second");
+  check_threads(threads);
+  const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon};
+  const py::gil_scoped_release release;
+  if (values)
+    rsir::adam_step(settings, table, rows, n, values, step, threads);
+  else
+    rsir::adam_catch_up(settings, table, rows, n, step, threads);
+}
+
 }  // namespace
 
 namespace rsir {
@@ -289,6 +331,9 @@ void bind_training(py::module_& m) {
   m.def("layer_backward", &::layer_backward, py::arg("x"), py::arg("segments"), py::arg("parameters"),
         py::arg("bytes").none(true), py::arg("heads"), py::arg("dropped"), py::arg("epsilon"), py::arg("threads"),
         py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
+  m.def("adam_rows", &::adam_rows, py::arg("weights"), py::arg("first"), py::arg("second"), py::arg("last"),
+        py::arg("ids").none(true), py::arg("gradients").none(true), py::arg("step"), py::arg("rate"), py::arg("betas"),
+        py::arg("epsilon"), py::arg("threads"));
   m.def("encode", &::encode, py::arg("items"), py::arg("offsets"), py::arg("table"), py::arg("positions"),
         py::arg("layers"), py::arg("heads"), py::arg("epsilon"), py::arg("threads"), py::arg("instruction_set"));
   m.def("step", &::step, py::arg("slots"), py::arg("items"), py::arg("at"), py::arg("keys"), py::arg("values"),

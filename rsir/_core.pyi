@@ -125,6 +125,21 @@ def layer_backward(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The gradients of x and, one after the other in one array, of the parameters."""
 
+def adam_rows(
+    weights: NDArray[np.float32],
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    last: NDArray[np.int32],
+    ids: NDArray[np.int64] | None,
+    gradients: NDArray[np.float32] | None,
+    step: int,
+    rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    threads: int,
+) -> None:
+    """A step of Adam on the rows that ids name, or, without gradients, what steps without any do to them."""
+
 def encode(
     items: NDArray[np.int32],
     offsets: NDArray[np.int64],

@@ -20,6 +20,7 @@ from rsir.evaluation import evaluate
 from rsir.memory import first_line, out_of_memory
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
+from rsir.optimizer import RowAdam, suits
 from rsir.partial import Partial, Saved
 from rsir.progress import Progress, silent
 from rsir.training_state import Checkpoint, TrainingState
@@ -182,9 +183,11 @@ class _Run:
         self.progress, self.backend, self.partial = progress, backend, partial
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
+        self.by_rows = suits(model, config)
 
     def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
-        if not hasattr(self.model, "threads") or sum(p.numel() for p in self.model.parameters()) > _SMALL_MODEL:
+        small = self.by_rows or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
+        if not hasattr(self.model, "threads") or not small:
             return self._train(batches, generator)
         # The fused ops get all threads, and torch's own get one: they are too small for several, whose idle ones then
         # spin on the cores that the fused ops want. With two threads a step took 1.5 times the processor time.
@@ -197,8 +200,7 @@ class _Run:
             self.model.threads = before
 
     def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
-        # foreach and plain Adam take three times as long on a CPU
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
+        optimizer = self._optimizer()
         state = TrainingState()
         for saved in () if self.partial is None else self.partial.load("training"):
             state = TrainingState.restore(saved, self.model, optimizer, generator)
@@ -224,6 +226,8 @@ class _Run:
                 state.step += 1
                 self.progress("train", state.step, self.total, "steps", _note(state))
                 if state.step % self.every == 0:
+                    if isinstance(optimizer, RowAdam):
+                        optimizer.settle()
                     self._validate(state, began)
                 if self.partial is not None:
                     self.partial.offer("training", save, keep=2)
@@ -236,12 +240,20 @@ class _Run:
             ) from cause
         finally:
             stream.close()
+            if isinstance(optimizer, RowAdam):
+                optimizer.close()
         self.model.load_state_dict(state.best_weights)
         self.model.eval()
         seconds = time.perf_counter() - began
         return Trained(
             self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
         )
+
+    def _optimizer(self) -> torch.optim.Adam:
+        if self.by_rows:
+            return RowAdam(self.model, self.config.learning_rate, self.threads)
+        # foreach and plain Adam take three times as long on a CPU
+        return torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
 
     def _validate(self, state: TrainingState, began: float) -> None:
         loss = _mean_loss(state.losses, state.step)

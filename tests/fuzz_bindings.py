@@ -66,9 +66,18 @@ def learn(rng: np.random.Generator, threads: int) -> None:
     """One call of an op of training."""
     rows, width, part, heads, wide = (int(rng.integers(0, high)) for high in (10, 12, 9, 4, 20))
     dim, name = part * heads, str(rng.choice([*_core.instruction_sets(), "no"]))
-    kind = rng.choice(["sampled", "full", "layer", "encode"])
+    kind = rng.choice(["sampled", "full", "layer", "encode", "adam"])
     d, f = dim, wide
     shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
+    if kind == "adam":
+        moments = [_floats(rng, (rows, dim)) for _ in range(2)]
+        last = _array(rng, (rows,), np.int32, 0, 9)
+        ids = None if rng.random() < 0.2 else _array(rng, (wide,), np.int64, 0, max(rows, 1))
+        gradients = None if rng.random() < 0.5 else _floats(rng, (wide, dim))
+        betas = (0.9, 0.999) if rng.random() < 0.9 else tuple(rng.choice([0.0, 0.5, 1.0, np.nan], 2))
+        arrays = (_floats(rng, (rows, dim)), *moments, last, ids, gradients)
+        _core.adam_rows(*arrays, _count(rng, 20), 1e-3, betas, 1e-8, threads)
+        return
     if kind == "encode":
         layers = [[_floats(rng, shape) for shape in shapes] for _ in range(rng.integers(0, 3))]
         lists, known = _lists(rng, rows, MAX_ITEMS), int(rng.integers(0, 2 * MAX_ITEMS))

@@ -54,6 +54,13 @@ def test_quick(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in shown
 
 
+def test_larger_catalogues(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["training", "--quick", "--threads", "1", "--catalogues", "200", "1000"]) == 0
+    shown = capsys.readouterr().out
+    assert "| 2 steps, 1,000 items | rows |" in shown
+    assert "1,000 items, 1 threads, a step: whole table" in shown
+
+
 def test_every_benchmark_is_listed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 0
     listed = capsys.readouterr().out

@@ -142,6 +142,11 @@ class AttentionBackbone(nn.Module):
         """The blocks, lowest first."""
         return cast("list[AttentionBlock]", list(self.blocks))
 
+    @property
+    def item_table(self) -> nn.Embedding:
+        """The item embeddings as :meth:`loss` looks them up; see :class:`rsir.models.LookupBackbone`."""
+        return self.items
+
     def item_embeddings(self) -> Tensor:
         """(N + 1, d) float32; row 0 is zero."""
         return self.items.weight

@@ -163,6 +163,11 @@ class GRU4Rec(nn.Module):
         """The recurrent layers, lowest first."""
         return cast("list[nn.GRU]", list(self.grus))
 
+    @property
+    def item_table(self) -> nn.Embedding:
+        """The item embeddings as :meth:`loss` looks them up; see :class:`rsir.models.LookupBackbone`."""
+        return self.items
+
     def item_embeddings(self) -> Tensor:
         """(N + 1, d) float32; row 0 is zero."""
         return self.items.weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from rsir.data.batches import TrainingBatch
@@ -15,6 +15,7 @@ __all__ = [
     "BackboneError",
     "HistoryBackbone",
     "IncrementalBackbone",
+    "LookupBackbone",
     "State",
     "TrainableBackbone",
     "require",
@@ -141,6 +142,16 @@ class TrainableBackbone(Backbone, Protocol):
             Items every position of the batch is contrasted with; one equal to the position's target does
             not count there.
         """
+        ...
+
+
+@runtime_checkable
+class LookupBackbone(TrainableBackbone, Protocol):
+    """Optional: its loss reads item embeddings by calling one table, which a large catalogue profits from."""
+
+    @property
+    def item_table(self) -> nn.Embedding:
+        """The table of (N + 1, d); ``loss`` reads it by calling it with ids, in no other way."""
         ...
 
 

@@ -31,10 +31,11 @@ from .checks import (
     thread_count,
 )
 from .encoding import encode_histories, extend_histories
-from .learning import full_softmax, sampled_softmax, transformer_layer
+from .learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
 from .ranking import place_within, rank_within
 from .tables import module_of, pack, prepare
 from .types import (
+    AdamMoments,
     BackendUnavailable,
     FullSoftmax,
     LayerDropout,
@@ -49,6 +50,7 @@ from .types import (
 
 __all__ = [
     "BACKENDS",
+    "AdamMoments",
     "BackendUnavailable",
     "FullSoftmax",
     "LayerDropout",
@@ -59,6 +61,7 @@ __all__ = [
     "Sample",
     "SampledSoftmax",
     "TopK",
+    "adam_rows",
     "encode_histories",
     "extend_histories",
     "full_softmax",

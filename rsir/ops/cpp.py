@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .types import (
+    AdamMoments,
     BackendUnavailable,
     FullSoftmax,
     LayerDropout,
@@ -188,6 +189,33 @@ def transformer_layer(
     }
     y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
     return y
+
+
+def adam_rows(
+    weights: Tensor,
+    moments: AdamMoments,
+    step: int,
+    ids: Tensor | None,
+    gradients: Tensor | None,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    threads: int,
+) -> None:
+    _core.adam_rows(
+        weights.detach().numpy(),
+        moments.first.numpy(),
+        moments.second.numpy(),
+        moments.last.numpy(),
+        None if ids is None else ids.contiguous().numpy(),
+        None if gradients is None else gradients.numpy(),
+        step,
+        learning_rate,
+        betas,
+        epsilon,
+        threads,
+    )
+    torch.autograd.graph.increment_version(weights)  # packed copies of the table are out of date
 
 
 def encode_histories(

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from . import backend as _backend
 from .checks import thread_count
-from .types import FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
+from .types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
 
 _MOST_DIMENSIONS = 256  # of the Triton kernels: "auto" takes the reference for more
 
-__all__ = ["full_softmax", "sampled_softmax", "transformer_layer"]
+__all__ = ["adam_rows", "full_softmax", "sampled_softmax", "transformer_layer"]
 
 
 def sampled_softmax(
@@ -217,6 +217,75 @@ def transformer_layer(
         x, segments.contiguous(), parameters, heads, epsilon, dropout, thread_count(threads), instruction_set
     )
     return y
+
+
+@torch.no_grad()
+def adam_rows(
+    weights: Tensor,
+    moments: AdamMoments,
+    step: int,
+    ids: Tensor | None = None,
+    gradients: Tensor | None = None,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Adam on the rows of a table that a step looked up, in place.
+
+    Rows that no step looks up keep moving under Adam, by their decaying means. Here they stay behind, and are brought
+    to where that would have taken them when asked for: before a step reads them, call this with their ids, its number
+    less one and no gradients; after it, with their gradients; and before anything reads the whole table, with neither
+    ids nor gradients. What is read is then what Adam over the whole table gives, but for rounding and for how epsilon
+    enters, which is averaged over the steps that are made up for.
+
+    Parameters
+    ----------
+    weights : (N, d) float
+        Contiguous, like the moments.
+    moments : AdamMoments
+    step : int
+        From 1. Without gradients: the step up to which to bring the rows.
+    ids : (n,) int64, optional
+        May repeat: gradients of one row are added up in their order. Default: all rows.
+    gradients : (n, d) float, optional
+    learning_rate, betas, epsilon
+        As of ``torch.optim.Adam``; the square of the first beta must be below the second.
+    backend, threads
+        As for :func:`sampled_softmax`. The reference takes one step after the other. Answers of cpp do not depend on
+        the number of threads.
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`sampled_softmax`; an id or a step out of range.
+    """
+    _check_floats("weights", weights, (None, None), weights)
+    for name, value in (("first", moments.first), ("second", moments.second)):
+        _check_floats(f"moments.{name}", value, tuple(weights.shape), weights)
+    last = moments.last
+    if last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device:
+        raise ValueError(f"moments.last: expected ({len(weights)},) int32, got {tuple(last.shape)} {last.dtype}")
+    if not all(value.is_contiguous() for value in (weights, *moments)):
+        raise ValueError("weights, moments: expected contiguous tensors, which are changed in place")
+    if ids is not None:
+        _check_ids("ids", ids, len(ids), weights)
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weights):
+            raise ValueError(f"ids: expected 0..{len(weights) - 1}, got {int(ids.min())}..{int(ids.max())}")
+    if gradients is not None:
+        if ids is None:
+            raise ValueError("gradients: expected ids that say whose they are")
+        _check_floats("gradients", gradients, (len(ids), weights.shape[1]), weights)
+    if not 1 <= step < 2**31:
+        raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
+    if not 0 <= betas[0] ** 2 < betas[1] < 1:
+        raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
+    chosen = _backend.resolve_training(backend, weights)
+    _backend.load(chosen).adam_rows(
+        weights, moments, step, ids, _plain(gradients), learning_rate, betas, epsilon, thread_count(threads)
+    )
 
 
 def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..philox import gumbel
 from .types import (
+    AdamMoments,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
@@ -237,6 +238,34 @@ def transformer_layer(
     hidden = drop(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), "hidden")
     down = drop(functional.linear(hidden, p.down_weight, p.down_bias), "down")
     return functional.layer_norm(y + down, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
+
+
+def adam_rows(
+    weights: Tensor,
+    moments: AdamMoments,
+    step: int,
+    ids: Tensor | None,
+    gradients: Tensor | None,
+    learning_rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    threads: int,
+) -> None:
+    rows = torch.arange(len(weights), device=weights.device) if ids is None else ids.unique()
+    total = torch.zeros_like(weights)
+    if ids is not None and gradients is not None:
+        total.index_add_(0, ids, gradients)
+    last = moments.last[rows]
+    ready = int(last[last > 0].min()) if bool((last > 0).any()) else step
+    for now in range(min(ready + 1, step), step + 1):
+        # Rows that had no gradient yet have means of zero, which move nothing.
+        own = rows if now == step and gradients is not None else rows[(last > 0) & (last < now)]
+        gradient = total[own] if now == step else torch.zeros_like(weights[own])
+        moments.first[own] = betas[0] * moments.first[own] + (1 - betas[0]) * gradient
+        moments.second[own] = betas[1] * moments.second[own] + (1 - betas[1]) * gradient**2
+        mean, square = moments.first[own] / (1 - betas[0] ** now), moments.second[own] / (1 - betas[1] ** now)
+        weights[own] -= learning_rate * mean / (square.sqrt() + epsilon)
+        moments.last[own] = now
 
 
 def encode_histories(

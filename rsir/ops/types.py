@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 __all__ = [
+    "AdamMoments",
     "BackendUnavailable",
     "FullSoftmax",
     "LayerDropout",
@@ -123,6 +124,17 @@ class LayerDropout(NamedTuple):
     """(R, W, f) uint8"""
     down: Tensor
     """(R, W, d) uint8"""
+
+
+class AdamMoments(NamedTuple):
+    """What Adam remembers of a table whose rows it brings up to date one by one; all zero to begin with."""
+
+    first: Tensor
+    """(N, d) like the table: running means of the gradients."""
+    second: Tensor
+    """(N, d) like the table: of their squares."""
+    last: Tensor
+    """(N,) int32: the step up to which weights and means of a row are right; 0: it has had no gradient yet."""
 
 
 @dataclass(frozen=True)

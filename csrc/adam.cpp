@@ -1,0 +1,163 @@
+#include "adam.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "parallel.hpp"
+
+namespace rsir {
+
+namespace {
+
+constexpr std::int64_t kRowsOfTask = 256;
+constexpr double kNegligible = 1e-9;   // a term of a sum, against its first one
+
+// What steps j in last + 1..step without a gradient do to a row. Step j subtracts, with i = j - last,
+//
+//   rate * beta1^i first / (1 - beta1^j) / (sqrt(beta2^i second / (1 - beta2^j)) + epsilon)
+//     = rate * first * w_j / (sqrt(second) + epsilon * e_j)
+//   w_j = (beta1 / sqrt(beta2))^i * sqrt(1 - beta2^j) / (1 - beta1^j),  e_j = sqrt((1 - beta2^j) / beta2^i)
+//
+// The sum over j takes the mean of e_j, weighted by w_j, in place of each: which matters only where the root of the mean
+// square is about as small as epsilon.
+struct Gap {
+  float move, epsilon;   // weights -= move * first / (sqrt(second) + epsilon)
+  float decay1, decay2;  // of first and second
+};
+
+// What w_j and w_j e_j have beside powers of i, for the steps that the rows of one call make up for.
+struct Corrections {
+  std::int64_t from;  // the first step
+  std::vector<double> weight, scaled;
+
+  Corrections(const AdamSettings& s, std::int64_t begin, std::int64_t end) : from(begin) {
+    double power1 = std::pow(s.beta1, static_cast<double>(begin - 1));
+    double power2 = std::pow(s.beta2, static_cast<double>(begin - 1));
+    for (std::int64_t j = begin; j <= end; ++j) {
+      power1 *= s.beta1, power2 *= s.beta2;
+      if (power1 < 1e-17 && power2 < 1e-17) break;  // both are 1 from here on
+      const double root = std::sqrt(1.0 - power2);
+      weight.push_back(root / (1.0 - power1));
+      scaled.push_back((1.0 - power2) / (1.0 - power1));
+    }
+  }
+};
+
+Gap gap_of(const AdamSettings& s, const Corrections& c, std::int64_t last, std::int64_t step) {
+  const double ratio = s.beta1 / std::sqrt(s.beta2), ratio_scaled = s.beta1 / s.beta2;
+  double share = 1.0, share_scaled = 1.0, total = 0.0, scaled = 0.0;
+  for (std::int64_t j = last + 1; j <= step && share > kNegligible; ++j) {
+    const std::size_t at = static_cast<std::size_t>(j - c.from);
+    const bool settled = at >= c.weight.size();
+    share *= ratio, share_scaled *= ratio_scaled;
+    total += share * (settled ? 1.0 : c.weight[at]);
+    scaled += share_scaled * (settled ? 1.0 : c.scaled[at]);
+  }
+  const double gone = static_cast<double>(step - last);
+  const double decay1 = std::pow(s.beta1, gone);
+  // What is left of a mean that decayed so far would only be slow to compute with.
+  const double epsilon = total > 0.0 ? s.epsilon * scaled / total : s.epsilon;
+  return {static_cast<float>(s.rate * total), static_cast<float>(epsilon),
+          decay1 < 1e-20 ? 0.0f : static_cast<float>(decay1), static_cast<float>(std::pow(s.beta2, gone))};
+}
+
+void catch_up(const Gap& gap, std::int64_t dim, float* weights, float* first, float* second) {
+  for (std::int64_t i = 0; i < dim; ++i) {
+    weights[i] -= gap.move * first[i] / (std::sqrt(second[i]) + gap.epsilon);
+    first[i] *= gap.decay1;
+    second[i] *= gap.decay2;
+  }
+}
+
+// A row's number and its last step before this call.
+struct Behind {
+  std::int64_t row;
+  std::int32_t last;
+};
+
+void bring(const AdamSettings& settings, const AdamTable& t, const std::vector<Behind>& behind, std::int64_t step,
+           int threads) {
+  const std::int64_t count = static_cast<std::int64_t>(behind.size()), tasks = (count + kRowsOfTask - 1) / kRowsOfTask;
+  if (behind.empty()) return;
+  const Corrections corrections(settings, behind.front().last + 1, step);
+  threads = useful_threads(static_cast<double>(count) * (16.0 * static_cast<double>(t.dim) + 1000.0), threads);
+  parallel_for(tasks, threads, [&](std::int64_t task, int) {
+    Gap gap = {};
+    std::int32_t of = -1;
+    const std::int64_t end = std::min(count, (task + 1) * kRowsOfTask);
+    for (std::int64_t k = task * kRowsOfTask; k < end; ++k) {
+      const Behind& b = behind[static_cast<std::size_t>(k)];
+      if (b.last != of) gap = gap_of(settings, corrections, of = b.last, step);
+      const std::int64_t at = b.row * t.dim;
+      catch_up(gap, t.dim, t.weights + at, t.first + at, t.second + at);
+    }
+  });
+}
+
+}  // namespace
+
+void adam_catch_up(const AdamSettings& settings, const AdamTable& t, const std::int64_t* ids, std::int64_t n,
+                   std::int64_t step, int threads) {
+  std::vector<Behind> behind;
+  for (std::int64_t k = 0; k < (ids ? n : t.rows); ++k) {
+    const std::int64_t row = ids ? ids[k] : k;
+    std::int32_t& last = t.last[row];
+    if (last <= 0 || last >= step) continue;
+    behind.push_back({row, last});
+    last = static_cast<std::int32_t>(step);
+  }
+  // Rows of one gap side by side: it is then computed once.
+  std::sort(behind.begin(), behind.end(), [](const Behind& a, const Behind& b) {
+    return a.last != b.last ? a.last < b.last : a.row < b.row;
+  });
+  bring(settings, t, behind, step, threads);
+}
+
+void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int64_t* ids, std::int64_t n,
+               const float* gradients, std::int64_t step, int threads) {
+  adam_catch_up(settings, t, ids, n, step - 1, threads);
+  struct Place {
+    std::int64_t row, at;
+  };
+  std::vector<Place> places(static_cast<std::size_t>(n));
+  for (std::int64_t k = 0; k < n; ++k) places[static_cast<std::size_t>(k)] = {ids[k], k};
+  std::sort(places.begin(), places.end(),
+            [](const Place& a, const Place& b) { return a.row != b.row ? a.row < b.row : a.at < b.at; });
+  std::vector<std::size_t> starts;
+  for (std::size_t k = 0; k < places.size(); ++k)
+    if (k == 0 || places[k].row != places[k - 1].row) starts.push_back(k);
+  const std::int64_t rows = static_cast<std::int64_t>(starts.size());
+  starts.push_back(places.size());
+
+  const double when = static_cast<double>(step);
+  const float rate = static_cast<float>(settings.rate / (1.0 - std::pow(settings.beta1, when)));
+  const float root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(settings.beta2, when)));
+  const float epsilon = static_cast<float>(settings.epsilon);
+  const float keep1 = static_cast<float>(settings.beta1), take1 = static_cast<float>(1.0 - settings.beta1);
+  const float keep2 = static_cast<float>(settings.beta2), take2 = static_cast<float>(1.0 - settings.beta2);
+  threads = useful_threads(24.0 * static_cast<double>(n * t.dim), threads);
+  parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, threads, [&](std::int64_t task, int) {
+    std::vector<float> sum(static_cast<std::size_t>(t.dim));
+    const std::int64_t end = std::min(rows, (task + 1) * kRowsOfTask);
+    for (std::int64_t k = task * kRowsOfTask; k < end; ++k) {
+      std::fill(sum.begin(), sum.end(), 0.0f);
+      float* g = sum.data();
+      const std::size_t begin = starts[static_cast<std::size_t>(k)];
+      for (std::size_t p = begin; p < starts[static_cast<std::size_t>(k) + 1]; ++p) {
+        const float* part = gradients + places[p].at * t.dim;
+        for (std::int64_t i = 0; i < t.dim; ++i) g[i] += part[i];
+      }
+      const std::int64_t row = places[begin].row;
+      float *w = t.weights + row * t.dim, *first = t.first + row * t.dim, *second = t.second + row * t.dim;
+      for (std::int64_t i = 0; i < t.dim; ++i) {
+        first[i] = keep1 * first[i] + take1 * g[i];
+        second[i] = keep2 * second[i] + take2 * g[i] * g[i];
+        w[i] -= rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
+      }
+      t.last[row] = static_cast<std::int32_t>(step);
+    }
+  });
+}
+
+}  // namespace rsir

@@ -1,0 +1,26 @@
+// Adam on the rows of a table that a training step looked up; the others catch up when they are looked up next.
+#pragma once
+
+#include <cstdint>
+
+namespace rsir {
+
+struct AdamSettings {
+  double rate, beta1, beta2, epsilon;
+};
+
+struct AdamTable {
+  float *weights, *first, *second;  // (rows, dim): parameters, means of gradients and of their squares
+  std::int32_t* last;               // (rows): the step up to which a row is right; 0 where it never had a gradient
+  std::int64_t rows, dim;
+};
+
+// Bring rows, all or those of ids (n), which may repeat, to where steps without gradients up to `step` would move them.
+void adam_catch_up(const AdamSettings& settings, const AdamTable& table, const std::int64_t* ids, std::int64_t n,
+                   std::int64_t step, int threads);
+
+// One step with gradients (n, dim) of the rows of ids, those of one row added up in their order.
+void adam_step(const AdamSettings& settings, const AdamTable& table, const std::int64_t* ids, std::int64_t n,
+               const float* gradients, std::int64_t step, int threads);
+
+}  // namespace rsir

@@ -1,0 +1,135 @@
+"""Adam on the rows that steps look up, against torch's over the whole table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsir import ops
+
+BACKENDS = ["reference", "cpp"]
+
+
+def lookups(rows: int, dim: int, steps: int, scale: float) -> list[tuple[Tensor, Tensor]]:
+    """Ids, some of them twice, and gradients of each step; the first tenth of the rows comes up most often."""
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for step in range(steps):
+        often = torch.randint(0, max(1, rows // 10), (6,), generator=generator)
+        ids = torch.cat([often, torch.randint(0, rows, (step % 3,), generator=generator)])
+        made.append((ids, torch.randn(len(ids), dim, generator=generator) * scale))
+    return made
+
+
+def moments_of(table: Tensor) -> ops.AdamMoments:
+    return ops.AdamMoments(torch.zeros_like(table), torch.zeros_like(table), torch.zeros(len(table), dtype=torch.int32))
+
+
+def whole(table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float) -> tuple[Tensor, list[Tensor]]:
+    """The table after Adam over all of it, and what each step found in the rows it looked up."""
+    weights = table.clone().requires_grad_()
+    optimizer = torch.optim.Adam([weights], lr=rate)
+    found = []
+    for ids, gradients in steps:
+        found.append(weights.detach()[ids])
+        weights.grad = torch.zeros_like(table).index_add_(0, ids, gradients)
+        optimizer.step()
+    return weights.detach(), found
+
+
+def by_rows(
+    table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float, backend: str, threads: int = 1
+) -> tuple[Tensor, list[Tensor], ops.AdamMoments]:
+    weights, moments, found = table.clone(), moments_of(table), []
+    options = {"learning_rate": rate, "backend": backend, "threads": threads}
+    for number, (ids, gradients) in enumerate(steps, 1):
+        if number > 1:
+            ops.adam_rows(weights, moments, number - 1, ids, **options)
+        found.append(weights[ids])
+        ops.adam_rows(weights, moments, number, ids, gradients, **options)
+    ops.adam_rows(weights, moments, len(steps), **options)
+    return weights, found, moments
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("rows", "dim", "steps"), [(1, 1, 5), (40, 7, 80), (200, 64, 20)])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-7])
+def test_rows_are_where_adam_over_the_whole_table_takes_them(
+    backend: str, rows: int, dim: int, steps: int, scale: float
+) -> None:
+    table = torch.randn(rows, dim, generator=torch.Generator().manual_seed(1)) * 0.02
+    taken = lookups(rows, dim, steps, scale)
+    expected, expected_found = whole(table, taken, 1e-3)
+    weights, found, moments = by_rows(table, taken, 1e-3, backend)
+    # cpp averages what epsilon amounts to over the steps it makes up for, which shows where gradients are about as
+    # small as epsilon is: a few elements of 1e-4, all of 1e-7
+    tolerance = 1e-6 if backend == "reference" else {1.0: 1e-6, 1e-4: 3e-5, 1e-7: 2e-4}[scale]
+    torch.testing.assert_close(weights, expected, rtol=0, atol=tolerance)
+    for ours, theirs in zip(found, expected_found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+    assert set(moments.last.tolist()) <= {0, steps}
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(9000, 64, generator=generator)
+    taken = [
+        (torch.randint(0, 9000, (6000,), generator=generator), torch.randn(6000, 64, generator=generator))
+        for _ in range(4)
+    ]
+    first, second = (by_rows(table, taken, 1e-2, "cpp", threads) for threads in (1, 3))
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[2], second[2], strict=True))
+
+
+def test_a_row_that_decayed_for_long_keeps_still() -> None:
+    table = torch.zeros(2, 3)
+    weights, moments = table.clone(), moments_of(table)
+    ops.adam_rows(weights, moments, 1, torch.tensor([1]), torch.ones(1, 3), learning_rate=0.1)
+    ops.adam_rows(weights, moments, 1_000, learning_rate=0.1)
+    rested = weights.clone()
+    ops.adam_rows(weights, moments, 1_000_000_000, learning_rate=0.1)
+    assert torch.equal(weights, rested)
+    assert moments.last.tolist() == [0, 1_000_000_000]
+    assert weights.isfinite().all()
+    assert not weights[0].any()
+
+
+def test_no_ids_are_no_rows() -> None:
+    table = torch.ones(3, 2)
+    weights, moments = table.clone(), moments_of(table)
+    none = torch.empty(0, dtype=torch.int64)
+    ops.adam_rows(weights, moments, 1, none, torch.empty(0, 2), learning_rate=0.1)
+    assert torch.equal(weights, table)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": torch.tensor([3])}, r"ids: expected 0\.\.2, got 3\.\.3"),
+        ({"ids": torch.tensor([-1])}, r"ids: expected 0\.\.2, got -1\.\.-1"),
+        ({"ids": None}, "gradients: expected ids"),
+        ({"gradients": torch.ones(2, 2)}, r"gradients: expected shape \(1, 2\)"),
+        ({"step": 0}, r"step: expected 1\.\.2\*\*31 - 1, got 0"),
+        ({"betas": (0.99, 0.9)}, "betas: expected"),
+        ({"moments": moments_of(torch.ones(4, 2))}, r"moments.first: expected shape \(3, 2\)"),
+        ({"moments": moments_of(torch.ones(3, 2))._replace(last=torch.zeros(3))}, r"moments.last: .* int32"),
+        ({"weights": torch.ones(2, 3).T}, "expected contiguous"),
+    ],
+)
+def test_refuses(backend: str, changes: dict[str, object], message: str) -> None:
+    table = torch.ones(3, 2)
+    arguments = {"weights": table, "moments": moments_of(table), "step": 1, "ids": torch.tensor([1])}
+    arguments |= {"gradients": torch.ones(1, 2), **changes}
+    with pytest.raises(ValueError, match=message):
+        ops.adam_rows(**arguments, learning_rate=0.1, backend=backend)
+
+
+def test_a_table_that_changed_must_be_packed_again() -> None:
+    table = torch.ones(3, 2)
+    packed = ops.pack(table)
+    ops.adam_rows(table, moments_of(table), 1, torch.tensor([1]), torch.ones(1, 2), learning_rate=0.1)
+    with pytest.raises(ValueError, match="pack them again"):
+        ops.topk(torch.ones(1, 2), packed, 1)

@@ -1,0 +1,115 @@
+"""Training a large catalogue's item table by rows; here "large" is lowered to the toy one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rsir import optimizer, partial
+from rsir.config import ModelConfig, TrainingConfig
+from rsir.data import Sequences, Split, leave_one_out
+from rsir.models import build
+from rsir.optimizer import RowAdam, suits
+from rsir.partial import Interrupted, Partial
+from rsir.training import CRITERION, Trained, fit
+
+MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
+SETTINGS = TrainingConfig(
+    batch_size=8, negatives=5, learning_rate=5e-3, evaluate_every=6, patience=2, max_evaluations=2
+)
+ITEMS = 400
+
+
+@pytest.fixture(scope="module")
+def parts() -> Split:
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(1, ITEMS + 1, generator.integers(4, 12)) for _ in range(60)]
+    return leave_one_out(Sequences.from_lists(rows, ITEMS))
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
+
+
+def train(parts: Split, model: str = "sasrec", **options: object) -> Trained:
+    config = dataclasses.replace(MODEL, name=model)
+    return fit(config, SETTINGS, parts.train, parts.validation, seed=3, **options)
+
+
+def taking_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps that RowAdam takes from now on."""
+    taken: list[int] = []
+    step = RowAdam.step
+
+    def counted(self: RowAdam) -> None:
+        step(self)
+        taken.append(self._taken)
+
+    monkeypatch.setattr(RowAdam, "step", counted)
+    return taken
+
+
+@pytest.mark.parametrize("model", ["sasrec", "cl4srec", "gru4rec"])
+def test_ends_where_the_whole_table_would(parts: Split, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = taking_rows(monkeypatch)
+    whole = train(parts, model)
+    assert not taken
+    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
+    rows = train(parts, model)
+    assert taken == list(range(1, 13))
+    expected = whole.model.state_dict()
+    for name, value in rows.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-3 * SETTINGS.learning_rate)
+    assert rows.best.metrics[CRITERION] == pytest.approx(whole.best.metrics[CRITERION], abs=1e-6)
+    assert not rows.model.items.sparse
+    assert not rows.model.items._forward_pre_hooks
+
+
+def test_any_number_of_threads_gives_the_same_bits(parts: Split, large: None) -> None:
+    before, weights = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            weights.append(train(parts).model.state_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
+    parts: Split, large: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train(parts)
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    folder = tmp_path / "round-00" / "partial"
+    folder.mkdir(parents=True)
+    for _ in range(12):
+        with pytest.raises(Interrupted):
+            train(parts, partial=Partial(folder, lambda *_, **__: None, lambda: True))
+    resumed = train(parts, partial=Partial(folder, lambda *_, **__: None))
+    assert resumed.history[-1].loss == expected.history[-1].loss
+    found = resumed.model.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.model.state_dict().items())
+
+
+def test_whom_it_suits(large: None) -> None:
+    model = build(MODEL, ITEMS, seed=0)
+    assert suits(model, SETTINGS)
+    assert not suits(model, dataclasses.replace(SETTINGS, ema=0.9))
+    assert not suits(model, dataclasses.replace(SETTINGS, negatives=ITEMS // 2))
+    assert not suits(model.double(), SETTINGS)
+    assert not suits(build(MODEL, 50, seed=0), SETTINGS)
+    assert not suits(torch.nn.Linear(1, 1), SETTINGS)
+
+
+def test_a_loss_that_reads_the_table_in_another_way_is_refused() -> None:
+    model = build(MODEL, ITEMS, seed=0)
+    stepping = RowAdam(model, 1e-3, 1)
+    (model.items(torch.tensor([1])).sum() + model.items.weight.sum()).backward()
+    with pytest.raises(ValueError, match="item_table: the loss read this model's item embeddings in another way"):
+        stepping.step()
