@@ -412,6 +412,9 @@ class RecursionConfig:
     guard
         End the recursion at once when a round's validation NDCG@20 is below that of the best round before it by more
         than the noise: than the 95% interval of the difference, which covers the choice of users and of seeds.
+    guard_noise
+        Standard deviation of validation NDCG@20 between seeds, as a share of it, for the guard's interval. The default
+        was measured on the embedded data; with less the guard is stricter. docs/robustness.md has how to measure it.
     data
         The interactions.
     simulation
@@ -438,6 +441,7 @@ class RecursionConfig:
     retention: Literal["none", "pair", "all"] = "all"
     stop_after: int = 2
     guard: bool = True
+    guard_noise: float = 0.03
     data: DataConfig = field(default_factory=DataConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -451,6 +455,7 @@ class RecursionConfig:
         _require(0 <= self.rounds < 2**15, "rounds", "in 0..32767", self.rounds)
         _require(0 <= self.seed < 2**63, "seed", "in 0..2**63 - 1", self.seed)
         _require(self.stop_after >= 1, "stop_after", "at least 1", self.stop_after)
+        _require(0 <= self.guard_noise < 1, "guard_noise", "in [0, 1)", self.guard_noise)
         _choice("sources", self.sources, ("real", "all"))
         _choice("successor", self.successor, ("scratch", "finetune"))
         _choice("retention", self.retention, ("none", "pair", "all"))

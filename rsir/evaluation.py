@@ -16,7 +16,6 @@ from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, require
 
 __all__ = [
-    "SEED_NOISE",
     "Evaluation",
     "PairedTest",
     "difference_beyond_seeds",
@@ -30,9 +29,6 @@ CUTOFFS = (5, 10, 20)
 SPREAD_CUTOFF = 10  # coverage and popularity are those of the first ten places
 _RANKED = ("recall", "ndcg", "mrr")
 _NORMAL_95 = 1.959963984540054
-
-SEED_NOISE = 0.03
-"""Standard deviation of validation NDCG@20 between seeds, as a share of it: as measured in docs/robustness.md."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,21 +237,22 @@ def mean_interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]
 
 
 def difference_beyond_seeds(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], noise: float
 ) -> tuple[float, float, float]:
     """By how much a second training is better than a first, with a 95% interval that covers what a seed changes.
 
     Two trainings that differ by their seed alone are different models, which enough tasks tell apart. So the interval
     of :func:`paired_test`, which is about these tasks, is widened by the spread between seeds: independent trainings,
-    each with a standard deviation of ``SEED_NOISE`` of the first one's mean gain.
+    each with a standard deviation of ``noise`` times the first one's mean gain.
 
     Parameters
     ----------
     first, second : (n,) float
         From :meth:`Evaluation.gains`, of the same tasks.
+    noise : float
     """
     mean, low, _ = mean_interval(second - first)
-    margin = math.hypot(mean - low, _NORMAL_95 * math.sqrt(2) * SEED_NOISE * float(first.mean()))
+    margin = math.hypot(mean - low, _NORMAL_95 * math.sqrt(2) * noise * float(first.mean()))
     return mean, mean - margin, mean + margin
 
 

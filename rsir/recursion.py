@@ -308,7 +308,7 @@ class _Loop:
         best = best_round(self.results)
         if self.best_gains is None:  # read back, or taken over
             self.best_gains = self._evaluate(self.best_model(best), self.parts.validation).gains(CRITERION)
-        difference, low, high = difference_beyond_seeds(self.best_gains, gains)
+        difference, low, high = difference_beyond_seeds(self.best_gains, gains, self.config.guard_noise)
         if gains.mean() > self.best_gains.mean():
             self.best_gains = gains
         return {"round": best, "difference": difference, "low": low, "high": high}

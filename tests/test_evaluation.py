@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rsir.config import ModelConfig
 from rsir.data import DataError, EvaluationSet, Sequences, leave_one_out
 from rsir.data.sequences import offsets_of
-from rsir.evaluation import SEED_NOISE, difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
+from rsir.evaluation import difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
 from rsir.models import BackboneError, build
 
 
@@ -193,13 +193,13 @@ class TestPaired:
 
     def test_seeds_widen_the_interval(self):
         first, second = np.full(10_000, 0.2), np.full(10_000, 0.19)
-        mean, low, high = difference_beyond_seeds(first, second)
-        margin = 1.96 * 2**0.5 * SEED_NOISE * 0.2  # no task differs from another
+        mean, low, high = difference_beyond_seeds(first, second, 0.03)
+        margin = 1.96 * 2**0.5 * 0.03 * 0.2  # no task differs from another
         assert (mean, low, high) == pytest.approx((-0.01, -0.01 - margin, -0.01 + margin), rel=1e-4)
         noise = np.random.default_rng(0).normal(0, 0.5, 10_000)
-        _, noisy_low, noisy_high = difference_beyond_seeds(first, second + noise)
+        _, noisy_low, noisy_high = difference_beyond_seeds(first, second + noise, 0.03)
         assert noisy_high - noisy_low > high - low
-        assert difference_beyond_seeds(first[:1], second[:1])[1:] == (-math.inf, math.inf)
+        assert difference_beyond_seeds(first[:1], second[:1], 0.03)[1:] == (-math.inf, math.inf)
 
     def test_shapes(self):
         with pytest.raises(ValueError, match=r"shapes \(3,\) and \(2,\)"):

@@ -31,7 +31,7 @@ from rsir.models import Ensemble, checkpoint
 from rsir.recursion import Interrupted, recurse
 from rsir.results import RoundResult, Run
 from rsir.runs import RunError
-from rsir.training import item_popularity
+from rsir.training import TrainingError, item_popularity
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -327,6 +327,22 @@ def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> N
     # Resuming ends it again, and what is refused is a matter of the numbers, not of what was in memory.
     assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True)) == metrics(run)
     assert metrics(recurse(SMALL)) == metrics(run)
+
+
+def test_the_guard_is_as_patient_as_seeds_are_said_to_differ(collapsing: None) -> None:
+    run = recurse(small(rounds=1, guard_noise=0.9))
+    assert run.rounds[1].against_best["high"] > 0
+    assert not run.rounds[1].worse
+
+
+def test_a_diverging_training_ends_the_run_and_leaves_its_round_unfinished(tmp_path: Path) -> None:
+    wild = dataclasses.replace(SMALL.training, learning_rate=1e38)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+: expected a finite number"):
+        recurse(small(training=wild), out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("round-*/DONE"))
+    assert not list((tmp_path / "run").glob("round-*/model.safetensors"))
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        recurse(small(training=wild), out=tmp_path / "run", resume=True)
 
 
 def test_without_the_guard_a_collapse_goes_on(collapsing: None, tmp_path: Path) -> None:
