@@ -19,7 +19,7 @@ from rsir.training import CRITERION, Trained, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(
-    batch_size=8, negatives=5, learning_rate=5e-3, evaluate_every=6, patience=2, max_evaluations=2
+    batch_size=8, negatives=5, learning_rate=5e-3, evaluate_every=6, patience=2, max_evaluations=2, ema=0.0
 )
 ITEMS = 400
 
