@@ -6,9 +6,13 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+import rsir
 from rsir import export, recommend, recurse
+from rsir.cli.options import OPTIONS
+from rsir.data import Sequences, leave_one_out, write
 from rsir.studies.__main__ import STUDIES
 from rsir.studies.__main__ import main as study
 
@@ -21,14 +25,16 @@ SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "pat
 
 def blocks(page: str) -> list[tuple[str, str]]:
     """Python and shell of a page, in order."""
-    text = (DOCS / f"{page}.md").read_text("utf-8")
+    text = ((ROOT if page == "README" else DOCS) / f"{page}.md").read_text("utf-8")
     found = re.findall(r"^( *)```(python|bash)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return [(kind, re.sub(f"^{indent}", "", code, flags=re.MULTILINE)) for indent, kind, code in found]
 
 
 def check(line: str, run: bool) -> None:
     """Run a command of a guide, or, where that would take long or needs more than the tests have, its options alone."""
-    words = shlex.split(line)
+    words = shlex.split(line, comments=True)
+    if words[:3] == ["python", "-m", "rsir.recurse"]:
+        words[:3] = ["rsir"]
     if words[0] == "rsir" and words[1] in ("inspect", "datasets"):
         assert run is False or words[1] == "datasets" or recurse.main(words[1:]) == 0
     elif words[0] == "rsir":
@@ -70,6 +76,42 @@ def test_guide(page, tmp_path, monkeypatch):
             continue
         for line in code.splitlines():
             check(line, run=page in ("quickstart", "data", "models"))
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its commands exist, and its Python runs, with a short training and a log of its own for what it leaves open."""
+    monkeypatch.chdir(tmp_path)
+    log = Sequences.from_lists(
+        [[(user + step) % 25 + 1 for step in range(6)] for user in range(40)],
+        item_labels=pa.array([f"item {number}" for number in range(25)]),
+    )
+    write(log, "interactions.csv")
+    short = "rounds=1, training=TrainingConfig(max_evaluations=1), fidelity=FidelityConfig(tau=10)"
+    names = {"__name__": "README"}
+    exec("from rsir.config import FidelityConfig, TrainingConfig", names)
+    python, shell = ([code for kind, code in blocks("README") if kind == wanted] for wanted in ("python", "bash"))
+    first, second = python
+    assert "rounds=2" in first
+    exec(first.replace("rounds=2", short), names)
+    names |= {"train": leave_one_out(log).train, "encoder": rsir.load("runs/mine").model}
+    exec(second, names)
+    assert {path.name for path in tmp_path.iterdir()} == {"interactions.csv", "runs", "enriched.parquet"}
+    for line in "".join(shell).splitlines():
+        if not line.startswith("pip install"):  # those two are run by .ci/run
+            check(line, run=False)
+
+
+def test_defaults_that_pages_name():
+    """`generation.p` ... [0.5]: what stands in brackets behind a setting in a row of a table is its default."""
+    row = re.compile(r"`(?:--)?([a-z_.]+)(?: [^`]+)?`[^|\[\n]*\[([a-z0-9.]+)\]")
+    named = {
+        (name, value)
+        for page in ("README", "docs/settings", "docs/paper")
+        for name, value in row.findall((ROOT / f"{page}.md").read_text("utf-8"))
+        if name in OPTIONS
+    }
+    assert {"fidelity.tau", "generation.p", "training.ema", "accumulate"} <= {name for name, _ in named}
+    assert named == {(name, str(OPTIONS[name].default).lower()) for name, _ in named}
 
 
 def test_every_page_has_its_place():
