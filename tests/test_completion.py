@@ -1,13 +1,16 @@
-"""Completion of the command line in bash, by bash itself."""
+"""Completion of the command line in bash, by bash itself, and in zsh where there is one."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from rsir import recurse
+from rsir.datasets import DATASETS
 from rsir.models import names
 
 
@@ -33,6 +36,20 @@ def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[s
     assert completed(script, "datasets", "f") == ["fetch"]
     assert completed(script, "datasets", "fetch", "ml-1") == ["ml-100k", "ml-1m"]
     assert completed(script, "--data", "x") == []  # files, by the shell's own means
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_completes_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert recurse.main(["--completion", "zsh"]) == 0
+    # what zsh's own bridge to functions of bash does; keeping what begins with the word is left to the line editor
+    ask = "words=(rsir datasets fetch ml-1); CURRENT=4 COMP_CWORD=3 COMP_WORDS=($words); compgen -F _rsir"
+    script = f"{capsys.readouterr().out}\nprint $_comps[rsir]\n{ask}"
+    home = {"HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=True, env=home)
+    registered, *offered = done.stdout.splitlines()
+    assert registered.startswith("_bash_complete ")
+    assert registered.endswith(" -F _rsir")
+    assert offered == list(DATASETS)
 
 
 def test_zsh_takes_the_same_script_and_other_shells_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

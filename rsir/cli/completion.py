@@ -1,4 +1,4 @@
-"""Completion of options in bash and zsh: ``eval "$(rsir --completion bash)"`` in the shell's start file."""
+"""Completion of options in bash and zsh: a script to keep in a file, as making it takes a while, and to source."""
 
 from __future__ import annotations
 
