@@ -27,6 +27,7 @@ _PUBLISHED = {  # SASRec: best other method, then RSIR after one round; tables o
     "amazon-sports": (0.0495, 0.0512),
     "yelp": (0.0379, 0.0399),
 }
+_SIGNIFICANT = 0.05
 _TITLES = {
     "main": "What the recursion gains",
     "rounds": "Many rounds, with fidelity and without",
@@ -72,10 +73,14 @@ def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | 
         parts += [f"## {_TITLES[name]}", ""]
         if pictures and name in pictures:
             parts += [f"![{_TITLES[name]}]({pictures[name]})", ""]
+        if name == "main":
+            parts += [*_summary(lines), ""]
         for group in _groups(lines):
             parts += [*_table(lines, group), ""]
             if name == "cost":
                 parts += [*_costs(lines, group), ""]
+            if measured := _trainings(lines, group, "measurement"):
+                parts += [*_measurements(measured), ""]
             parts += ["```", *_commands(lines, group), "```", ""]
     return "\n".join(parts).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
@@ -113,8 +118,7 @@ def _table(lines: Lines, group: Group) -> list[str]:
         "|---|---|---|---|" + "---|" * (2 + 3 * len(METRICS)),
     ]
     for (arm, round_), found in trained.items():
-        seeds = {line["seed"] for line in found}
-        same = [line for line in base if line["seed"] in seeds]
+        same = _of_same_seeds(base, found)
         added = [line["acquired"] for line in found if line.get("acquired") is not None]
         cells = [arm, str(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else ""]
         cells += _cells(found, same, "validation", "ndcg@20", arm)
@@ -127,6 +131,54 @@ def _table(lines: Lines, group: Group) -> list[str]:
         before, after = _PUBLISHED[data]
         rows += ["", f"Published Recall@10 (arXiv 2602.15659): best other method {before:.4f}, RSIR {after:.4f}."]
     return rows
+
+
+_SUMMARY = {
+    "two bases": ("base, two seeds", 0),
+    "one round": ("rsir", 1),
+    "with its predecessor": ("rsir, pair", 1),
+    "three rounds, all models": ("rsir, all", 3),
+}
+"""Columns of the summary: arms and rounds."""
+
+
+def _summary(lines: Lines) -> list[str]:
+    """Gains of every data set and backbone at a glance."""
+    rows = [
+        f"Change of test Recall@10 / NDCG@10 against the base; bold where p < {_SIGNIFICANT}.",
+        "",
+        "| data | backbone | seeds | " + " | ".join(_SUMMARY) + " |",
+        "|---|---|---|" + "---|" * len(_SUMMARY),
+    ]
+    for group in _groups(lines):
+        cells = [*group, str(len(_trainings(lines, group)["base", 0]))]
+        for gains in _gains(lines, group).values():
+            shown = (f"**{gain:+.1%}**" if p < _SIGNIFICANT else f"{gain:+.1%}" for gain, p in gains)
+            cells.append(" / ".join(shown))
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _gains(lines: Lines, group: Group) -> dict[str, list[tuple[float, float]]]:
+    """By column of the summary: gain over the base of the same seeds and its p, of each metric; none if not trained."""
+    trained, compared = _trainings(lines, group), _trainings(lines, group, "comparison")
+    found: dict[str, list[tuple[float, float]]] = {column: [] for column in _SUMMARY}
+    for column, key in _SUMMARY.items():
+        for metric in METRICS if key in trained and key in compared else ():
+            p = compared[key][0][metric]["p_value"]
+            found[column].append((_gain(trained[key], _of_same_seeds(trained["base", 0], trained[key]), metric), p))
+    return found
+
+
+def _of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:
+    seeds = {line["seed"] for line in found}
+    return [line for line in base if line["seed"] in seeds]
+
+
+def _gain(found: list[Line], base: list[Line], metric: str, part: str = "test") -> float:
+    """Change of the mean against the base's."""
+    after, before = (np.mean([line[part][metric] for line in lines]) if lines else np.nan for lines in (found, base))
+    return float(after / before - 1)
 
 
 def _costs(lines: Lines, group: Group) -> list[str]:
@@ -148,35 +200,79 @@ def _costs(lines: Lines, group: Group) -> list[str]:
     return rows
 
 
+def _measurements(measured: dict[tuple[str, int], list[Line]]) -> list[str]:
+    """What else was measured of each arm and round: mean and deviation over seeds."""
+    place = {"kind", "data", "backbone", "arm", "seed", "round", "settings"}
+    names = [name for name in next(iter(measured.values()))[0] if name not in place]
+    rows = [f"| arm | round | seeds | {' | '.join(names)} |", "|---|---|---|" + "---|" * len(names)]
+    for (arm, round_), found in measured.items():
+        cells = [arm, str(round_), str(len(found))]
+        for name in names:
+            values = [line[name] for line in found]
+            missing = any(value is None for value in values)
+            cells.append("" if missing else _mean_and_deviation(np.array(values), "#.4g"))
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _mean_and_deviation(values: np.ndarray, format_: str) -> str:
+    spread = f" ± {values.std(ddof=1):{format_}}" if len(values) > 1 else ""
+    return f"{values.mean():{format_}}{spread}"
+
+
 def _mean(found: list[Line], name: str) -> float:
     return float(np.mean([line.get(name, np.nan) for line in found]))
 
 
 def _cells(found: list[Line], base: list[Line], part: str, metric: str, arm: str) -> list[str]:
     """Mean and deviation over seeds, and the change of the mean."""
+    change = _gain(found, base, metric, part)
     values = np.array([line[part][metric] for line in found])
-    spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-    change = values.mean() / np.mean([line[part][metric] for line in base]) - 1 if base else np.nan
-    return [f"{values.mean():.4f}{spread}", "" if arm == "base" or np.isnan(change) else f"{change:+.1%}"]
+    return [_mean_and_deviation(values, ".4f"), "" if arm == "base" or np.isnan(change) else f"{change:+.1%}"]
 
 
 def _pictures(studies: dict[str, Lines], folder: Path) -> dict[str, str]:
-    """Draw gains by round; -> the files, relative to the folder."""
+    """Draw gains at a glance and gains by round; -> the files, relative to the folder."""
     drawn: dict[str, str] = {}
-    for name in ("main", "rounds"):
-        if name not in studies:
-            continue
-        groups = _groups(studies[name])
-        figure, axes = panels(len(groups))
-        for axis, group in zip(axes, groups, strict=True):
-            for arm, values in _by_round(studies[name], group, "ndcg@10").items():
-                axis.plot(list(values), [100 * (value / values[0] - 1) for value in values.values()], "o-", label=arm)
-            axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-            axis.set(title=f"{group[0]}, {group[1]}", xlabel="round", ylabel="change of test NDCG@10 (%)")
-            axis.legend(frameon=False, fontsize=7)
-        drawn[name] = f"results-{name}.svg"
-        save(figure, folder / drawn[name])
+    for name, draw in (("main", _draw_gains), ("rounds", _draw_rounds)):
+        if name in studies:
+            drawn[name] = f"results-{name}.svg"
+            save(draw(studies[name]), folder / drawn[name])
     return drawn
+
+
+def _draw_gains(lines: Lines) -> Any:
+    """The summary as bars."""
+    groups = _groups(lines)
+    figure, axes = panels(len(METRICS))
+    width = 0.8 / len(_SUMMARY)
+    for place, (metric, axis) in enumerate(zip(METRICS, axes, strict=True)):
+        for number, column in enumerate(_SUMMARY):
+            found = [_gains(lines, group)[column] for group in groups]
+            values = [100 * gains[place][0] if gains else np.nan for gains in found]
+            where = np.arange(len(groups)) + (number - (len(_SUMMARY) - 1) / 2) * width
+            axis.bar(where, values, width, label=column)
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set(title=f"test {_NAMES[metric]}, change against the base (%)", xticks=range(len(groups)))
+        axis.set_xticklabels([f"{data}\n{backbone}" for data, backbone in groups], fontsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _draw_rounds(lines: Lines) -> Any:
+    """Lines by round, a panel for each data set and backbone."""
+    groups = _groups(lines)
+    figure, axes = panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        by_round = _by_round(lines, group, "ndcg@10")
+        for arm, values in by_round.items():
+            axis.plot(list(values), [100 * (value / values[0] - 1) for value in values.values()], "o-", label=arm)
+        axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        rounds = range(1 + max((max(values) for values in by_round.values()), default=0))
+        axis.set(title=f"{group[0]}, {group[1]}", xlabel="round", ylabel="change of test NDCG@10 (%)", xticks=rounds)
+        axis.legend(frameon=False, fontsize=7)
+    return figure
 
 
 def _by_round(lines: Lines, group: Group, metric: str) -> dict[str, dict[int, float]]:

@@ -103,6 +103,29 @@ def test_the_page_shows_means_gains_and_the_command(out: Path) -> None:
         f"{np.mean(found) / np.mean(base) - 1:+.1%}",
     ]
     assert 0 <= float(cells[8]) <= 1
+    (summary,) = (row for row in text.splitlines() if row.startswith("| simulated | sasrec | 2 |"))
+    column = 3 + ["two bases", "one round", "with its predecessor", "three rounds, all models"].index("one round")
+    first = [line["test"] for line in trained if (line["arm"], line["round"]) == ("rsir", 1)]
+    gains = [
+        np.mean([test[metric] for test in first])
+        / np.mean([line["test"][metric] for line in trained if line["arm"] == "base"])
+        - 1
+        for metric in ("recall@10", "ndcg@10")
+    ]
+    shown = summary.split("|")[1 + column].strip().replace("*", "")
+    assert shown == " / ".join(f"{gain:+.1%}" for gain in gains)
+
+
+def test_the_page_shows_what_else_was_measured(tmp_path: Path) -> None:
+    study = Lines(tmp_path / "landscape.jsonl")
+    place = {"data": "toys", "backbone": "sasrec", "arm": "base", "round": 0}
+    for seed, sharpness in ((0, 1.0), (1, 3.0)):
+        study.put({"kind": "measurement", **place, "seed": seed, "settings": "x", "sharpness": sharpness, "loss": None})
+        metrics = {"recall@10": 0.5, "ndcg@10": 0.5, "ndcg@20": 0.5}
+        study.put({"kind": "training", **place, "seed": seed, "settings": "x", "validation": metrics, "test": metrics})
+    text = page({"landscape": study})
+    assert "| arm | round | seeds | sharpness | loss |" in text
+    assert "| base | 0 | 2 | 2.000 ± 1.414 |  |" in text
 
 
 def test_what_a_model_took_sums_the_rounds_up_to_it(out: Path) -> None:
