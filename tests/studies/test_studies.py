@@ -119,8 +119,8 @@ def test_the_page_shows_means_gains_and_the_command(out: Path) -> None:
 def test_the_page_shows_what_else_was_measured(tmp_path: Path) -> None:
     study = Lines(tmp_path / "landscape.jsonl")
     place = {"data": "toys", "backbone": "sasrec", "arm": "base", "round": 0}
-    for seed, sharpness in ((0, 1.0), (1, 3.0)):
-        study.put({"kind": "measurement", **place, "seed": seed, "settings": "x", "sharpness": sharpness, "loss": None})
+    for seed, value in ((0, 1.0), (1, 3.0)):
+        study.put({"kind": "measurement", **place, "seed": seed, "settings": "x", "sharpness": value, "loss": None})
         metrics = {"recall@10": 0.5, "ndcg@10": 0.5, "ndcg@20": 0.5}
         study.put({"kind": "training", **place, "seed": seed, "settings": "x", "validation": metrics, "test": metrics})
     text = page({"landscape": study})
