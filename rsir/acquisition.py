@@ -11,7 +11,7 @@ from .disagreement import disagreement
 from .models.protocol import Backbone
 from .philox import Stream, counters, uniform
 
-__all__ = ["acquire"]
+__all__ = ["acquire", "novel_share"]
 
 
 def acquire(
@@ -56,6 +56,16 @@ def acquire(
         scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40)
         chosen = _first(1, drawn, source * config.cap + _strata(scores, source, config.cap))
     return trajectories.select(np.sort(chosen))
+
+
+def novel_share(trajectories: Sequences, real: Sequences) -> float:
+    """Share of the trajectories' items that their user's real sequence does not hold."""
+    if not len(trajectories):
+        return float("nan")
+    catalogue = real.num_items + 1
+    own = np.repeat(np.arange(len(real)), real.lengths) * catalogue + real.items
+    generated = np.repeat(trajectories.source, trajectories.lengths) * catalogue + trajectories.items
+    return float(np.isin(generated, own, invert=True).mean())
 
 
 def _first(count: int, keys: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

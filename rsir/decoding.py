@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as bound
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from torch.nn.functional import pad
 from . import ops
 from .config import GenerationConfig
 from .data.sequences import Sequences, ragged_indices
+from .distributed import ALONE, World
 from .fidelity import Fidelity
-from .models.encoding import encode_sequences
 from .models.protocol import Backbone
+from .models.recomputing import Recomputed, ragged
 from .ops import Ragged
-from .partial import Partial, Saved
+from .partial import Interrupted, Partial, Saved
 from .philox import Stream, counters, uniform
 from .progress import Progress
 
@@ -73,8 +75,9 @@ class Engine:
         drop: bool,
         backend: str,
         threads: int | None,
+        world: World = ALONE,
     ) -> None:
-        self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
+        self.world, self.model, self.sources, self.config, self.fidelity = world, model, sources, config, fidelity
         self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
         self.packed = ops.pack(model.item_embeddings(), backend=backend)
         # Sources side by side should be of like length: their items are held as one padded matrix.
@@ -83,10 +86,11 @@ class Engine:
         self.jobs = len(self.order) * config.m
         self.max_length = model.max_len
 
-        slots = min(config.slots, max(self.jobs, 1))
+        self.block = world.part_size(len(self.order), max(len(self.order), 1)) * config.m  # jobs taken at a time
+        slots = min(config.slots, self.block)
         device = self.device = self.packed.weights.device
-        self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else _Recomputed(model, slots)
-        self.step = model.step if hasattr(model, "step") else _Recomputed.step
+        self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else Recomputed(model, slots)
+        self.step = model.step if hasattr(model, "step") else Recomputed.step
         self.job = torch.full((slots,), -1, device=device)
         self.items = torch.zeros(slots, self.max_length, dtype=torch.int64, device=device)
         self.length = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -100,10 +104,38 @@ class Engine:
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
 
-    def run(self, progress: Progress, partial: Partial | None = None) -> Found:
-        """Decode every job that ``partial`` does not hold already, and save there what is finished now and then."""
-        parts = [] if partial is None else [saved.tensors for saved in partial.load("trajectories")]
-        todo = np.setdiff1d(np.arange(self.jobs), np.concatenate([np.zeros(0, np.int64), *(p["job"] for p in parts)]))
+    def run(self, progress: Progress, partial: Partial | None = None) -> Found | None:
+        """Decode every job that ``partial`` does not hold already, and save there what is finished now and then.
+
+        Of several processes each saves what it has decoded; the first one reads it all, and has what is missing, a
+        damaged file's jobs say, decoded again. The others get None.
+        """
+        if self.world.size == 1:
+            held = [] if partial is None else [saved.tensors for saved in partial.load("trajectories")]
+            self._decode(self._todo(held), held, progress, partial)
+            return self._found(held)
+        if partial is None or not partial.shared:
+            raise ValueError(
+                "generation by several processes: expected a folder that all share, as `partial`, got none"
+            )
+        while True:
+            parts: list[Mapping[str, Tensor]] = []
+            if self.world.leads:
+                parts = [saved.tensors for saved in partial.load("trajectories")]
+            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, _jobs)
+            if not len(todo):
+                return self._found(parts) if self.world.leads else None
+            self._decode(todo, [], progress, partial)
+
+    def _todo(self, parts: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
+        """(n,) int64: the jobs that none of these holds, in ascending order."""
+        done = np.concatenate([np.zeros(0, np.int64), *(part["job"] for part in parts)])
+        return np.setdiff1d(np.arange(self.jobs), done)
+
+    def _decode(
+        self, todo: np.ndarray, parts: list[Mapping[str, Tensor]], progress: Progress, partial: Partial | None
+    ) -> None:
+        """Decode jobs, as many of them as this process comes to take; what it finishes is appended to `parts`."""
         saved = len(parts)
 
         def unsaved() -> Saved | None:
@@ -111,22 +143,41 @@ class Engine:
             new, saved = parts[saved:], len(parts)
             return Saved(_joined(new), {}) if new else None
 
-        started, finished = 0, self.jobs - len(todo)
-        while finished < self.jobs:
-            free = (self.job < 0).nonzero()[:, 0][: len(todo) - started]
+        claims = self.world.claims(-(-len(todo) // self.block))
+        waiting, running, taken, stopping = todo[:0], 0, 0, False
+        while True:
+            if not len(waiting) and running < len(self.job) and (number := next(claims, None)) is not None:
+                waiting = todo[number * self.block : (number + 1) * self.block]
+                taken = number * self.block + len(waiting)
+            if not len(waiting) and not running:
+                break
+            free = (self.job < 0).nonzero()[:, 0][: len(waiting)]
             if len(free) >= self.config.m:
                 # Whole sources where there is room, so that their trajectories can share.
                 free = free[: len(free) - len(free) % self.config.m]
             if len(free):
-                self._start(free, todo[started : started + len(free)])
-                started += len(free)
+                self._start(free, waiting[: len(free)])
+                waiting, running = waiting[len(free) :], running + len(free)
             ended = self._advance((self.job >= 0).nonzero()[:, 0])
             if len(ended):
                 parts.append(self._ended(ended))
-                finished += len(ended)
+                running -= len(ended)
+                # What others took before is counted as finished.
+                finished = self.jobs - len(todo) + taken - len(waiting) - running
                 progress("generate", finished, self.jobs, "trajectories")
             if partial is not None:
-                partial.offer("trajectories", unsaved)
+                stopping = partial.asked()
+                if stopping:
+                    break
+                partial.offer("trajectories", unsaved, stopping=False)
+        if stopping:
+            claims.cancel()  # for all processes
+        if partial is not None and (stopping or self.world.size > 1):
+            partial.save("trajectories", unsaved)
+        if self.world.any(stopping):
+            raise Interrupted("stopped as asked")
+
+    def _found(self, parts: Sequence[Mapping[str, Tensor]]) -> Found:
         found = {name: values.numpy() for name, values in _joined([self._ended(self.job[:0]), *parts]).items()}
         row, number = self._row_and_number(found.pop("job"))
         sorted_ = np.lexsort((number, row))
@@ -211,7 +262,7 @@ class Engine:
 
         generated = length > self.given[slots]
         checked = (passed & generated).nonzero()[:, 0]
-        accepted = self.fidelity.accepts(self.items[slots[checked], length[checked] - 1], _ragged(source[checked]))
+        accepted = self.fidelity.accepts(self.items[slots[checked], length[checked] - 1], ragged(source[checked]))
         failed = torch.zeros_like(passed)
         if accepted is not None:
             failed[checked] = ~accepted
@@ -275,7 +326,7 @@ class Engine:
         if within.any():  # no check, or trusted to pass it
             part = slots[within]
             drawn[within] = ops.topk_sample(
-                self._queries(part), self.packed, excluded=_ragged(self.items[part]), **self._sampling(part)
+                self._queries(part), self.packed, excluded=ragged(self.items[part]), **self._sampling(part)
             ).ids
         tau = self.fidelity.tau
         if tau is not None and len(scan):
@@ -287,7 +338,7 @@ class Engine:
                 self.packed,
                 targets,
                 tau,
-                excluded=_ragged(self.items[part]),
+                excluded=ragged(self.items[part]),
                 **self._sampling(part),
             )
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
@@ -308,7 +359,7 @@ class Engine:
         return self.query[self.leader[slots]]
 
     def _targets(self, slots: Tensor) -> Ragged:
-        return _ragged(torch.where(self._open(slots), self.source[slots], 0))
+        return ragged(torch.where(self._open(slots), self.source[slots], 0))
 
     def _sampling(self, slots: Tensor) -> dict[str, Any]:
         return {
@@ -331,38 +382,12 @@ class Engine:
         return torch.from_numpy(array).to(self.device)
 
 
-class _Recomputed:
-    """Decoding state of a backbone without ``step``: the items themselves, encoded anew each time."""
-
-    def __init__(self, model: Backbone, slots: int) -> None:
-        self.model = model
-        device = model.item_embeddings().device
-        self.items = torch.zeros(slots, model.max_len, dtype=torch.int64, device=device)
-        self.lengths = torch.zeros(slots, dtype=torch.int64, device=device)
-
-    def reset(self, slots: Tensor) -> None:
-        self.items[slots] = 0
-        self.lengths[slots] = 0
-
-    def copy(self, sources: Tensor, targets: Tensor) -> None:
-        self.items[targets] = self.items[sources]
-        self.lengths[targets] = self.lengths[sources]
-
-    def step(self, slots: Tensor, items: Tensor) -> Tensor:
-        self.items[slots, self.lengths[slots]] = items
-        self.lengths[slots] += 1
-        prefixes = _ragged(self.items[slots])
-        return encode_sequences(self.model, prefixes.ids.int().cpu().numpy(), prefixes.offsets.cpu().numpy())
+def _jobs(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.int64)
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _ragged(padded: Tensor) -> Ragged:
-    """Rows of ids with 0 for nothing (n, w) -> lists of the ids."""
-    real = padded > 0
-    return Ragged(padded[real], pad(real.sum(dim=1).cumsum(dim=0), (1, 0)))
 
 
 def _has_two_items(sources: Sequences) -> np.ndarray:

@@ -10,6 +10,7 @@ from . import ops
 from .config import DistillationConfig
 from .data.batches import SoftTargets
 from .data.sequences import Sequences, offsets_of, ragged_indices
+from .distributed import ALONE, World
 from .models.encoding import encode_sequences
 from .models.protocol import Backbone
 
@@ -19,7 +20,12 @@ _POSITIONS = 8192  # scored at a time
 
 
 def soft_targets(
-    model: Backbone, sequences: Sequences, config: DistillationConfig, *, threads: int | None = None
+    model: Backbone,
+    sequences: Sequences,
+    config: DistillationConfig,
+    *,
+    threads: int | None = None,
+    world: World = ALONE,
 ) -> SoftTargets:
     """What a model expects at every position of sequences: its top k items, the history left out, and their shares.
 
@@ -35,6 +41,9 @@ def soft_targets(
     config : DistillationConfig
     threads : int, optional
         As for :func:`rsir.ops.topk`.
+    world : World, optional
+        Processes that call this together, with the same arguments: they divide the positions, and each returns what
+        one process would.
 
     Returns
     -------
@@ -47,10 +56,11 @@ def soft_targets(
         wanted &= np.repeat(~sequences.is_real, sequences.lengths)
     positions: npt.NDArray[np.int64] = np.flatnonzero(wanted)
     ids = np.zeros((len(place), config.k), np.int32)
-    cumulative = np.ones((len(place), config.k), np.float32)
+    cumulative = np.zeros((len(place), config.k), np.float32)
     packed = ops.pack(model.item_embeddings().detach())
-    for first in range(0, len(positions), _POSITIONS):
-        part = positions[first : first + _POSITIONS]
+    size = world.part_size(len(positions), _POSITIONS)
+    for number in world.claims(-(-len(positions) // size)):
+        part = positions[number * size : (number + 1) * size]
         lengths = place[part]
         history, offsets = sequences.items[ragged_indices(part - lengths, lengths)], offsets_of(lengths)
         queries = encode_sequences(model, history, offsets)
@@ -58,4 +68,6 @@ def soft_targets(
         best = ops.topk(queries, packed, config.k, excluded=excluded, threads=threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
         ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()
+    world.add(torch.from_numpy(ids), torch.from_numpy(cumulative))
+    cumulative[ids[:, 0] == 0] = 1
     return SoftTargets(ids, cumulative, config.share)

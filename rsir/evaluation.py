@@ -12,6 +12,7 @@ import torch
 from rsir import ops
 from rsir.data.sequences import DataError
 from rsir.data.splits import EvaluationSet
+from rsir.distributed import ALONE, World
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, require
 
@@ -65,6 +66,7 @@ def evaluate(
     batch_size: int = 8192,
     backend: str = "auto",
     threads: int | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
     """Rank the whole catalogue for every task.
 
@@ -83,6 +85,9 @@ def evaluate(
         Tasks at a time; bounds memory and changes no bit of the result.
     backend, threads
         As for :func:`rsir.ops.topk`.
+    world : World, optional
+        Processes that call this together, with the same arguments: they divide the tasks, and each returns what one
+        process would.
 
     Returns
     -------
@@ -101,10 +106,12 @@ def evaluate(
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
     packed = ops.pack(model.item_embeddings(), backend=backend)
-    ranks = np.empty(len(tasks), np.int64)
+    ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
-    for first in range(0, len(tasks), _positive("batch_size", batch_size)):
+    batch_size = world.part_size(len(tasks), _positive("batch_size", batch_size))
+    for number in world.claims(-(-len(tasks) // batch_size)):
+        first = number * batch_size
         last = min(first + batch_size, len(tasks))
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
@@ -126,11 +133,14 @@ def evaluate(
         seen[shown] = True
         places += shown.size
         popular += 0 if popularity is None else int(popularity[shown].sum())
+    found = torch.from_numpy(np.concatenate([ranks, seen, [places, popular]]))  # int64: sums are exact
+    world.add(found)
+    ranks, seen, (places, popular) = np.split(found.numpy(), [len(tasks), len(tasks) + len(seen)])
     metrics = {f"{name}@{k}": float(_gains(ranks, name, k).mean()) for k in CUTOFFS for name in _RANKED}
     if spread:
-        metrics[f"coverage@{SPREAD_CUTOFF}"] = float(seen[1:].mean())
+        metrics[f"coverage@{SPREAD_CUTOFF}"] = float((seen[1:] > 0).mean())
     if spread and popularity is not None:
-        metrics[f"popularity@{SPREAD_CUTOFF}"] = popular / places if places else math.nan
+        metrics[f"popularity@{SPREAD_CUTOFF}"] = int(popular) / int(places) if places else math.nan
     return Evaluation(metrics, ranks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,13 +11,16 @@ import torch
 from .config import GenerationConfig
 from .data.sequences import Sequences, offsets_of
 from .decoding import Engine, Found
+from .distributed import ALONE, World
 from .fidelity import Fidelity
 from .memory import first_line, out_of_memory
 from .models.protocol import Backbone
-from .partial import Partial
+from .partial import Partial, Saved
 from .progress import Progress, silent
 
-__all__ = ["Generated", "GenerationError", "generate"]
+__all__ = ["Generated", "GenerationError", "from_bytes", "generate", "to_bytes"]
+
+_ARRAYS = ("items", "offsets", "source", "round")
 
 
 class GenerationError(ValueError):
@@ -69,6 +73,7 @@ def generate(
     threads: int | None = None,
     progress: Progress = silent,
     partial: Partial | None = None,
+    world: World = ALONE,
 ) -> Generated:
     """Generate and verify ``config.m`` trajectories for every row of ``sources``.
 
@@ -95,6 +100,9 @@ def generate(
         Called with the number of finished trajectories.
     partial : Partial, optional
         Where to save finished trajectories now and then; those that are there already are not decoded again.
+    world : World, optional
+        Processes that call this together, with the same arguments and a folder that they share: they divide the
+        sources, and each returns what one process would.
 
     Returns
     -------
@@ -103,7 +111,7 @@ def generate(
     Raises
     ------
     ValueError
-        If the sources have more items than the model.
+        If the sources have more items than the model, or there are several processes and no folder.
     GenerationError
         Memory ran out.
     Interrupted, RunError
@@ -128,6 +136,7 @@ def generate(
             drop=on_fail == "drop",
             backend=backend,
             threads=torch_threads if threads is None else threads,
+            world=world,
         )
         found = engine.run(progress, partial)
     except (MemoryError, RuntimeError) as cause:
@@ -139,7 +148,41 @@ def generate(
         ) from cause
     finally:
         torch.set_num_threads(torch_threads)
-    return _filtered(found, sources, config, round_)
+    return world.share(
+        lambda: _filtered(cast(Found, found), sources, config, round_),
+        lambda generated: to_bytes(generated.trajectories, **_counts(generated)),
+        lambda content: _generated(*from_bytes(content, sources)),
+    )
+
+
+def _generated(trajectories: Sequences, counts: dict[str, int]) -> Generated:
+    return Generated(trajectories, **counts)
+
+
+def _counts(generated: Generated) -> dict[str, int]:
+    return {name: value for name, value in vars(generated).items() if name != "trajectories"}
+
+
+def to_bytes(trajectories: Sequences, **values: int) -> bytes:
+    """Trajectories without labels, and numbers that go with them, for another process."""
+    arrays = {name: torch.tensor(getattr(trajectories, name)) for name in _ARRAYS}
+    return Saved(arrays, values).to_bytes()
+
+
+def from_bytes(content: bytes, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
+    """What :func:`to_bytes` was given; labels are those of the sources."""
+    saved = Saved.from_bytes(content)
+    items, offsets, source, round_ = (saved.tensors[name].numpy() for name in _ARRAYS)
+    trajectories = Sequences(
+        items=items,
+        offsets=offsets,
+        num_items=sources.num_items,
+        source=source,
+        round=round_,
+        item_labels=sources.item_labels,
+        user_labels=sources.user_labels,
+    )
+    return trajectories, dict(saved.values)
 
 
 def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_: int) -> Generated:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from . import __version__, durable
+from .distributed import ALONE, World
 
 __all__ = ["EVERY", "SHARE", "Interrupted", "Partial", "Saved", "never"]
 
@@ -42,6 +43,25 @@ class Saved:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
+    def to_bytes(self) -> bytes:
+        """A line with the SHA-256 of the rest, a line of JSON, and safetensors."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
+        values = json.dumps({"version": _VERSION, "values": dict(self.values)}).encode()
+        content = values + b"\n" + safetensors.torch.save(tensors)
+        return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Saved:
+        """What :meth:`to_bytes` was called on; ValueError and the like where it is damaged or of another version."""
+        digest, _, content = content.partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() != digest:
+            raise ValueError("damaged: SHA-256 differs")
+        values, _, tensors = content.partition(b"\n")
+        header = json.loads(values)
+        if header["version"] != _VERSION:
+            raise ValueError(f"written by another version: {header['version']}")
+        return cls(safetensors.torch.load(tensors), header["values"])
+
 
 def never() -> bool:
     """The default: nobody asks to stop."""
@@ -59,14 +79,38 @@ class Partial:
         Takes an event and fields to go with it; told of files that cannot be used.
     stop : callable
         Whether to save and stop; asked at every :meth:`offer`.
+    world : World, optional
+        Processes that share the folder and make this together. Each may save there; the first one reads.
     """
 
-    def __init__(self, folder: Path | None, log: Callable[..., None], stop: Callable[[], bool] = never) -> None:
-        self._folder, self._log, self._stop = folder, log, stop
-        self._number = 1 + max((number for _, number, _ in self._files()), default=0)
+    def __init__(
+        self,
+        folder: Path | None,
+        log: Callable[..., None],
+        stop: Callable[[], bool] = never,
+        world: World = ALONE,
+    ) -> None:
+        self._folder, self._log, self._stop, self._world = folder, log, stop, world
+        newest = world.share(lambda: max((number for _, number, _ in self._files()), default=0))
+        self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
         self._due = time.perf_counter() + EVERY
 
-    def offer(self, kind: str, make: Callable[[], Saved | None], keep: int | None = None) -> None:
+    @property
+    def shared(self) -> bool:
+        """Whether there is a folder."""
+        return self._folder is not None
+
+    def asked(self) -> bool:
+        """Whether this process is to save and stop."""
+        return self._stop()
+
+    def offer(
+        self,
+        kind: str,
+        make: Callable[[], Saved | None],
+        keep: int | None = None,
+        stopping: bool | None = None,
+    ) -> None:
         """Save if it is time to.
 
         Parameters
@@ -77,6 +121,8 @@ class Partial:
             Gives what to save, or None if there is nothing new.
         keep : int, optional
             Only the newest ``keep`` files of this kind are kept; default all.
+        stopping : bool, optional
+            Whether to save now and stop; default: what :meth:`asked` says.
 
         Raises
         ------
@@ -85,22 +131,34 @@ class Partial:
         RunError
             The disk refuses.
         """
-        stopping = self._stop()
+        stopping = self.asked() if stopping is None else stopping
         if stopping or time.perf_counter() >= self._due:
-            began = time.perf_counter()
-            saved = make() if self._folder is not None else None
-            if saved is not None:
-                self._write(kind, saved, keep)
-            now = time.perf_counter()
-            self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
+            self.save(kind, make, keep)
         if stopping:
             raise Interrupted("stopped as asked")
+
+    def save(self, kind: str, make: Callable[[], Saved | None], keep: int | None = None) -> None:
+        """As :meth:`offer`, now and without stopping."""
+        began = time.perf_counter()
+        saved = make() if self._folder is not None else None
+        if saved is not None:
+            self._write(kind, saved, keep)
+        now = time.perf_counter()
+        self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
+
+    def newest(self, kind: str) -> Saved | None:
+        """The newest intact file of a kind, read by the first process for all; None: there is none."""
+        return self._world.share(
+            lambda: next(self.load(kind), None),
+            lambda saved: b"" if saved is None else saved.to_bytes(),
+            lambda content: Saved.from_bytes(content) if content else None,
+        )
 
     def load(self, kind: str) -> Iterator[Saved]:
         """Every intact file of a kind, newest first."""
         for path, _, _ in reversed([entry for entry in self._files() if entry[2] == kind]):
             try:
-                yield _decode(path.read_bytes())
+                yield Saved.from_bytes(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
                 file = path.relative_to(path.parents[2]).as_posix()
                 self._log("discarded", file=file, cause=str(cause), then="what it held is computed again")
@@ -109,8 +167,8 @@ class Partial:
 
     def _write(self, kind: str, saved: Saved, keep: int | None) -> None:
         assert self._folder is not None
-        durable.replace(self._folder / f"{kind}-{self._number:06d}", _encode(saved))
-        self._number += 1
+        durable.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
+        self._number += self._world.size
         if keep is not None:
             for path, _, _ in [entry for entry in self._files() if entry[2] == kind][:-keep]:
                 with suppress(OSError):
@@ -122,23 +180,3 @@ class Partial:
             return []
         found = [(path, re.fullmatch(r"([a-z]+)-(\d{6,})", path.name)) for path in self._folder.iterdir()]
         return sorted(((path, int(match[2]), match[1]) for path, match in found if match), key=lambda entry: entry[1])
-
-
-def _encode(saved: Saved) -> bytes:
-    """A line with the SHA-256 of the rest, a line of JSON, and safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in saved.tensors.items()}
-    values = json.dumps({"version": _VERSION, "values": dict(saved.values)}).encode()
-    content = values + b"\n" + safetensors.torch.save(tensors)
-    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
-
-
-def _decode(content: bytes) -> Saved:
-    """What :func:`_encode` was given."""
-    digest, _, content = content.partition(b"\n")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError("damaged: SHA-256 differs")
-    values, _, tensors = content.partition(b"\n")
-    header = json.loads(values)
-    if header["version"] != _VERSION:
-        raise ValueError(f"written by another version: {header['version']}")
-    return Saved(safetensors.torch.load(tensors), header["values"])

@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from argparse import Namespace
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from .cli.completion import script
 from .cli.options import configuration, dump, split_arguments
 from .cli.signals import Stop
 from .cli.table import line, rounds_table, verdict
-from .config import ConfigError, RecursionConfig
+from .config import ConfigError, RecursionConfig, from_dict, to_dict
+from .distributed import World, WorldError, join, local_rank, restarts_allowed
 from .progress import silent
 from .runs import RunDirectory, RunError
 
@@ -42,12 +44,25 @@ def main(arguments: list[str] | None = None) -> int:
     -------
     int
         Exit status: 0 done, 1 ``inspect`` found damage, 2 options or data that cannot be used (nothing is written
-        then), 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything unexpected is raised.
+        then), 3 another of several processes has ended, 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything
+        unexpected is raised.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     commands = {"inspect": inspect.main, "datasets": datasets.main}
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
+    try:
+        world = join()
+    except WorldError as error:
+        print(f"rsir: error: {error}", file=sys.stderr)
+        return 3
+    if world.leads:
+        return _command(arguments, world)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        return _command(arguments, world)
+
+
+def _command(arguments: list[str], world: World) -> int:
     try:
         options, given = split_arguments(arguments)
         if options.completion is not None:
@@ -56,19 +71,33 @@ def main(arguments: list[str] | None = None) -> int:
         if options.version:
             print(f"rsir {__version__}")
             return 0
-        base = RunDirectory.open(_resumed(options)).config if options.resume else RecursionConfig()
+        if restarts_allowed() and options.out is None:
+            raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
+        if world.restarted:
+            options.resume = world.share(lambda: _begun(Path(options.out)))
+        base = RecursionConfig()
+        if options.resume:
+            out = _resumed(options)
+            base = from_dict(RecursionConfig, world.share(lambda: to_dict(RunDirectory.open(out).config)))
         config = configuration(base, options.config, given)
         if options.print_config:
             print(dump(config), end="")
             return 0
-        return _run(config, options)
+        status = _run(config, options, world)
+        if status == 0:
+            world.leave()
+        return status
     except (ConfigError, RunError) as error:
-        return _fail(error)
+        return _fail(error, world)
+    except WorldError as error:
+        then = "torchrun names it; --resume goes on from what was saved"
+        return _fail(WorldError(f"{error}; {then}"), world, 3)
 
 
-def _run(config: RecursionConfig, options: Namespace) -> int:
-    out = Path(options.out) if options.out is not None else _free_folder(config)
-    RunDirectory.check(out, resume=options.resume)
+def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
+    out = Path(options.out or world.share(lambda: str(_free_folder(config))))
+    if world.leads:
+        RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
     if options.profile:
@@ -85,12 +114,12 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
 
     if config.model.name not in names():
         raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
-    device = _device(options.gpu)
+    device = _device(options.gpu, world)
     if options.threads is not None:
         _limit_threads(options.threads)
-    bars = Bars() if sys.stderr.isatty() else None
+    bars = Bars() if sys.stderr.isatty() and world.leads else None
     rounds: list[RoundResult] = []
-    tracking = Tracking(options.track.split(",") if options.track else [], out, config)
+    tracking = Tracking(options.track.split(",") if options.track and world.leads else [], out, config)
 
     def report(result: RoundResult) -> None:
         rounds.append(result)
@@ -99,10 +128,10 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
         print(line(result, rounds[0]), file=sys.stderr, flush=True)
         tracking(result)
 
-    stop = Stop()
+    stop = Stop(says=world.leads)
     try:
         with stop, warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
+            warnings.simplefilter("default" if world.leads else "ignore", UserWarning)
             warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
             run = recurse(
                 config,
@@ -114,11 +143,13 @@ def _run(config: RecursionConfig, options: Namespace) -> int:
                 on_round=report,
                 profile=options.profile,
                 stop=stop,
+                world=world,
             )
     except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
-        return _fail(error)
+        return _fail(error, world)
     except (Interrupted, KeyboardInterrupt):
-        print(f"\n{_interrupted(out)}", file=sys.stderr)
+        if world.leads:
+            print(f"\n{_interrupted(out)}", file=sys.stderr)
         return 128 + stop.number
     finally:
         tracking.close()
@@ -142,15 +173,22 @@ def _summarise(run: Run, out: Path) -> None:
         print(f"Go on:     rsir --out {folder} --resume --rounds {run.config.rounds + 2}")
 
 
-def _fail(error: Exception) -> int:
-    print(f"rsir: error: {error}", file=sys.stderr)
-    return 2
+def _fail(error: Exception, world: World, status: int = 2) -> int:
+    if world.first_to("say what is wrong"):
+        print(f"rsir: error: {world.name}{error}", file=sys.stderr)
+    return status
 
 
-def _interrupted(out: Path) -> str:
+def _begun(out: Path) -> bool:
     try:
         RunDirectory.check(out, resume=True)
     except RunError:
+        return False
+    return True
+
+
+def _interrupted(out: Path) -> str:
+    if not _begun(out):
         return "Interrupted before the run began; nothing was written."
     return f"Interrupted. Go on with: rsir --out {shlex.quote(str(out))} --resume"
 
@@ -171,7 +209,7 @@ def _free_folder(config: RecursionConfig) -> Path:
     return RUNS / f"{name}-{max((int(match[1]) + 1 for match in taken if match), default=0):03d}"
 
 
-def _device(gpu: bool) -> str:
+def _device(gpu: bool, world: World) -> str:
     if not gpu:
         return "cpu"
     import torch
@@ -182,7 +220,14 @@ def _device(gpu: bool) -> str:
             f"--gpu: torch finds no CUDA device (torch {torch.__version__} {build}); leave --gpu away, or mend the "
             "driver or the installation of torch"
         )
-    return "cuda"
+    if world.size == 1:
+        return "cuda"
+    if local_rank() >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--gpu: expected a CUDA device for each process of a machine, got {torch.cuda.device_count()} for process "
+            f"{local_rank()}; lower torchrun's --nproc-per-node"
+        )
+    return f"cuda:{local_rank()}"
 
 
 def _limit_threads(threads: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .acquisition import acquire
+from .acquisition import acquire, novel_share
 from .checks import check_base, check_catalogue
 from .config import RecursionConfig, to_dict
 from .data.batches import SoftTargets
@@ -22,11 +22,13 @@ from .data.loading import load_data, split
 from .data.sequences import Sequences
 from .data.splits import EvaluationSet, Split
 from .distillation import soft_targets
+from .distributed import ALONE, World
 from .evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_interval
 from .fidelity import build
-from .generation import generate
+from .generation import from_bytes, generate, to_bytes
 from .manifest import settled
 from .models import Ensemble, checkpoint
+from .opening import open_run
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent
@@ -52,6 +54,7 @@ def recurse(
     profile: bool = False,
     base: Run | None = None,
     stop: Callable[[], bool] = never,
+    world: World = ALONE,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -80,6 +83,9 @@ def recurse(
     stop : callable, optional
         Asked after every step of training and decoding; once it is true, what has been computed is saved in ``out`` and
         Interrupted is raised.
+    world : World, optional
+        Processes that call this together (:mod:`rsir.distributed`), with the same data and settings; ``out`` is a
+        folder that they share. The first one alone writes it, calls ``on_round``, and traces.
 
     Returns
     -------
@@ -93,6 +99,8 @@ def recurse(
         A training diverged, or memory ran out; the round is not marked finished.
     Interrupted
         ``stop`` asked for it.
+    WorldError
+        Another of several processes has ended.
     """
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
@@ -102,21 +110,21 @@ def recurse(
     check_catalogue(config, data.num_items)
     if base is not None:
         check_base(base, config, data)
-    directory = None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
-    tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None else None
+    directory = open_run(out, config, data, resume, world)
+    tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.leads else None
     try:
-        if directory is not None and not (directory.path / DATA).exists():
+        if directory is not None and world.leads and not (directory.path / DATA).exists():
             directory.write_bytes(DATA, data.to_bytes())
-        loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop)
+        loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop, world)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
-            if directory is not None:
+            if directory is not None and world.leads:
                 lines = (json.dumps(result.metrics(), sort_keys=True, allow_nan=False) for result in rounds)
                 directory.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
                 if round_ + 1 >= loop.finished:
                     write_report(directory, data, rounds)
-            if on_round is not None:
+            if on_round is not None and world.leads:
                 on_round(rounds[-1])
             if is_over(config, rounds):
                 break
@@ -147,10 +155,12 @@ class _Loop:
         progress: Progress,
         base: Run | None,
         stop: Callable[[], bool],
+        world: World,
     ) -> None:
         self.config, self.parts, self.directory, self.base = config, parts, directory, base
         self.device, self.threads, self.progress, self.stop = device, threads, progress, stop
-        self.finished = 0 if directory is None else directory.finished_rounds()
+        self.world = world
+        self.finished = 0 if directory is None else world.share(directory.finished_rounds)
         self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
         self.model: Any = None
@@ -165,8 +175,9 @@ class _Loop:
             result = self._read(round_)
         else:
             result = self._make(round_) if round_ > 0 or self.base is None else self._take_over(self.base)
-            if self.directory is not None:
+            if self.directory is not None and self.world.leads:
                 self._write(result)
+            self.world.wait()  # the others read what was written
         self.results.append(result)
         if self.directory is None and best_round(self.results) == round_:
             self.kept_models = {round_: self._recommender()}
@@ -209,6 +220,7 @@ class _Loop:
                 progress=self._progress_of(round_),
                 partial=partial,
                 soft=self._soft_targets(round_, train),
+                world=self.world,
             )
         self._succeed(trained.model, round_)
         with _timed(seconds, "evaluate"):
@@ -240,7 +252,8 @@ class _Loop:
     def _partial(self, round_: int) -> Partial:
         if self.directory is None:
             return Partial(None, lambda *_, **__: None, self.stop)
-        return Partial(self.directory.partial(round_), self.directory.log, self.stop)
+        folder = self.directory.partial(round_) if self.world.leads else self.directory.partial_path(round_)
+        return Partial(folder, self.directory.log, self.stop, self.world)
 
     def _take_over(self, base: Run) -> RoundResult:
         self.model = base.model
@@ -268,15 +281,20 @@ class _Loop:
             threads=self.threads,
             progress=self._progress_of(round_),
             partial=partial,
+            world=self.world,
         )
-        new = acquire(found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_)
+        new = self.world.share(
+            lambda: acquire(found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_),
+            to_bytes,
+            lambda content: from_bytes(content, sources)[0],
+        )
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return {
             "generated": found.decoded,
             "verified": len(found.trajectories),
             "acquired": len(new),
-            "novel_share": _novel_share(new, self.parts.train),
+            "novel_share": novel_share(new, self.parts.train),
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
             "leak": found.scanned_refused / found.scanned if trusting and found.scanned else float("nan"),
         }
@@ -295,10 +313,12 @@ class _Loop:
         """The generator's expectation at the positions that its successor trains on."""
         if round_ == 0 or self.config.distillation.share == 0:
             return None
-        return soft_targets(self._recommender(), train, self.config.distillation, threads=self.threads)
+        return soft_targets(
+            self._recommender(), train, self.config.distillation, threads=self.threads, world=self.world
+        )
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
-        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads)
+        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads, world=self.world)
 
     def _compare(self, gains: np.ndarray) -> dict[str, float]:
         """The newest round's gains on validation with those of the best round before, which they replace if better."""
@@ -378,16 +398,6 @@ def _gains(evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
 def _training_seed(seed: int, round_: int) -> int:
     """Every round trains with randomness of its own."""
     return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _novel_share(trajectories: Sequences, real: Sequences) -> float:
-    """Share of the trajectories' items that their user's real sequence does not hold."""
-    if not len(trajectories):
-        return float("nan")
-    catalogue = real.num_items + 1
-    own = np.repeat(np.arange(len(real)), real.lengths) * catalogue + real.items
-    generated = np.repeat(trajectories.source, trajectories.lengths) * catalogue + trajectories.items
-    return float(np.isin(generated, own, invert=True).mean())
 
 
 @contextmanager

@@ -197,10 +197,14 @@ class RunDirectory:
         """Folder of a round."""
         return self.path / f"round-{round_:02d}"
 
+    def partial_path(self, round_: int) -> Path:
+        """Where :meth:`partial` is."""
+        return self.round_path(round_) / PARTIAL
+
     def partial(self, round_: int) -> Path:
         """Folder for what a round has before it is finished; made if need be, removed when the round is finished."""
         self._writable()
-        folder = self.round_path(round_) / PARTIAL
+        folder = self.partial_path(round_)
         try:
             if not folder.exists():
                 folder.mkdir(parents=True)

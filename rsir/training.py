@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rsir.config import ModelConfig, TrainingConfig
-from rsir.data.batches import Batches, SoftTargets
+from rsir.data.batches import Batches, SoftTargets, TrainingBatch
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
+from rsir.distributed import ALONE, World
 from rsir.evaluation import evaluate
 from rsir.memory import first_line, out_of_memory
 from rsir.models.protocol import TrainableBackbone, require
@@ -95,6 +96,7 @@ def fit(
     backend: str = "auto",
     partial: Partial | None = None,
     soft: SoftTargets | None = None,
+    world: World = ALONE,
 ) -> Trained:
     """Train a backbone until its validation NDCG@20 no longer rises.
 
@@ -123,6 +125,10 @@ def fit(
         Where to save the training's state now and then, and to go on from if there is one already.
     soft : SoftTargets, optional
         Of ``train``: what a share of the targets is replaced by.
+    world : World, optional
+        Processes that call this together, with the same arguments: each computes some rows of every batch, and
+        gradients are added up. Weights are those of one process up to the rounding of sums, those of a backbone without
+        ``draws_for_whole_batch`` (:class:`rsir.models.protocol.TrainableBackbone`) only where it has no dropout.
 
     Returns
     -------
@@ -160,7 +166,7 @@ def fit(
         soft=soft,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
-    run = _Run(model, config, validation, every, progress, backend, partial)
+    run = _Run(model, config, validation, every, progress, backend, partial, world, noise_seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(batches, generator)
@@ -178,12 +184,16 @@ class _Run:
         progress: Progress,
         backend: str,
         partial: Partial | None,
+        world: World,
+        noise_seed: int,
     ) -> None:
         self.model, self.config, self.validation, self.every = model, config, validation, every
-        self.progress, self.backend, self.partial = progress, backend, partial
+        self.progress, self.backend, self.partial, self.world = progress, backend, partial, world
+        self.noise_seed = noise_seed
+        self.draws_apart = world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
-        self.by_rows = suits(model, config)
+        self.by_rows = world.size == 1 and suits(model, config)  # gradients of rows are not added up
 
     def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
         small = self.by_rows or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
@@ -202,12 +212,14 @@ class _Run:
     def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
         optimizer = self._optimizer()
         state = TrainingState()
-        for saved in () if self.partial is None else self.partial.load("training"):
+        saved = None if self.partial is None else self.partial.newest("training")
+        if saved is not None:
             state = TrainingState.restore(saved, self.model, optimizer, generator)
-            break
         began = time.perf_counter() - state.seconds
 
-        def save() -> Saved:
+        def save() -> Saved | None:
+            if not self.world.leads:
+                return None
             state.seconds = time.perf_counter() - began
             return state.save(self.model, optimizer, generator)
 
@@ -217,11 +229,10 @@ class _Run:
             while not self._finished(state):
                 batch, negatives = next(stream)
                 optimizer.zero_grad(set_to_none=True)
-                loss = self.model.loss(batch, negatives)
-                loss.backward()
+                loss, stopping = self._gradients(batch, negatives, state.step, generator)
                 optimizer.step()
                 state.average_weights(self.model, self.config.ema)
-                state.losses.append(loss.detach())
+                state.losses.append(loss)
                 state.tokens += batch.tokens
                 state.step += 1
                 self.progress("train", state.step, self.total, "steps", _note(state))
@@ -230,7 +241,7 @@ class _Run:
                         optimizer.settle()
                     self._validate(state, began)
                 if self.partial is not None:
-                    self.partial.offer("training", save, keep=2)
+                    self.partial.offer("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
             if not out_of_memory(cause):
                 raise
@@ -255,13 +266,38 @@ class _Run:
         # foreach and plain Adam take three times as long on a CPU
         return torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
 
+    def _gradients(
+        self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, bool]:
+        """Give every parameter its gradient over the whole batch; -> the loss, and whether to stop after this step."""
+        stopping = self.partial is not None and self.partial.asked()
+        if self.draws_apart:
+            key = np.random.SeedSequence([self.noise_seed, step, self.world.rank])
+            seed = int(key.generate_state(1, np.uint64)[0] >> 1)
+            generator.manual_seed(seed)
+            torch.manual_seed(seed)
+        batch, share = whole.divided(self.world)
+        loss = self.model.loss(batch, negatives)
+        if self.world.size == 1:
+            loss.backward()
+            return loss.detach(), stopping
+        loss = loss * share
+        loss.backward()
+        loss, raised = loss.detach(), loss.new_tensor(float(stopping))
+        self.world.add(loss, raised, *(p.grad for p in self.model.parameters() if p.grad is not None))
+        return loss, bool(raised > 0)
+
     def _validate(self, state: TrainingState, began: float) -> None:
         loss = _mean_loss(state.losses, state.step)
         state.losses.clear()
         evaluation_began = time.perf_counter()
         torch.set_num_threads(self.threads)
+        # Processors that round differently drift apart; all processes go on from the weights of the first.
+        self.world.follow(*self.model.state_dict().values(), *state.average.values())
         with state.averaged(self.model):
-            metrics = evaluate(self.model, self.validation, spread=False, backend=self.backend).metrics
+            metrics = evaluate(
+                self.model, self.validation, spread=False, backend=self.backend, world=self.world
+            ).metrics
             weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
             kept = {name: value.clone() for name, value in weights.items()}
         torch.set_num_threads(self.torch_threads)

@@ -121,7 +121,7 @@ class Fuzzer:
         self.model = {name: (run / "round-01" / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.CARD)}
         sequences = Sequences.load(run / "round-01" / "trajectories.parquet")
         self.sequences = {".parquet": sequences.to_bytes("parquet"), ".arrow": sequences.to_bytes("arrow")}
-        self.state = partial._encode(partial.Saved({"a": torch.arange(5.0)}, {"step": 3}))
+        self.state = partial.Saved({"a": torch.arange(5.0)}, {"step": 3}).to_bytes()
         text = "1 2 3 4\n2 3 5\n7 1 2 3\n"
         rows = "user_id,item_id,timestamp,rating\n" + "".join(f"u{k % 3},i {k % 5},{k},{k % 5}.0\n" for k in range(12))
         table = pa.table(

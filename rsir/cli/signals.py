@@ -17,6 +17,11 @@ class Stop:
     From the first time it is asked (called), the first signal only makes the answer true, for whoever asks to save and
     end; a second one, and any signal before there is anything to save, raises KeyboardInterrupt.
 
+    Parameters
+    ----------
+    says : bool, default True
+        Whether to say on stderr what the signal has led to.
+
     Attributes
     ----------
     number : int
@@ -25,7 +30,8 @@ class Stop:
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, says: bool = True) -> None:
+        self._says = says
         self.number = int(signal.SIGINT)
         self._came = self._asked = False
         self._before: dict[int, Any] = {}
@@ -51,5 +57,7 @@ class Stop:
         if self._came or not self._asked:
             raise KeyboardInterrupt
         self._came = True
+        if not self._says:
+            return
         text = b"\nSaving what has been computed; once more ends at once, without it.\n"
         os.write(2, text)  # print could be interrupted in its own midst

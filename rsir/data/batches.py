@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from rsir.data.sequences import DataError, Sequences
+from rsir.distributed import World
 
-__all__ = ["Batches", "SoftTargets", "TrainingBatch"]
+__all__ = ["Batches", "Part", "SoftTargets", "TrainingBatch"]
 
 _AHEAD = 4  # batches built before they are asked for
 _SHUFFLE, _NEGATIVES, _SOFT = 0, 1, 2  # streams of random numbers
@@ -42,6 +43,8 @@ class TrainingBatch:
         On the device of the tensors; draws dropout and the like.
     tokens : int
         Positions filled.
+    part : Part, optional
+        Where these are some rows of a larger batch, whose others are computed by other processes.
     """
 
     items: Tensor
@@ -51,6 +54,66 @@ class TrainingBatch:
     weights: Tensor
     generator: torch.Generator
     tokens: int
+    part: Part | None = None
+
+    def divided(self, world: World) -> tuple[TrainingBatch, Tensor | float]:
+        """The rows that this process computes, and how much their loss, a weighted mean, counts in the batch's.
+
+        Where there are fewer rows than processes each computes all of them, and all count alike.
+        """
+        rows = len(self.items)
+        if world.size == 1:
+            return self, 1.0
+        if rows < world.size:
+            return self, 1 / world.size
+        first, last = (rows * rank // world.size for rank in (world.rank, world.rank + 1))
+        tensors = ("items", "targets", "positions", "segments", "weights")
+        own = {name: getattr(self, name)[first:last] for name in tensors}
+        share = own["weights"].sum() / self.weights.sum()
+        return replace(self, **own, part=Part(self, first, last, share, world)), share
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Which rows of a batch a process computes.
+
+    Attributes
+    ----------
+    whole : TrainingBatch
+    first, last : int
+        Its rows ``first`` to ``last - 1``.
+    share : scalar
+        Of the weight of the whole batch.
+    world : World
+    """
+
+    whole: TrainingBatch
+    first: int
+    last: int
+    share: Tensor
+    world: World
+
+    def holds(self, places: Tensor) -> Tensor:
+        """Whether places of the flattened rows of the whole batch, (n,) int64, are in these rows; (n,) bool."""
+        row = places // self.whole.items.shape[1]
+        return (row >= self.first) & (row < self.last)
+
+    def joined(self, values: Tensor) -> Tensor:
+        """(n, d) values of the whole batch, from values that are 0 wherever they belong to other processes' rows.
+
+        The gradient reaches those of these rows alone.
+        """
+        total = values.detach().clone()
+        self.world.add(total)
+        return values + (total - values.detach())
+
+    def of_whole(self, loss: Tensor) -> Tensor:
+        """A loss of the whole batch, for the loss of these rows.
+
+        Every process computes it, and its gradient reaches the rows of that process alone. Weighed by `share` and
+        added up over the processes, what this returns gives the loss once and the gradient of all rows.
+        """
+        return ((loss - loss.detach()) + loss.detach() / self.world.size) / self.share
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
-from rsir.models.dropout import Dropout
+from rsir.models.dropout import Dropout, Rows
 from rsir.models.encoding import width_buckets
 from rsir.models.losses import sampled_softmax
 from rsir.models.stepping import KeyValueState, step_in_tiles
 
-__all__ = ["AttentionBackbone", "AttentionBlock", "Reach"]
+__all__ = ["AttentionBackbone", "AttentionBlock", "Reach", "rows_of"]
 
 # Coarser than when encoding: every bucket in use may leave a tile half empty.
 _STEP_BUCKET = 8
@@ -111,6 +111,8 @@ class AttentionBackbone(nn.Module):
         CPU threads of the fused ops in training; none is torch's number.
     """
 
+    draws_for_whole_batch = True
+
     def __init__(
         self,
         config: ModelConfig,
@@ -155,7 +157,14 @@ class AttentionBackbone(nn.Module):
         """What the first layer reads, from the embeddings of items and of their positions, (..., d)."""
         return items + positions if self.scale is None else items * self.scale + positions
 
-    def read(self, items: Tensor, positions: Tensor, segments: Tensor, generator: torch.Generator) -> Tensor:
+    def read(
+        self,
+        items: Tensor,
+        positions: Tensor,
+        segments: Tensor,
+        generator: torch.Generator,
+        rows: Rows | None = None,
+    ) -> Tensor:
         """Query at every position of packed rows, (R, W, d).
 
         Parameters
@@ -165,8 +174,10 @@ class AttentionBackbone(nn.Module):
         positions, segments : (R, W) int64
         generator : torch.Generator
             Draws dropout.
+        rows : Rows, optional
+            Which rows these are of those that dropout is drawn for; default all.
         """
-        dropout = self._dropout(segments, generator)
+        dropout = self._dropout(segments, generator, rows)
         x = dropout(self.embed(items, self.positions(positions)))
         return self.norm(self.packed_layers(x, segments, dropout))
 
@@ -198,7 +209,9 @@ class AttentionBackbone(nn.Module):
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
         rows = self.items(torch.cat([batch.items.flatten(), targets, negatives]))
         inputs, positives, against = rows.split([len(targets), len(targets), len(negatives)])
-        x = self.read(inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator)
+        x = self.read(
+            inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator, rows_of(batch)
+        )
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
         return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads)
 
@@ -230,12 +243,22 @@ class AttentionBackbone(nn.Module):
             x = block.finish(x, block.attend(query, keys, values, reach, none), none)
         return self.norm(x[:, 0])
 
-    def _dropout(self, items: Tensor, generator: torch.Generator | None = None) -> Dropout:
+    def _dropout(self, items: Tensor, generator: torch.Generator | None = None, rows: Rows | None = None) -> Dropout:
         """Dropout for a forward pass over items (B, L): none unless training."""
         config = self.config
         each = config.dim + sum(block.dropout_elements(items.shape[1]) for block in self.layers)
         probability = config.dropout if self.training else 0.0
-        return Dropout(probability, items.numel() * each, self.items.weight.device, generator)
+        return Dropout(probability, items.numel() * each, self.items.weight.device, generator, rows)
+
+
+def rows_of(batch: TrainingBatch, copies: int = 1) -> Rows | None:
+    """Which rows of the whole batch, laid out several times one below the other, a process computes; None: all."""
+    part = batch.part
+    if part is None:
+        return None
+    of = len(part.whole.items)
+    rows = torch.arange(part.first, part.last, device=batch.items.device)
+    return Rows(torch.cat([rows + of * copy for copy in range(copies)]), of * copies)
 
 
 def _up_to(last: Tensor, width: int) -> Reach:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
+from rsir.models.attention import rows_of
 from rsir.models.losses import sampled_softmax
 from rsir.models.registry import register
 from rsir.models.sasrec import SASRec
@@ -50,14 +51,23 @@ class CL4SRec(SASRec):
         are normed to a length of about sqrt(d), and undivided products, of up to d, kept the model from learning what
         comes next.
         """
-        config = self.config
+        config, part = self.config, batch.part
+        whole = batch if part is None else part.whole
         positions, segments, items, weights = (
-            torch.cat([value, value]) for value in (batch.positions, batch.segments, batch.items, batch.weights)
+            torch.cat([value, value]) for value in (whole.positions, whole.segments, whole.items, whole.weights)
         )
         views = draw_views(positions, segments, config.crop, config.mask, config.reorder, batch.generator)
-        inputs = torch.where(views.masked[:, None], self.mask_item, self.items(items.flatten()[views.origin]))
-        x = self.read(inputs.view(*items.shape, -1), views.positions, views.segments, batch.generator)
-        queries = x.flatten(0, 1)[views.last] * config.dim**-0.25
+        rows = rows_of(batch, copies=2)
+        own = torch.arange(len(items), device=items.device) if rows is None else rows.places
+        items, masked = items.flatten()[views.origin].view_as(items)[own], views.masked.view_as(items)[own]
+        inputs = torch.where(masked[..., None], self.mask_item, self.items(items))
+        x = self.read(inputs, views.positions[own], views.segments[own], batch.generator, rows)
+        if part is None:
+            queries = x.flatten(0, 1)[views.last]
+        else:  # a twin must be told from the views of other processes' rows, too
+            placed = x.new_zeros(*segments.shape, config.dim).index_copy(0, own, x)
+            queries = part.joined(placed.flatten(0, 1)[views.last])
+        queries = queries * config.dim**-0.25
         count = len(queries) // 2
         twins = queries.roll(count, 0)
         # Views of one sequence share an id, and a negative with the target's id does not count: neither a view itself
@@ -65,4 +75,5 @@ class CL4SRec(SASRec):
         ids = torch.arange(count, device=queries.device).repeat(2)
         weight = weights.flatten()[views.last]
         weight = (weight / weight.sum()).to(queries.dtype)
-        return sampled_softmax(queries, twins, queries, ids, ids, weight, self.threads)
+        loss = sampled_softmax(queries, twins, queries, ids, ids, weight, self.threads)
+        return loss if part is None else part.of_whole(loss)

@@ -8,11 +8,26 @@ multiplication, or a comparison within a fused op.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Dropout"]
+__all__ = ["Dropout", "Rows"]
+
+
+class Rows(NamedTuple):
+    """Which rows of a larger pass are computed here, so that they get what they would get there.
+
+    Attributes
+    ----------
+    places : (n,) int64
+    of : int
+        Rows in all.
+    """
+
+    places: Tensor
+    of: int
 
 
 class Dropout:
@@ -28,6 +43,8 @@ class Dropout:
     device : torch.device
     generator : torch.Generator, optional
         On the same device; none is torch's global one.
+    rows : Rows, optional
+        Where other processes compute the other rows: bytes are drawn for all rows, and those of these are taken.
 
     Attributes
     ----------
@@ -36,19 +53,29 @@ class Dropout:
     """
 
     def __init__(
-        self, probability: float, elements: int, device: torch.device, generator: torch.Generator | None = None
+        self,
+        probability: float,
+        elements: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        rows: Rows | None = None,
     ) -> None:
         self.dropped = round(probability * 256)
-        self._used = 0
+        self._used, self._rows = 0, rows
         if self.dropped == 0:
             return
+        if rows is not None:
+            elements = elements // len(rows.places) * rows.of
         words = torch.empty(-(-elements // 8), dtype=torch.int64, device=device)
         self._bytes = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
 
     def take(self, *shape: int) -> Tensor:
         """The next random bytes, uint8: an element is dropped where its byte is below ``dropped``."""
-        start, self._used = self._used, self._used + math.prod(shape)
-        return self._bytes[start : self._used].view(shape)
+        rows = self._rows
+        drawn = shape if rows is None else (rows.of, *shape[1:])
+        start, self._used = self._used, self._used + math.prod(drawn)
+        taken = self._bytes[start : self._used].view(drawn)
+        return taken if rows is None else taken[rows.places]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Zero some elements of x, scale the others up."""

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
-from rsir.models.dropout import Dropout
+from rsir.models.dropout import Dropout, Rows
 from rsir.models.losses import sampled_softmax
 from rsir.models.registry import register
 from rsir.models.stepping import SlotState, step_in_tiles
@@ -141,6 +141,8 @@ class GRU4Rec(nn.Module):
         CPU threads of the fused loss in training; none is torch's number.
     """
 
+    draws_for_whole_batch = True
+
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
@@ -191,7 +193,7 @@ class GRU4Rec(nn.Module):
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
         rows = self.items(torch.cat([inputs, targets, negatives]))
         x, positives, against = rows.split([len(order), len(order), len(negatives)])
-        dropout = self._dropout(len(order), batch.generator)
+        dropout = self._dropout(len(order), batch.generator, _rows_of(batch))
         x = dropout(x)
         for gru in self.layers:
             x = dropout(_recur(gru, x, sizes))
@@ -215,12 +217,20 @@ class GRU4Rec(nn.Module):
             hidden[slots] = x
         return self.norm(self.out_projection(x))
 
-    def _dropout(self, positions: int, generator: torch.Generator | None = None) -> Dropout:
+    def _dropout(self, positions: int, generator: torch.Generator | None = None, rows: Rows | None = None) -> Dropout:
         """Dropout for a forward pass over this many positions: none unless training."""
         config = self.config
         probability = config.dropout if self.training else 0.0
         elements = positions * (config.dim + config.layers * config.feedforward)
-        return Dropout(probability, elements, self.items.weight.device, generator)
+        return Dropout(probability, elements, self.items.weight.device, generator, rows)
+
+
+def _rows_of(batch: TrainingBatch) -> Rows | None:
+    """Where the positions of a part of a batch are among those of the whole one, both in the order of reading."""
+    if batch.part is None:
+        return None
+    order, _ = _by_position(batch.part.whole)
+    return Rows(batch.part.holds(order).nonzero()[:, 0], len(order))
 
 
 def _by_position(batch: TrainingBatch) -> tuple[Tensor, list[int]]:
