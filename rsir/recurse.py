@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 RUNS = Path("runs")
+SPEAK = "say why the run ends"  # one of several processes does; the others' reasons follow from its
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +149,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
         return _fail(error, world)
     except (Interrupted, KeyboardInterrupt):
-        if world.leads:
+        if world.leads and world.first_to(SPEAK):
             print(f"\n{_interrupted(out)}", file=sys.stderr)
         return 128 + stop.number
     finally:
@@ -174,7 +175,7 @@ def _summarise(run: Run, out: Path) -> None:
 
 
 def _fail(error: Exception, world: World, status: int = 2) -> int:
-    if world.first_to("say what is wrong"):
+    if world.first_to(SPEAK):
         print(f"rsir: error: {world.name}{error}", file=sys.stderr)
     return status
 

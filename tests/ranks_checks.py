@@ -1,0 +1,377 @@
+"""What several processes do together, against what one does; run by ``tests/test_distributed.py`` in one process that
+forks, as that of the tests has threads and cannot.
+
+``python tests/ranks_checks.py`` prints a line of JSON: by name, what failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kill_ranks
+import numpy as np
+import ranks
+import tiny  # first: it sets the number of threads
+import torch
+from torch import nn
+
+from rsir import partial as partials
+from rsir import recurse as command
+from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
+from rsir.data import Sequences, leave_one_out
+from rsir.data.batches import Batches
+from rsir.distillation import soft_targets
+from rsir.distributed import ALONE, World, join
+from rsir.evaluation import evaluate
+from rsir.fidelity import build as build_policy
+from rsir.generation import Generated, generate
+from rsir.models import build, register
+from rsir.models.losses import sampled_softmax
+from rsir.partial import Partial
+from rsir.training import Trained, fit
+
+CHECKS: dict[str, Callable[[Path], None]] = {}
+ITEMS = 40
+MODEL = ModelConfig(dim=8, heads=2, layers=2, feedforward=8, max_len=8, dropout=0.3)
+TRAINING = TrainingConfig(
+    batch_size=37, negatives=12, evaluate_every=5, patience=9, max_evaluations=3, learning_rate=0.01, ema=0.9
+)
+
+
+def check(function: Callable[[Path], None]) -> Callable[[Path], None]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def _rows() -> list[np.ndarray]:
+    draw = np.random.default_rng(0)
+    return [(np.cumsum(draw.integers(1, 3, draw.integers(3, 9))) + draw.integers(ITEMS)) % ITEMS + 1 for _ in range(75)]
+
+
+PARTS = leave_one_out(Sequences.from_lists(_rows(), ITEMS))
+
+
+def in_ranks(count: int, scratch: Path, work: Callable[[World], Any]) -> list[Any]:
+    """What each of several processes gets, as torch saves it."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+
+    def one(rank: int) -> int:
+        world = join()
+        torch.save(work(world), folder / str(rank))
+        world.leave()
+        return 0
+
+    statuses = ranks.together(one, count, folder / "output")
+    assert statuses == [0] * count, (folder / "output").read_text()
+    return [torch.load(folder / str(rank), weights_only=False) for rank in range(count)]
+
+
+@register("halving")
+class Halving(nn.Module):
+    """A backbone of a user, which knows nothing of parts of batches: each item further back counts half."""
+
+    def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_items, self.max_len = num_items, config.max_len
+        self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
+        with torch.no_grad():
+            self.items.weight.normal_(0, 0.1, generator=generator)
+
+    def item_embeddings(self) -> torch.Tensor:
+        return self.items.weight
+
+    def encode(self, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        age = lengths[:, None] - 1 - torch.arange(items.shape[1])
+        return (self.items(items) * torch.where(age >= 0, 0.5**age, 0.0)[..., None]).sum(1)
+
+    def loss(self, batch: Any, negatives: torch.Tensor) -> torch.Tensor:
+        gap = torch.arange(batch.items.shape[1])
+        gap = gap[:, None] - gap
+        same = (batch.segments[:, :, None] == batch.segments[:, None]) & (gap >= 0)
+        x = torch.where(same, 0.5 ** gap.clamp(min=0), 0.0) @ self.items(batch.items)
+        targets = batch.targets.flatten()
+        weights = (batch.weights / batch.weights.sum()).flatten()
+        rows = self.items(targets), self.items(negatives)
+        return sampled_softmax(x.flatten(0, 1), rows[0], rows[1], targets, negatives, weights)
+
+
+def _fit(name: str, world: World, saved: Partial | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+    config = MODEL.for_backbone(name) if hasattr(MODEL, "for_backbone") else MODEL
+    weights = np.where(np.arange(len(PARTS.train)) % 3 == 0, 0.5, 1.0)
+    assert len(weights) == len(PARTS.train)
+    soft = soft_targets(build(config, ITEMS, seed=5), PARTS.train, DistillationConfig(share=0.3, k=4), world=world)
+    trained: Trained = fit(
+        config, TRAINING, PARTS.train, PARTS.validation, seed=3, soft=soft, world=world, partial=saved
+    )
+    return dict(trained.model.state_dict()), [entry.loss for entry in trained.history]
+
+
+def _training(name: str) -> Callable[[Path], None]:
+    def run(scratch: Path) -> None:
+        expected, losses = _fit(name, ALONE)
+        config = MODEL.for_backbone(name)
+        seeds = int(np.random.SeedSequence(3).generate_state(2, np.uint64)[0] >> 1)
+        start = build(config, ITEMS, seed=seeds).state_dict()
+        for count in (2, 3) if name in ("gru4rec", "cl4srec") else (2,):
+            for weights, other in in_ranks(count, scratch, lambda world: _fit(name, world)):
+                np.testing.assert_allclose(other, losses, rtol=1e-5)
+                for key, value in expected.items():
+                    parts = [weights[key], value, start[key]]
+                    if name == "esasrec" and key.endswith("in_projection.bias"):
+                        # The softmax cancels a bias of the keys: its gradient is rounding, which Adam blows up.
+                        parts = [torch.cat(part.chunk(3)[::2]) for part in parts]
+                    moved, apart = (float((part - parts[1]).abs().max()) for part in (parts[2], parts[0]))
+                    assert apart < 2e-3 * max(moved, 1e-3), f"{key}: {apart} apart after moving {moved}, {count} ranks"
+
+    return run
+
+
+for _name in ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving"):
+    CHECKS[f"training_{_name}"] = _training(_name)
+
+
+@check
+def parts_of_a_batch_hold_every_row_once(scratch: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = Batches(PARTS.train, 30, 8, 5, seed=1, device=torch.device("cpu"), generator=generator)
+    whole, _ = next(iter(batches))
+
+    class Pretended(World):
+        def __init__(self, rank: int, size: int) -> None:
+            super().__init__()
+            self.rank, self.size = rank, size
+
+    for size in (2, 3, len(whole.items)):
+        divided = [whole.divided(Pretended(rank, size)) for rank in range(size)]
+        assert torch.equal(torch.cat([batch.items for batch, _ in divided]), whole.items)
+        assert abs(sum(float(share) for _, share in divided) - 1) < 1e-6
+    batch, share = whole.divided(Pretended(1, len(whole.items) + 1))
+    assert batch is whole
+    assert share == 1 / (len(whole.items) + 1)
+
+
+def _evaluated(world: World) -> tuple[dict[str, float], list[int], np.ndarray, np.ndarray]:
+    model = build(MODEL, ITEMS, seed=1).eval()
+    popularity = np.arange(ITEMS + 1)
+    found = evaluate(model, PARTS.test, popularity=popularity, world=world)
+    quick = evaluate(model, PARTS.test, spread=False, world=world)
+    assert np.array_equal(found.ranks, quick.ranks)
+    soft = soft_targets(model, PARTS.train, DistillationConfig(share=0.5, k=3), world=world)
+    return found.metrics, found.ranks.tolist(), soft.ids, soft.cumulative
+
+
+@check
+def evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes(scratch: Path) -> None:
+    expected = _evaluated(ALONE)
+    for count in (2, 3):
+        for found in in_ranks(count, scratch, _evaluated):
+            assert found[:2] == expected[:2]
+            assert np.array_equal(found[2], expected[2])
+            assert np.array_equal(found[3], expected[3])
+
+
+GENERATION = GenerationConfig(m=3, k=4, slots=64)
+
+
+def _generated(world: World, folder: Path | None, progress: Any = partials.never, model: Any = None) -> Generated:
+    model = model or build(MODEL, ITEMS, seed=1).eval()
+    policy = build_policy(FidelityConfig(tau=15), model.item_embeddings().detach(), 1)
+    saved = None if folder is None else Partial(folder, lambda *_, **__: None, world=world)
+    return generate(
+        model, PARTS.train, GENERATION, policy, seed=2, round_=1, progress=progress, partial=saved, world=world
+    )
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _facts(found: Generated) -> tuple[bytes, dict[str, Any]]:
+    counts = {name: value for name, value in vars(found).items() if name != "trajectories"}
+    return found.trajectories.to_bytes(), counts
+
+
+@check
+def generation_does_not_depend_on_the_number_of_processes(scratch: Path) -> None:
+    expected = _facts(_generated(ALONE, None, _silent))
+    assert expected[1]["decoded"] > 100
+    assert expected[1]["refused"] > 10
+    for count in (2, 3):
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        found = in_ranks(count, scratch, lambda world, folder=folder: _facts(_generated(world, folder, _silent)))
+        assert found == [expected] * count
+        assert len(list(folder.iterdir())) >= 1
+
+
+@check
+def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> None:
+    expected = _facts(_generated(ALONE, None, _silent))
+    folder = scratch / "shards"
+    folder.mkdir()
+
+    def work(world: World) -> Any:
+        load, loads = Partial.load, []
+
+        def losing(self: Partial, kind: str) -> Any:
+            loads.append(sorted(folder.iterdir()))
+            if len(loads) == 2:  # all has been decoded, nothing read yet
+                (gone, *_), hurt = loads[-1], loads[-1][-1]
+                gone.unlink()
+                hurt.write_bytes(hurt.read_bytes()[:-1] + b"?")
+            yield from load(self, kind)
+
+        Partial.load = losing  # type: ignore[method-assign]
+        with tiny.saving_always():
+            found = _facts(_generated(world, folder, _silent))
+        return found, len(loads), [len(files) for files in loads]
+
+    (first, loads, files), (second, others, _) = in_ranks(2, scratch, work)
+    assert first == second == expected
+    assert files[0] == 0
+    assert files[1] > 2
+    assert (loads, others) == (3, 0), "the first process alone reads: before, after, and after what was made again"
+
+
+@check
+def a_slow_process_holds_the_others_by_what_it_has_taken_alone(scratch: Path) -> None:
+    """The second process does not get on until the first has been handed all but what the second took."""
+    folder, taken, handed_out = scratch / "slow", scratch / "taken", scratch / "handed out"
+    folder.mkdir()
+
+    def work(world: World) -> int:
+        model = build(MODEL, ITEMS, seed=1).eval()
+        step, awaited = model.step, taken if world.leads else handed_out
+
+        def waiting(state: Any, slots: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+            if not world.leads:
+                taken.touch()
+            until = time.monotonic() + 60
+            while not awaited.exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            assert awaited.exists(), f"rank {world.rank} waits for what the other does not do"
+            return step(state, slots, items)
+
+        def progress(phase: str, done: int, total: int | None, *_: Any) -> None:
+            if world.leads and done == total:
+                handed_out.touch()
+
+        model.step = waiting  # type: ignore[method-assign, assignment]
+        return _generated(world, folder, progress, model).decoded
+
+    counts = in_ranks(2, scratch, work)
+    assert counts == [3 * sum(len(set(row)) > 1 for row in PARTS.train)] * 2
+
+
+@check
+def a_stopped_training_of_two_goes_on_to_the_same_bits(scratch: Path) -> None:
+    """With the first process's state alone: dropout of a backbone that draws by itself is keyed by step and rank."""
+
+    class Dropping(Halving):
+        def loss(self, batch: Any, negatives: torch.Tensor) -> torch.Tensor:
+            kept = torch.rand(batch.items.shape, generator=batch.generator) + torch.rand(batch.items.shape) > 0.5
+            return super().loss(batch, negatives) * kept.float().mean()
+
+    register("dropping")(Dropping)
+    for name in ("dropping", "cl4srec"):
+        folder = scratch / name
+        folder.mkdir()
+
+        def stopped(world: World, folder: Path = folder, name: str = name) -> bool:
+            asked = iter(range(7 if world.leads else 10**6))
+            saved = Partial(folder, _silent, lambda: next(asked, None) is None, world)
+            try:
+                _fit(name, world, saved)
+            except partials.Interrupted:
+                return True
+            return False
+
+        assert in_ranks(2, scratch, stopped) == [True, True], "both stop when one is asked to"
+        assert [path.name[:8] for path in folder.iterdir()] == ["training"]
+        whole = in_ranks(2, scratch, lambda world, name=name: _fit(name, world))
+        resumed = in_ranks(
+            2,
+            scratch,
+            lambda world, folder=folder, name=name: _fit(name, world, Partial(folder, _silent, world=world)),
+        )
+        for weights, losses in resumed:
+            assert losses == whole[0][1]
+            assert all(torch.equal(value, whole[0][0][key]) for key, value in weights.items())
+
+
+def _run(
+    scratch: Path, options: Callable[[int], list[str]], before: Callable[[int], None] = lambda rank: None
+) -> tuple[list[int], str]:
+    """Exit statuses of the command line in two processes, and what both print."""
+    output = Path(tempfile.mkdtemp(dir=scratch)) / "output"
+
+    def one(rank: int) -> int:
+        before(rank)
+        return command.main([*tiny.OPTIONS, *options(rank)])
+
+    return ranks.together(one, 2, output), output.read_text()
+
+
+@check
+def a_killed_process_is_started_again_to_the_same_files(scratch: Path) -> None:
+    kill_ranks.harness(1, seed=3, report=lambda line: None)
+
+
+@check
+def processes_started_differently_are_refused_by_one_message(scratch: Path) -> None:
+    out = scratch / "different"
+    statuses, output = _run(scratch, lambda rank: ["--out", str(out), "--seed", str(rank)])
+    _refused(statuses[1], statuses[0], output, "rank 1 of 2", "seed is 1 here and 0 in rank 0")
+    assert not out.exists()
+
+
+@check
+def a_folder_that_is_not_shared_is_named(scratch: Path) -> None:
+    statuses, output = _run(scratch, lambda rank: ["--out", str(scratch / f"of {rank}")])
+    _refused(statuses[1], statuses[0], output, "rank 1 of 2", "must be a folder that all of them share")
+
+
+@check
+def bad_options_are_refused_once_and_restarts_need_a_folder(scratch: Path) -> None:
+    (status, other), output = _run(scratch, lambda rank: ["--generation.m", "0"])
+    _refused(status, other, output, "generation.m")
+
+    def allow(rank: int) -> None:
+        os.environ["TORCHELASTIC_MAX_RESTARTS"] = "1"
+
+    (status, other), output = _run(scratch, lambda rank: [], allow)
+    _refused(status, other, output, "give --out DIR")
+
+
+def _refused(status: int, other: int, output: str, *parts: str) -> None:
+    """One process ends with the status of bad input and says why; the other ends, too, and says nothing."""
+    assert status == 2, output
+    assert other != 0, output
+    assert output.count("error") == 1, output
+    assert "nterrupted" not in output, output
+    assert all(part in output for part in parts), output
+
+
+def main() -> int:
+    failed = {}
+    names = sys.argv[1:] or list(CHECKS)
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                CHECKS[name](Path(folder))
+                failed[name] = ""
+            except BaseException:
+                failed[name] = traceback.format_exc()
+    print(json.dumps(failed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

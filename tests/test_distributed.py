@@ -1,0 +1,86 @@
+"""Several processes do what one does; the checks are in ``ranks_checks.py``, which forks: this process has threads.
+
+One run under the real torchrun kills one of its processes, and is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsir.distributed import ALONE, join
+
+TESTS = Path(__file__).parent
+BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
+CHECKS = [
+    *(f"training_{name}" for name in BACKBONES),
+    "parts_of_a_batch_hold_every_row_once",
+    "evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes",
+    "generation_does_not_depend_on_the_number_of_processes",
+    "a_missing_or_damaged_file_of_trajectories_is_made_again",
+    "a_slow_process_holds_the_others_by_what_it_has_taken_alone",
+    "a_stopped_training_of_two_goes_on_to_the_same_bits",
+    "a_killed_process_is_started_again_to_the_same_files",
+    "processes_started_differently_are_refused_by_one_message",
+    "a_folder_that_is_not_shared_is_named",
+    "bad_options_are_refused_once_and_restarts_need_a_folder",
+]
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    command = [sys.executable, "ranks_checks.py"]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(found) == sorted(CHECKS)
+    return found
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_several_processes(failures: dict[str, str], name: str) -> None:
+    assert failures[name] == "", failures[name]
+
+
+def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
+    """Without --resume: the first attempt's second process dies before its fourth step, when three are saved."""
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+    ]
+    command = [*run, str(TESTS / "dies_once.py"), str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Best by validation") == 1
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["begin", "processes", "resume", "processes", "round"]
+    assert [event["restarted"] for event in events if event["event"] == "processes"] == [False, True]
+    assert (tmp_path / "run" / "round-00" / "DONE").exists()
+    assert (tmp_path / "first step").read_text() == "3"
+
+
+def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    world = join()
+    assert (world.rank, world.size, world.leads, world.restarted, world.name) == (0, 1, True, False, "")
+    assert list(world.claims(3)) == [0, 1, 2]
+    claims = world.claims(3)
+    assert next(claims) == 0
+    claims.cancel()
+    assert list(claims) == []
+    assert ALONE.share(lambda: [1]) == [1]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert join().restarted
