@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Progress", "silent", "timed"]
 
 
 class Progress(Protocol):
@@ -19,3 +22,11 @@ class Progress(Protocol):
 
 def silent(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
     """The default: say nothing."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Note how long the block took, under the name of the phase."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

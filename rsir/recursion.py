@@ -6,9 +6,7 @@ RSIR, arXiv 2602.15659, algorithm 1.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from .models import Ensemble, checkpoint
 from .opening import open_run
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
-from .progress import Progress, silent
+from .progress import Progress, silent, timed
 from .report.page import write as write_report
 from .results import DATA, METRICS, RoundResult, Run, best_round, is_over, load_model, load_recommender, read_round
 from .retention import voters
@@ -205,10 +203,10 @@ class _Loop:
         counts |= dict.fromkeys(("novel_share", "mean_length", "leak"), float("nan"))
         partial = self._partial(round_)
         if round_ > 0:
-            with _timed(seconds, "generate"):
+            with timed(seconds, "generate"):
                 counts = self._generate(round_, partial)
         train = self._training_set()
-        with _timed(seconds, "train"):
+        with timed(seconds, "train"):
             trained = fit(
                 config.model,
                 config.training,
@@ -223,7 +221,7 @@ class _Loop:
                 world=self.world,
             )
         self._succeed(trained.model, round_)
-        with _timed(seconds, "evaluate"):
+        with timed(seconds, "evaluate"):
             recommender = self._recommender()
             validation = self._evaluate(recommender, self.parts.validation)
             test = self._evaluate(recommender, self.parts.test)
@@ -398,10 +396,3 @@ def _gains(evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
 def _training_seed(seed: int, round_: int) -> int:
     """Every round trains with randomness of its own."""
     return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0] >> 1)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[phase] = time.perf_counter() - start

@@ -40,6 +40,8 @@ def check(line: str, run: bool) -> None:
     elif words[0] == "rsir":
         options = [word for word in words[1:] if word not in ("--resume", "--gpu")]
         assert recurse.main(options if run else [*options, "--print-config"]) == 0
+    elif words[0] == "torchrun":
+        assert recurse.main([*words[words.index("rsir.recurse") + 1 :], "--print-config"]) == 0
     elif words[:2] == ["python", "-m"] and words[2] in RUN:
         if run and ".onnx" not in line:  # ONNX takes a while, and has tests of its own
             assert RUN[words[2]](words[3:]) == 0
@@ -59,7 +61,9 @@ def check(line: str, run: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["quickstart", "data", "models", "settings", "gpu", "large", "machines", "paper"], ids=lambda page: page
+    "page",
+    ["quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper"],
+    ids=lambda page: page,
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_guide(page, tmp_path, monkeypatch):
@@ -74,7 +78,7 @@ def test_guide(page, tmp_path, monkeypatch):
                 code = code.replace(old, new)
             exec(compile(code, f"{page}.md", "exec", dont_inherit=True), names)
             continue
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             check(line, run=page in ("quickstart", "data", "models"))
 
 
@@ -120,5 +124,5 @@ def test_every_page_has_its_place():
     assert menu == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {path.stem for path in DOCS.glob("*.md") if blocks(path.stem)}
     assert with_code - {"backbones", "robustness"} == {
-        "quickstart", "data", "models", "settings", "gpu", "large", "machines", "paper",
+        "quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper",
     }  # fmt: skip

@@ -32,6 +32,7 @@ their users, train its successor on them as well, and again.
   rsir --data FILE                            on your own: text, CSV, Parquet or RecBole .inter
   rsir --out DIR --resume                     go on with a run that was cut short
   rsir --out DIR --resume --rounds 4          add rounds to a finished one
+  torchrun --nproc-per-node 2 -m rsir.recurse ...           one run by two processes
   rsir inspect DIR                            what a run has come to, and whether its files are whole
   rsir datasets fetch NAME                    a public data set as a file for --data (rsir datasets list)"""
 
