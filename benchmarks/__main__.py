@@ -15,6 +15,7 @@ BENCHMARKS = {
     "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
+    "distributed": "generation and evaluation by two processes, against one",
     "large": "one round of generation and one evaluation over 1,000,000 items within 4 GiB",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
         for name, summary in BENCHMARKS.items():
-            print(f"  {name:<10} {summary}")
+            print(f"  {name:<11} {summary}")
         return 0
     name, *rest = arguments
     if name not in BENCHMARKS:

@@ -74,7 +74,7 @@ def _command(arguments: list[str], world: World) -> int:
             return 0
         if restarts_allowed() and options.out is None:
             raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
-        if world.restarted:
+        if world.restarted and options.out is not None:
             options.resume = world.share(lambda: _begun(Path(options.out)))
         base = RecursionConfig()
         if options.resume:

@@ -31,6 +31,7 @@ QUICK = {  # and what the table must show
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
     "growth": ["| users | 240 |", "**exponent**"],
+    "distributed": ["| 2 processes |", "evaluation: 2 processes and one gave the same bytes"],
     "large": ["| index for proofs |", "| evaluation |", "rank verdicts took a scan"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }
