@@ -150,7 +150,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         return _fail(error, world)
     except (Interrupted, KeyboardInterrupt):
         if world.leads and world.first_to(SPEAK):
-            print(f"\n{_interrupted(out)}", file=sys.stderr)
+            print(f"\n{_interrupted(out, world)}", file=sys.stderr)
         return 128 + stop.number
     finally:
         tracking.close()
@@ -188,10 +188,11 @@ def _begun(out: Path) -> bool:
     return True
 
 
-def _interrupted(out: Path) -> str:
+def _interrupted(out: Path, world: World) -> str:
     if not _begun(out):
         return "Interrupted before the run began; nothing was written."
-    return f"Interrupted. Go on with: rsir --out {shlex.quote(str(out))} --resume"
+    command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
+    return f"Interrupted. Go on with: {command} --out {shlex.quote(str(out))} --resume"
 
 
 def _resumed(options: Namespace) -> Path:
