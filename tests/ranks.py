@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from tiny import fork, wait
@@ -17,7 +18,8 @@ PATIENCE = 120.0
 def together(work: Callable[[int], int], ranks: int, output: Path, *, attempt: int = 0, restarts: int = 0) -> list[int]:
     """Let forked processes do some work, each given its rank; -> their exit statuses.
 
-    When one ends in an error the others are sent SIGTERM, and SIGKILL where they stay.
+    When one ends in an error the others are sent SIGTERM, and SIGKILL where they stay. What they meet at is in a process
+    of its own, as in torchrun's, so that it outlives each of them.
     """
     port = _free_port()
 
@@ -28,13 +30,27 @@ def together(work: Callable[[int], int], ranks: int, output: Path, *, attempt: i
             "WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCHELASTIC_RESTART_COUNT": str(attempt),
             "TORCHELASTIC_MAX_RESTARTS": str(restarts),
         }
         return work(rank)
 
-    children = [fork(lambda rank=rank: child(rank), output) for rank in range(ranks)]
-    return watch(children)
+    store = fork(lambda: _keep_store(port), output)
+    try:
+        return watch([fork(lambda rank=rank: child(rank), output) for rank in range(ranks)])
+    finally:
+        os.kill(store, signal.SIGKILL)
+        wait(store)
+
+
+def _keep_store(port: int) -> int:
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=PATIENCE))
+    time.sleep(3600)
+    del store
+    return 0
 
 
 def watch(children: list[int]) -> list[int]:
