@@ -18,8 +18,8 @@ PATIENCE = 120.0
 def together(work: Callable[[int], int], ranks: int, output: Path, *, attempt: int = 0, restarts: int = 0) -> list[int]:
     """Let forked processes do some work, each given its rank; -> their exit statuses.
 
-    When one ends in an error the others are sent SIGTERM, and SIGKILL where they stay. What they meet at is in a process
-    of its own, as in torchrun's, so that it outlives each of them.
+    When one ends in an error the others are sent SIGTERM, and SIGKILL where they stay. What they meet at is in a
+    process of its own, as in torchrun's, so that it outlives each of them.
     """
     port = _free_port()
 
