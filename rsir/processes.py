@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from .distributed import Claims, World, WorldError, local_rank, to_json
 
@@ -38,7 +40,7 @@ class Processes(World):
     restarted : bool
     """
 
-    def __init__(self, store: dist.Store, rank: int, size: int, restarted: bool) -> None:
+    def __init__(self, store: Store, rank: int, size: int, restarted: bool) -> None:
         super().__init__(restarted)
         self.rank, self.size, self._store, self._divided = rank, size, store, 0
 
@@ -125,8 +127,8 @@ def meet(attempt: int) -> Processes:
     if on_gpu:
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
-        store = dist.PrefixStore(f"rsir {attempt}", store)
+        store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=10)))
+        store = PrefixStore(f"rsir {attempt}", store)
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as cause:
