@@ -4,7 +4,7 @@ Both train the same model on the same packed batches with the same shared negati
 plain one is written with torch's own attention, cross-entropy, dropout and fused Adam. First, without dropout, their
 losses and gradients must agree. Floating point operations are counted by hand and held against the multiply-add peak.
 Last comes the validation that follows every epoch of rsir, and its share of the time. ``--catalogues`` is about larger
-ones instead: a step whose Adam sees the whole table of items against one whose Adam sees the rows looked up.
+ones instead: a step whose Adam and average see the whole table of items against one where they see the rows looked up.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.models import build
 from rsir.optimizer import RowAdam
+from rsir.training_state import TrainingState
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -196,12 +197,10 @@ def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) ->
     model: Any = build(model_config, train.num_items, seed=0)
     model.threads = threads
     model.train()
-    optimizer: torch.optim.Adam = (
-        RowAdam(model, config.learning_rate, threads)
-        if rows
-        else torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    )
+    by_rows = RowAdam(model, config.learning_rate, threads, config.ema) if rows else None
+    optimizer = by_rows or torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     stream = iter(_batches(train, model_config, config))
+    state = TrainingState()
 
     def run(steps: int = count) -> None:
         torch.set_num_threads(1 if rows else threads)  # as rsir.training.fit sets it for so many parameters
@@ -210,6 +209,8 @@ def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) ->
             optimizer.zero_grad(set_to_none=True)
             model.loss(batch, negatives).backward()
             optimizer.step()
+            state.average_weights(model, config.ema, by_rows.averages if by_rows else ())
+            state.step += 1
 
     if rows:
         run(200)  # rows then have as many steps to make up for as in a long training

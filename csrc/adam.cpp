@@ -21,10 +21,33 @@ constexpr double kNegligible = 1e-9;   // a term of a sum, against its first one
 //
 // The sum over j takes the mean of e_j, weighted by w_j, in place of each: which matters only where the root of the mean
 // square is about as small as epsilon.
+//
+// An average a that keeps k_j of itself at step j ends, with P the product of all k_j and the weights before this, at
+//
+//   P a + (1 - P) weights - lag * first / (sqrt(second) + epsilon)
+//
+// where lag follows the sum as a follows the weights.
 struct Gap {
   float move, epsilon;   // weights -= move * first / (sqrt(second) + epsilon)
   float decay1, decay2;  // of first and second
+  float kept, lag;       // of the average
 };
+
+// What the average keeps of itself in one step.
+double kept_at(const AdamSettings& s, std::int64_t step) {
+  const double when = static_cast<double>(step);
+  return step == 1 ? 0.0 : std::min(s.decay, when / (9.0 + when));
+}
+
+// The product of that over the steps after `from`, which is at least 1, up to `to`.
+double kept_over(const AdamSettings& s, std::int64_t from, std::int64_t to) {
+  double kept = 1.0;
+  const double even = std::ceil(9.0 * s.decay / (1.0 - s.decay));  // from this step on it is the decay
+  const double a = static_cast<double>(from), b = std::min(static_cast<double>(to), even);
+  if (a < b)
+    for (int i = 1; i <= 9; ++i) kept *= (a + i) / (b + i);
+  return kept * std::pow(s.decay, std::max(0.0, static_cast<double>(to) - std::max(a, even)));
+}
 
 // What w_j and w_j e_j have beside powers of i, for the steps that the rows of one call make up for.
 struct Corrections {
@@ -46,24 +69,36 @@ struct Corrections {
 
 Gap gap_of(const AdamSettings& s, const Corrections& c, std::int64_t last, std::int64_t step) {
   const double ratio = s.beta1 / std::sqrt(s.beta2), ratio_scaled = s.beta1 / s.beta2;
-  double share = 1.0, share_scaled = 1.0, total = 0.0, scaled = 0.0;
-  for (std::int64_t j = last + 1; j <= step && share > kNegligible; ++j) {
+  double share = 1.0, share_scaled = 1.0, total = 0.0, scaled = 0.0, lag = 0.0;
+  std::int64_t j = last + 1;
+  for (; j <= step && share > kNegligible; ++j) {
     const std::size_t at = static_cast<std::size_t>(j - c.from);
     const bool settled = at >= c.weight.size();
     share *= ratio, share_scaled *= ratio_scaled;
     total += share * (settled ? 1.0 : c.weight[at]);
     scaled += share_scaled * (settled ? 1.0 : c.scaled[at]);
+    lag = total + kept_at(s, j) * (lag - total);
   }
+  lag = total + kept_over(s, j - 1, step) * (lag - total);
   const double gone = static_cast<double>(step - last);
   const double decay1 = std::pow(s.beta1, gone);
   // What is left of a mean that decayed so far would only be slow to compute with.
   const double epsilon = total > 0.0 ? s.epsilon * scaled / total : s.epsilon;
   return {static_cast<float>(s.rate * total), static_cast<float>(epsilon),
-          decay1 < 1e-20 ? 0.0f : static_cast<float>(decay1), static_cast<float>(std::pow(s.beta2, gone))};
+          decay1 < 1e-20 ? 0.0f : static_cast<float>(decay1), static_cast<float>(std::pow(s.beta2, gone)),
+          static_cast<float>(kept_over(s, last, step)), static_cast<float>(s.rate * lag)};
 }
 
-void catch_up(const Gap& gap, std::int64_t dim, float* weights, float* first, float* second) {
-  for (std::int64_t i = 0; i < dim; ++i) {
+void catch_up(const Gap& gap, const AdamTable& t, std::int64_t row) {
+  const std::int64_t at = row * t.dim;
+  float *weights = t.weights + at, *first = t.first + at, *second = t.second + at;
+  if (t.average) {
+    float* average = t.average + at;
+    for (std::int64_t i = 0; i < t.dim; ++i)
+      average[i] = weights[i] + gap.kept * (average[i] - weights[i]) -
+                   gap.lag * first[i] / (std::sqrt(second[i]) + gap.epsilon);
+  }
+  for (std::int64_t i = 0; i < t.dim; ++i) {
     weights[i] -= gap.move * first[i] / (std::sqrt(second[i]) + gap.epsilon);
     first[i] *= gap.decay1;
     second[i] *= gap.decay2;
@@ -89,8 +124,7 @@ void bring(const AdamSettings& settings, const AdamTable& t, const std::vector<B
     for (std::int64_t k = task * kRowsOfTask; k < end; ++k) {
       const Behind& b = behind[static_cast<std::size_t>(k)];
       if (b.last != of) gap = gap_of(settings, corrections, of = b.last, step);
-      const std::int64_t at = b.row * t.dim;
-      catch_up(gap, t.dim, t.weights + at, t.first + at, t.second + at);
+      catch_up(gap, t, b.row);
     }
   });
 }
@@ -136,6 +170,7 @@ void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int6
   const float epsilon = static_cast<float>(settings.epsilon);
   const float keep1 = static_cast<float>(settings.beta1), take1 = static_cast<float>(1.0 - settings.beta1);
   const float keep2 = static_cast<float>(settings.beta2), take2 = static_cast<float>(1.0 - settings.beta2);
+  const float kept = static_cast<float>(kept_at(settings, step));
   threads = useful_threads(24.0 * static_cast<double>(n * t.dim), threads);
   parallel_for((rows + kRowsOfTask - 1) / kRowsOfTask, threads, [&](std::int64_t task, int) {
     std::vector<float> sum(static_cast<std::size_t>(t.dim));
@@ -154,6 +189,10 @@ void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int6
         first[i] = keep1 * first[i] + take1 * g[i];
         second[i] = keep2 * second[i] + take2 * g[i] * g[i];
         w[i] -= rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
+      }
+      if (t.average) {
+        float* average = t.average + row * t.dim;
+        for (std::int64_t i = 0; i < t.dim; ++i) average[i] = w[i] + kept * (average[i] - w[i]);
       }
       t.last[row] = static_cast<std::int32_t>(step);
     }

@@ -7,10 +7,12 @@ namespace rsir {
 
 struct AdamSettings {
   double rate, beta1, beta2, epsilon;
+  double decay;  // of the average, which in step j keeps min(decay, j / (9 + j)) of itself, and nothing in the first
 };
 
 struct AdamTable {
   float *weights, *first, *second;  // (rows, dim): parameters, means of gradients and of their squares
+  float* average;                   // (rows, dim): moving average of the weights, null if none is kept
   std::int32_t* last;               // (rows): the step up to which a row is right; 0 where it never had a gradient
   std::int64_t rows, dim;
 };

@@ -282,7 +282,7 @@ float* writeable(const char* name, py::array& value, const std::vector<py::ssize
 
 void adam_rows(py::array& weights, py::array& first, py::array& second, py::array& last, const Optional& ids,
                const Optional& gradients, std::int64_t step, double rate, const std::array<double, 2>& betas,
-               double epsilon, int threads) {
+               double epsilon, Optional& average, double decay, int threads) {
   data_of<float>("weights", weights, 2);
   rsir::AdamTable table = {};
   table.rows = weights.shape(0), table.dim = weights.shape(1);
@@ -292,6 +292,7 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, py::arra
   table.second = writeable("second", second, shape);
   shaped<std::int32_t>("last", last, {table.rows});
   table.last = static_cast<std::int32_t*>(last.mutable_data());
+  if (average) table.average = writeable("average", *average, shape);
   const std::int64_t n = ids ? ids->size() : 0;
   const std::int64_t* rows = optional<std::int64_t>("ids", ids, {n});
   for (std::int64_t k = 0; k < n; ++k)
@@ -306,8 +307,9 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, py::arra
     if (!(beta >= 0.0 && beta < 1.0)) throw py::value_error("betas: expected numbers in [0, 1)");
   if (!(betas[0] * betas[0] < betas[1]))
     throw py::value_error("betas: expected the first one's square below the second");
+  if (!(decay >= 0.0 && decay < 1.0)) throw py::value_error("decay: expected a number in [0, 1)");
   check_threads(threads);
-  const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon};
+  const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon, decay};
   const py::gil_scoped_release release;
   if (values)
     rsir::adam_step(settings, table, rows, n, values, step, threads);
@@ -333,7 +335,7 @@ void bind_training(py::module_& m) {
         py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
   m.def("adam_rows", &::adam_rows, py::arg("weights"), py::arg("first"), py::arg("second"), py::arg("last"),
         py::arg("ids").none(true), py::arg("gradients").none(true), py::arg("step"), py::arg("rate"), py::arg("betas"),
-        py::arg("epsilon"), py::arg("threads"));
+        py::arg("epsilon"), py::arg("average").none(true), py::arg("decay"), py::arg("threads"));
   m.def("encode", &::encode, py::arg("items"), py::arg("offsets"), py::arg("table"), py::arg("positions"),
         py::arg("layers"), py::arg("heads"), py::arg("epsilon"), py::arg("threads"), py::arg("instruction_set"));
   m.def("step", &::step, py::arg("slots"), py::arg("items"), py::arg("at"), py::arg("keys"), py::arg("values"),

@@ -136,6 +136,8 @@ def adam_rows(
     rate: float,
     betas: tuple[float, float],
     epsilon: float,
+    average: NDArray[np.float32] | None,
+    decay: float,
     threads: int,
 ) -> None:
     """A step of Adam on the rows that ids name, or, without gradients, what steps without any do to them."""

@@ -30,19 +30,24 @@ class RowAdam(torch.optim.Adam):
     learning_rate : float
     threads : int
         For the table.
+    decay : float
+        Of a moving average of the table, which is kept with its rows; 0 keeps none.
     """
 
-    def __init__(self, model: Any, learning_rate: float, threads: int) -> None:
+    def __init__(self, model: Any, learning_rate: float, threads: int, decay: float = 0.0) -> None:
         super().__init__(model.parameters(), lr=learning_rate, fused=True)
-        self._rate, self._threads, self._taken = learning_rate, threads, 0
+        self._rate, self._threads, self._decay, self._taken = learning_rate, threads, decay, 0
         self._table: nn.Embedding = model.item_table
         weight = self._table.weight
+        self._names = [name for name, value in model.named_parameters(remove_duplicate=False) if value is weight]
         self.state[weight] = {
             "step": torch.tensor(0.0),
             "exp_avg": torch.zeros_like(weight, requires_grad=False),
             "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
             "last": torch.zeros(len(weight), dtype=torch.int32),
         }
+        if decay:
+            self.state[weight]["average"] = weight.detach().clone()
         self._table.sparse = True
         self._hook = self._table.register_forward_pre_hook(self._before_lookup)
 
@@ -67,6 +72,11 @@ class RowAdam(torch.optim.Adam):
         if gradient is not None:
             self._rows(self._taken, gradient._indices()[0], gradient._values())
 
+    @property
+    def averages(self) -> dict[str, Tensor]:
+        """The moving average of the table by its name in the model; right after :meth:`settle`."""
+        return {name: self.state[self._table.weight]["average"] for name in self._names if self._decay}
+
     def settle(self) -> None:
         """Bring all rows up to date, for whoever reads the whole table."""
         if self._taken:
@@ -90,21 +100,28 @@ class RowAdam(torch.optim.Adam):
     def _rows(self, step: int, ids: Tensor | None = None, gradients: Tensor | None = None) -> None:
         own = self.state[self._table.weight]
         moments = ops.AdamMoments(own["exp_avg"], own["exp_avg_sq"], own["last"])
-        rate, threads = self._rate, self._threads
-        ops.adam_rows(self._table.weight, moments, step, ids, gradients, learning_rate=rate, threads=threads)
+        ops.adam_rows(
+            self._table.weight,
+            moments,
+            step,
+            ids,
+            gradients,
+            learning_rate=self._rate,
+            average=own.get("average"),
+            decay=self._decay,
+            threads=self._threads,
+        )
 
 
 def suits(model: object, config: TrainingConfig) -> bool:
     """Whether :class:`RowAdam` is for this training: a model that allows it, in float32 on a CPU, a large catalogue.
-
-    An average of the weights (``config.ema``) follows the whole table at every step: rows would save nothing then.
 
     Parameters
     ----------
     model : torch.nn.Module
     config : TrainingConfig
     """
-    if not isinstance(model, LookupBackbone) or model.item_table is None or config.ema:
+    if not isinstance(model, LookupBackbone) or model.item_table is None:
         return False
     weight = model.item_table.weight
     if weight.device.type != "cpu" or weight.dtype != torch.float32:

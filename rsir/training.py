@@ -210,7 +210,10 @@ class _Run:
             self.model.threads = before
 
     def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
-        optimizer = self._optimizer()
+        rate, ema = self.config.learning_rate, self.config.ema
+        rows = RowAdam(self.model, rate, self.threads, ema) if self.by_rows else None
+        # foreach and plain Adam take three times as long on a CPU
+        optimizer = rows or torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
         state = TrainingState()
         saved = None if self.partial is None else self.partial.newest("training")
         if saved is not None:
@@ -231,15 +234,13 @@ class _Run:
                 optimizer.zero_grad(set_to_none=True)
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
                 optimizer.step()
-                state.average_weights(self.model, self.config.ema)
+                state.average_weights(self.model, ema, rows.averages if rows else ())
                 state.losses.append(loss)
                 state.tokens += batch.tokens
                 state.step += 1
                 self.progress("train", state.step, self.total, "steps", _note(state))
                 if state.step % self.every == 0:
-                    if isinstance(optimizer, RowAdam):
-                        optimizer.settle()
-                    self._validate(state, began)
+                    self._validate(state, rows, began)
                 if self.partial is not None:
                     self.partial.offer("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
@@ -251,20 +252,14 @@ class _Run:
             ) from cause
         finally:
             stream.close()
-            if isinstance(optimizer, RowAdam):
-                optimizer.close()
+            if rows:
+                rows.close()
         self.model.load_state_dict(state.best_weights)
         self.model.eval()
         seconds = time.perf_counter() - began
         return Trained(
             self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
         )
-
-    def _optimizer(self) -> torch.optim.Adam:
-        if self.by_rows:
-            return RowAdam(self.model, self.config.learning_rate, self.threads)
-        # foreach and plain Adam take three times as long on a CPU
-        return torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
 
     def _gradients(
         self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
@@ -287,14 +282,16 @@ class _Run:
         self.world.add(loss, raised, *(p.grad for p in self.model.parameters() if p.grad is not None))
         return loss, bool(raised > 0)
 
-    def _validate(self, state: TrainingState, began: float) -> None:
+    def _validate(self, state: TrainingState, rows: RowAdam | None, began: float) -> None:
         loss = _mean_loss(state.losses, state.step)
         state.losses.clear()
         evaluation_began = time.perf_counter()
         torch.set_num_threads(self.threads)
         # Processors that round differently drift apart; all processes go on from the weights of the first.
         self.world.follow(*self.model.state_dict().values(), *state.average.values())
-        with state.averaged(self.model):
+        if rows:
+            rows.settle()
+        with state.averaged(self.model, rows.averages if rows else {}):
             metrics = evaluate(
                 self.model, self.validation, spread=False, backend=self.backend, world=self.world
             ).metrics

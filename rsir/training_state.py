@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from rsir import ops
 from rsir.partial import Saved
 
 __all__ = ["Checkpoint", "TrainingState"]
@@ -56,7 +57,8 @@ class TrainingState:
     best_step : int
     best_weights : dict of str to Tensor
     average : dict of str to Tensor
-        Exponential moving average of the weights; empty where none is kept.
+        Exponential moving average of the weights, but for those whose average the optimizer keeps; empty where none is
+        kept.
     """
 
     step: int = 0
@@ -71,24 +73,24 @@ class TrainingState:
     average: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
-    def average_weights(self, model: nn.Module, decay: float) -> None:
-        """Let the average follow the model by one step, faster in the first steps; a decay of 0 keeps none."""
+    def average_weights(self, model: nn.Module, decay: float, others: Collection[str] = ()) -> None:
+        """Let the average of all weights but `others` follow the model by one step; a decay of 0 keeps none."""
         if decay == 0:
             return
-        weights = model.state_dict()
+        weights = {name: value for name, value in model.state_dict().items() if name not in others}
         if not self.average:
             self.average = {name: value.clone() for name, value in weights.items()}
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), 1 - decay)
+        follows = 1 - ops.average_keeps(decay, 1 + self.step)
+        torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), follows)
 
     @contextmanager
-    def averaged(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averaged weights for a while; with its own where no average is kept."""
+    def averaged(self, model: nn.Module, others: Mapping[str, Tensor]) -> Iterator[None]:
+        """The model with the averages, `others` among them, for a while; with its own weights where none is kept."""
         if not self.average:
             yield
             return
         own = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.average)
+        model.load_state_dict({**self.average, **others})
         try:
             yield
         finally:

@@ -76,7 +76,9 @@ def learn(rng: np.random.Generator, threads: int) -> None:
         gradients = None if rng.random() < 0.5 else _floats(rng, (wide, dim))
         betas = (0.9, 0.999) if rng.random() < 0.9 else tuple(rng.choice([0.0, 0.5, 1.0, np.nan], 2))
         arrays = (_floats(rng, (rows, dim)), *moments, last, ids, gradients)
-        _core.adam_rows(*arrays, _count(rng, 20), 1e-3, betas, 1e-8, threads)
+        average = None if rng.random() < 0.5 else _floats(rng, (rows, dim))
+        decay = float(rng.choice([0.0, 0.5, 0.999, 1.0, np.nan], p=[0.3, 0.3, 0.3, 0.05, 0.05]))
+        _core.adam_rows(*arrays, _count(rng, 20), 1e-3, betas, 1e-8, average, decay, threads)
         return
     if kind == "encode":
         layers = [[_floats(rng, shape) for shape in shapes] for _ in range(rng.integers(0, 3))]

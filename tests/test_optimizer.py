@@ -19,7 +19,7 @@ from rsir.training import CRITERION, Trained, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(
-    batch_size=8, negatives=5, learning_rate=5e-3, evaluate_every=6, patience=2, max_evaluations=2, ema=0.0
+    batch_size=8, negatives=5, learning_rate=5e-3, evaluate_every=6, patience=2, max_evaluations=2
 )
 ITEMS = 400
 
@@ -36,9 +36,9 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
 
 
-def train(parts: Split, model: str = "sasrec", **options: object) -> Trained:
-    config = dataclasses.replace(MODEL, name=model)
-    return fit(config, SETTINGS, parts.train, parts.validation, seed=3, **options)
+def train(parts: Split, model: str = "sasrec", ema: float = 0.3, **options: object) -> Trained:
+    config, settings = dataclasses.replace(MODEL, name=model), dataclasses.replace(SETTINGS, ema=ema)
+    return fit(config, settings, parts.train, parts.validation, seed=3, **options)
 
 
 def taking_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -54,13 +54,15 @@ def taking_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-@pytest.mark.parametrize("model", ["sasrec", "cl4srec", "gru4rec"])
-def test_ends_where_the_whole_table_would(parts: Split, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("model", "ema"), [("sasrec", 0.0), ("sasrec", 0.3), ("cl4srec", 0.999), ("gru4rec", 0.3)])
+def test_ends_where_the_whole_table_would(
+    parts: Split, model: str, ema: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = taking_rows(monkeypatch)
-    whole = train(parts, model)
+    whole = train(parts, model, ema)
     assert not taken
     monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
-    rows = train(parts, model)
+    rows = train(parts, model, ema)
     assert taken == list(range(1, 13))
     expected = whole.model.state_dict()
     for name, value in rows.model.state_dict().items():
@@ -100,7 +102,6 @@ def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
 def test_whom_it_suits(large: None) -> None:
     model = build(MODEL, ITEMS, seed=0)
     assert suits(model, SETTINGS)
-    assert not suits(model, dataclasses.replace(SETTINGS, ema=0.9))
     assert not suits(model, dataclasses.replace(SETTINGS, negatives=ITEMS // 2))
     assert not suits(model.double(), SETTINGS)
     assert not suits(build(MODEL, 50, seed=0), SETTINGS)

@@ -33,6 +33,7 @@ from .checks import (
 from .encoding import encode_histories, extend_histories
 from .learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
 from .ranking import place_within, rank_within
+from .reference import average_keeps
 from .tables import module_of, pack, prepare
 from .types import (
     AdamMoments,
@@ -62,6 +63,7 @@ __all__ = [
     "SampledSoftmax",
     "TopK",
     "adam_rows",
+    "average_keeps",
     "encode_histories",
     "extend_histories",
     "full_softmax",

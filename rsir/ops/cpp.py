@@ -200,6 +200,8 @@ def adam_rows(
     learning_rate: float,
     betas: tuple[float, float],
     epsilon: float,
+    average: Tensor | None,
+    decay: float,
     threads: int,
 ) -> None:
     _core.adam_rows(
@@ -213,6 +215,8 @@ def adam_rows(
         learning_rate,
         betas,
         epsilon,
+        None if average is None else average.numpy(),
+        decay,
         threads,
     )
     torch.autograd.graph.increment_version(weights)  # packed copies of the table are out of date

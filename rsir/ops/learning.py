@@ -230,6 +230,8 @@ def adam_rows(
     learning_rate: float,
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
+    average: Tensor | None = None,
+    decay: float = 0.0,
     backend: str = "auto",
     threads: int | None = None,
 ) -> None:
@@ -253,6 +255,10 @@ def adam_rows(
     gradients : (n, d) float, optional
     learning_rate, betas, epsilon
         As of ``torch.optim.Adam``; the square of the first beta must be below the second.
+    average : (N, d) float, optional
+        A moving average of the weights, equal to them before the first step; brought up to date with them.
+    decay : float, default 0
+        0 to below 1; step j keeps :func:`average_keeps` of it.
     backend, threads
         As for :func:`sampled_softmax`. The reference takes one step after the other. Answers of cpp do not depend on
         the number of threads.
@@ -268,8 +274,10 @@ def adam_rows(
     last = moments.last
     if last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device:
         raise ValueError(f"moments.last: expected ({len(weights)},) int32, got {tuple(last.shape)} {last.dtype}")
-    if not all(value.is_contiguous() for value in (weights, *moments)):
-        raise ValueError("weights, moments: expected contiguous tensors, which are changed in place")
+    if average is not None:
+        _check_floats("average", average, tuple(weights.shape), weights)
+    if not all(value.is_contiguous() for value in (weights, *moments) + (() if average is None else (average,))):
+        raise ValueError("weights, moments, average: expected contiguous tensors, which are changed in place")
     if ids is not None:
         _check_ids("ids", ids, len(ids), weights)
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weights):
@@ -282,10 +290,11 @@ def adam_rows(
         raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
     if not 0 <= betas[0] ** 2 < betas[1] < 1:
         raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
+    settings = (learning_rate, betas, epsilon, average, decay)
     chosen = _backend.resolve_training(backend, weights)
-    _backend.load(chosen).adam_rows(
-        weights, moments, step, ids, _plain(gradients), learning_rate, betas, epsilon, thread_count(threads)
-    )
+    _backend.load(chosen).adam_rows(weights, moments, step, ids, _plain(gradients), *settings, thread_count(threads))
 
 
 def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:

@@ -240,6 +240,18 @@ def transformer_layer(
     return functional.layer_norm(y + down, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
 
 
+def average_keeps(decay: float, step: int) -> float:
+    """What a moving average of weights keeps of itself in a step: less than its decay in the first ones.
+
+    Parameters
+    ----------
+    decay : float
+    step : int
+        From 1, in which the average becomes the weights.
+    """
+    return 0.0 if step == 1 else min(decay, step / (9 + step))
+
+
 def adam_rows(
     weights: Tensor,
     moments: AdamMoments,
@@ -249,6 +261,8 @@ def adam_rows(
     learning_rate: float,
     betas: tuple[float, float],
     epsilon: float,
+    average: Tensor | None,
+    decay: float,
     threads: int,
 ) -> None:
     rows = torch.arange(len(weights), device=weights.device) if ids is None else ids.unique()
@@ -265,6 +279,8 @@ def adam_rows(
         moments.second[own] = betas[1] * moments.second[own] + (1 - betas[1]) * gradient**2
         mean, square = moments.first[own] / (1 - betas[0] ** now), moments.second[own] / (1 - betas[1] ** now)
         weights[own] -= learning_rate * mean / (square.sqrt() + epsilon)
+        if average is not None:
+            average[own] = torch.lerp(weights[own], average[own], average_keeps(decay, now))
         moments.last[own] = now
 
 

@@ -26,23 +26,27 @@ def moments_of(table: Tensor) -> ops.AdamMoments:
     return ops.AdamMoments(torch.zeros_like(table), torch.zeros_like(table), torch.zeros(len(table), dtype=torch.int32))
 
 
-def whole(table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float) -> tuple[Tensor, list[Tensor]]:
-    """The table after Adam over all of it, and what each step found in the rows it looked up."""
+def whole(
+    table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float, decay: float = 0.0
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """The table after Adam over all of it, what each step found in the rows it looked up, and the table's average."""
     weights = table.clone().requires_grad_()
     optimizer = torch.optim.Adam([weights], lr=rate)
-    found = []
-    for ids, gradients in steps:
+    found, average = [], table.double()
+    for number, (ids, gradients) in enumerate(steps, 1):
         found.append(weights.detach()[ids])
         weights.grad = torch.zeros_like(table).index_add_(0, ids, gradients)
         optimizer.step()
-    return weights.detach(), found
+        kept = min(decay, number / (9 + number)) if number > 1 else 0.0
+        average = kept * average + (1 - kept) * weights.detach().double()
+    return weights.detach(), found, average.float()
 
 
 def by_rows(
-    table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float, backend: str, threads: int = 1
+    table: Tensor, steps: list[tuple[Tensor, Tensor]], rate: float, backend: str, threads: int = 1, **average: object
 ) -> tuple[Tensor, list[Tensor], ops.AdamMoments]:
     weights, moments, found = table.clone(), moments_of(table), []
-    options = {"learning_rate": rate, "backend": backend, "threads": threads}
+    options = {"learning_rate": rate, "backend": backend, "threads": threads, **average}
     for number, (ids, gradients) in enumerate(steps, 1):
         if number > 1:
             ops.adam_rows(weights, moments, number - 1, ids, **options)
@@ -60,7 +64,7 @@ def test_rows_are_where_adam_over_the_whole_table_takes_them(
 ) -> None:
     table = torch.randn(rows, dim, generator=torch.Generator().manual_seed(1)) * 0.02
     taken = lookups(rows, dim, steps, scale)
-    expected, expected_found = whole(table, taken, 1e-3)
+    expected, expected_found, _ = whole(table, taken, 1e-3)
     weights, found, moments = by_rows(table, taken, 1e-3, backend)
     # cpp averages what epsilon amounts to over the steps it makes up for, which shows where gradients are about as
     # small as epsilon is: a few elements of 1e-4, all of 1e-7
@@ -69,6 +73,20 @@ def test_rows_are_where_adam_over_the_whole_table_takes_them(
     for ours, theirs in zip(found, expected_found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
     assert set(moments.last.tolist()) <= {0, steps}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])  # reached in the first step, in steps 9 and 81, and never
+@pytest.mark.parametrize("steps", [1, 2, 130])
+def test_an_average_of_the_rows_is_that_of_the_whole_table(backend: str, decay: float, steps: int) -> None:
+    table = torch.randn(40, 7, generator=torch.Generator().manual_seed(1)) * 0.02
+    taken = lookups(40, 7, steps, 1.0)
+    taken += [(torch.tensor([3]), torch.ones(1, 7))] * (700 if steps > 2 else 0)  # the others then rest for long
+    _, _, expected = whole(table, taken, 1e-3, decay)
+    average = table.clone()
+    weights, _, _ = by_rows(table, taken, 1e-3, backend, average=average, decay=decay)
+    torch.testing.assert_close(average, expected, rtol=0, atol=1e-6)
+    assert torch.equal(average, weights) == (decay == 0 or steps == 1)
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
@@ -117,6 +135,9 @@ def test_no_ids_are_no_rows() -> None:
         ({"moments": moments_of(torch.ones(4, 2))}, r"moments.first: expected shape \(3, 2\)"),
         ({"moments": moments_of(torch.ones(3, 2))._replace(last=torch.zeros(3))}, r"moments.last: .* int32"),
         ({"weights": torch.ones(2, 3).T}, "expected contiguous"),
+        ({"average": torch.ones(2, 3).T}, "expected contiguous"),
+        ({"average": torch.ones(2, 2)}, r"average: expected shape \(3, 2\)"),
+        ({"decay": 1.0}, r"decay: expected a number in \[0, 1\), got 1.0"),
     ],
 )
 def test_refuses(backend: str, changes: dict[str, object], message: str) -> None:
