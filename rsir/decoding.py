@@ -76,7 +76,9 @@ class Engine:
         backend: str,
         threads: int | None,
         world: World = ALONE,
+        numbers: np.ndarray | None = None,
     ) -> None:
+        self.numbers = numbers
         self.world, self.model, self.sources, self.config, self.fidelity = world, model, sources, config, fidelity
         self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
         self.packed = ops.pack(model.item_embeddings(), backend=backend)
@@ -223,7 +225,7 @@ class Engine:
         if self.config.start == "first":
             return np.ones(len(row), np.int64)
         longest = np.minimum(lengths, self.max_length) - 1
-        words = counters(Stream.PREFIX, self.round, row, number, np.zeros_like(row))
+        words = counters(Stream.PREFIX, self.round, self._number_of(row), number, np.zeros_like(row))
         return 1 + (uniform(self.seed, words) * longest).astype(np.int64)
 
     def _advance(self, slots: Tensor) -> Tensor:
@@ -373,10 +375,14 @@ class Engine:
 
     def _counters(self, stream: Stream, slots: Tensor) -> np.ndarray:
         row, number = self._row_and_number(self.job[slots].cpu().numpy())
-        return counters(stream, self.round, row, number, self.length[slots].cpu().numpy())
+        return counters(stream, self.round, self._number_of(row), number, self.length[slots].cpu().numpy())
 
     def _row_and_number(self, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.order[job // self.config.m], job % self.config.m
+
+    def _number_of(self, row: np.ndarray) -> np.ndarray:
+        """What the random numbers of source rows are keyed by."""
+        return row if self.numbers is None else self.numbers[row]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .config import GenerationConfig
@@ -74,6 +75,7 @@ def generate(
     progress: Progress = silent,
     partial: Partial | None = None,
     world: World = ALONE,
+    numbers: npt.NDArray[np.int64] | None = None,
 ) -> Generated:
     """Generate and verify ``config.m`` trajectories for every row of ``sources``.
 
@@ -103,6 +105,9 @@ def generate(
     world : World, optional
         Processes that call this together, with the same arguments and a folder that they share: they divide the
         sources, and each returns what one process would.
+    numbers : (n,) int64, optional
+        Of the rows of ``sources``, where they are some of a larger set: their rows there. Random numbers are keyed by
+        them, so that the rows generate what they would there.
 
     Returns
     -------
@@ -137,6 +142,7 @@ def generate(
             backend=backend,
             threads=torch_threads if threads is None else threads,
             world=world,
+            numbers=numbers,
         )
         found = engine.run(progress, partial)
     except (MemoryError, RuntimeError) as cause:
