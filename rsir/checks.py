@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import ConfigError, RecursionConfig, to_dict
+from .config import ConfigError, FidelityConfig, RecursionConfig, to_dict
 from .data.sequences import Sequences
 from .results import Run
 
@@ -23,7 +23,13 @@ def check_catalogue(config: RecursionConfig, num_items: int) -> None:
         limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))
     for name, value, most in limits:
         if max(value if isinstance(value, list) else [value]) > most:
-            advice = "; for no check at all: fidelity.policy off" if name.startswith("fidelity") else ""
+            advice = ""
+            if name.startswith("fidelity"):
+                default = ", the default" if value == getattr(FidelityConfig(), name.removeprefix("fidelity.")) else ""
+                advice = (
+                    f"{default}; a check that refuses something: --{name} {max(1, num_items // 20)}, for example; "
+                    "for no check at all: --fidelity.policy off"
+                )
             raise ConfigError(
                 f"{name}: expected at most {most}, as the data has {num_items} items, got {value}{advice}"
             )

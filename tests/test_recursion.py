@@ -393,7 +393,11 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     [
         (
             {"fidelity": FidelityConfig(tau=[5, 61])},
-            r"fidelity\.tau: expected at most 60, .* got \[5, 61\]; .*policy off",
+            r"fidelity\.tau: expected at most 60, .* got \[5, 61\]; .* --fidelity\.tau 3, .*policy off",
+        ),
+        (
+            {"fidelity": FidelityConfig(), "simulation": SimulationConfig(num_users=60, num_items=40)},
+            r"fidelity\.tau: expected at most 40, .* got 50, the default; .* --fidelity\.tau 2, ",
         ),
         ({"fidelity": FidelityConfig("both", tau=5, neighbours=60)}, r"fidelity\.neighbours: expected at most 59"),
         ({"generation": GenerationConfig(k=61)}, r"generation\.k: expected at most 60"),
