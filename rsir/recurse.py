@@ -18,7 +18,7 @@ from .cli.bars import Bars
 from .cli.completion import script
 from .cli.options import configuration, dump, split_arguments
 from .cli.signals import Stop
-from .cli.table import line, rounds_table, verdict
+from .cli.table import cut_short, line, rounds_table, verdict
 from .config import ConfigError, RecursionConfig, from_dict, to_dict
 from .distributed import World, WorldError, join, local_rank, restarts_allowed
 from .progress import silent
@@ -166,6 +166,7 @@ def _summarise(run: Run, out: Path) -> None:
     print(rounds_table(run.rounds, run.best))
     print()
     print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
+    print(cut_short(run.rounds, run.config.training), end="")
     print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
     print(f"The run:   {out} (report.html shows it in a browser)")
     if (out / "profile").is_dir():

@@ -19,7 +19,7 @@ import yaml
 import rsir.recursion
 from rsir.cli.bars import Bars
 from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_arguments
-from rsir.cli.table import line, rounds_table, verdict
+from rsir.cli.table import cut_short, line, rounds_table, verdict
 from rsir.config import (
     ConfigError,
     DataConfig,
@@ -27,6 +27,7 @@ from rsir.config import (
     GenerationConfig,
     ModelConfig,
     RecursionConfig,
+    TrainingConfig,
     from_dict,
     to_dict,
 )
@@ -527,6 +528,19 @@ def test_the_verdict() -> None:
         == "Best by validation NDCG@20: round 0, the base (0.0711; no later round beat it)."
     )
     assert verdict(rounds[:1], 0, 0, guard=True) == "Best by validation NDCG@20: round 0, the base (0.0711)."
+
+
+def test_trainings_that_were_cut_short_are_named() -> None:
+    """Four validations, ten steps apart; one that ended by patience, and ones that did not, or not yet for sure."""
+    history = {"step": [10.0, 20.0, 30.0, 40.0], "loss": [1.0] * 4, "ndcg@20": [0.1] * 4}
+    rounds = [replace(result(i), steps=40, best_step=best, history=history) for i, best in enumerate((20, 30, 40))]
+    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=5)) == ""
+    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4)).startswith(
+        "Note:      the 4 validations of a training (training.max_evaluations) ended round 1, 2 before its patience"
+    )
+    assert (
+        cut_short([result(0)], TrainingConfig(max_evaluations=1)) == ""
+    )  # a run of an older version, without a history
 
 
 def test_a_refused_round_is_marked_and_explained() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..config import ConfigError
 from ..runs import ENVIRONMENT, MANIFEST, RunDirectory, RunError
-from .table import rounds_table, verdict
+from .table import cut_short, rounds_table, verdict
 
 if TYPE_CHECKING:
     from ..results import RoundResult
@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
     if rounds:
         best, asked = best_round(rounds), config.rounds if over else len(rounds) - 1
         print(rounds_table(rounds, best), verdict(rounds, best, asked, guard=config.guard), sep="\n\n")
+        print(cut_short(rounds, config.training), end="")
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
         print(f"Unfinished: {so_far}. Go on: rsir --out {shlex.quote(str(run))} --resume")

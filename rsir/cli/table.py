@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..config import TrainingConfig
     from ..results import RoundResult
 
-__all__ = ["line", "rounds_table", "verdict"]
+__all__ = ["cut_short", "line", "rounds_table", "verdict"]
 
 _METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation", "ndcg@10")]
 _METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
@@ -82,6 +83,22 @@ def verdict(rounds: list[RoundResult], best: int, asked: int, *, guard: bool) ->
         ]
         lines.append(f"Best by validation NDCG@20: round {best}; {', '.join(changes)}.")
     return "\n".join(lines)
+
+
+def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:
+    """Which trainings were ended by their number of validations and not by patience, as a line; "" where none was."""
+    found = []
+    for result in rounds:
+        steps = result.history.get("step", [])
+        if len(steps) >= training.max_evaluations and result.steps - result.best_step < training.patience * steps[0]:
+            found.append(str(result.round))
+    if not found:
+        return ""
+    return (
+        f"Note:      the {training.max_evaluations} validations of a training (training.max_evaluations) ended round "
+        f"{', '.join(found)} before its patience did;\n"
+        "           more of them, or a larger training.evaluate_every (steps between them), may do better\n"
+    )
 
 
 def _row(*cells: str) -> str:
