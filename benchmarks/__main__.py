@@ -17,6 +17,7 @@ BENCHMARKS = {
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
     "distributed": "generation and evaluation by two processes, against one",
     "large": "one round of generation and one evaluation over 1,000,000 items within 4 GiB",
+    "scale": "hours, GPUs, bytes and money for up to a billion users, predicted; the error of predictions here",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
 

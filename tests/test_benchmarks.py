@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import growth, large, peers
+from benchmarks import cost, growth, large, peers, scale
 from benchmarks.evaluation import metrics, plain_ranks
 from benchmarks.generation import plain_torch
 from benchmarks.oracle import all_trajectories
@@ -32,6 +34,7 @@ QUICK = {  # and what the table must show
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
     "growth": ["| users | 240 |", "**exponent**"],
     "distributed": ["| 2 processes |", "evaluation: 2 processes and one gave the same bytes"],
+    "scale": ["| generate | scan |", "| 80 | 200 | train |", "Off by", "| 1,000,000,000 | 10,000,000 |", "Assumed:"],
     "large": ["| index for proofs |", "| evaluation |", "rank verdicts took a scan"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }
@@ -60,6 +63,44 @@ def test_larger_catalogues(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "| 2 steps, 1,000 items | rows |" in shown
     assert "1,000 items, 1 threads, a step: whole table" in shown
+
+
+def test_rates_are_found_again_and_may_be_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"train": (2e-6, 3e-10), "generate": (1e-5, 0.0), "evaluate": (0.0, 2e-11)}
+    runs = [{"users": users, "items": items} for users, items in [(100, 50), (100, 9000), (800, 400)]]
+    for run in runs:
+        run |= {phase: float(np.dot(known[phase], scale.units(run, phase))) for phase in known}
+    rates = scale.fitted(runs, 1e11)
+    for phase, seconds in known.items():
+        assert rates.seconds[phase] == pytest.approx(seconds, rel=1e-6, abs=1e-18)
+    kept = {"machine": {"cpu": "another"}, "peak": 1e11, "measured": runs, "checked": runs[:1]}
+    (tmp_path / "rates.json").write_text(json.dumps(kept))
+    assert command.main(["scale", "--rates", str(tmp_path / "rates.json"), "--price", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "- cpu: another" in shown
+    assert "Off by 0% on average" in shown
+    assert "USD 2 an hour" in shown
+
+
+def test_slow_devices_and_failures_cost_time() -> None:
+    seconds = {"train": 1000.0, "generate": 20_000.0, "evaluate": 4200.0}
+    planned = cost.Plan(64, seconds, evaluations=42)
+    even = replace(cost.Assumed(), spread=0.0, block_spread=0.0, slow=0.0)
+    sound = replace(cost.H100, mtbf=float("inf"))
+
+    def hours(device: cost.Device, assumed: cost.Assumed) -> float:
+        runs = [cost.simulate(planned, device, assumed, np.random.default_rng([0, k])) for k in range(20)]
+        return float(np.mean(runs))
+
+    assert hours(sound, even) == pytest.approx(sum(seconds.values()))
+    failing = hours(replace(cost.H100, mtbf=64.0), even) - sum(seconds.values())
+    expected = sum(seconds.values()) / 3600 * (even.restart + even.save / 2)  # one failure an hour
+    assert failing == pytest.approx(expected, rel=0.3)
+    slow = np.ones(64)
+    slow[5] = 2.0
+    last = cost._divided(20_000.0, slow, even, np.random.default_rng(0))
+    block = 20_000.0 / cost.BLOCKS
+    assert 20_000.0 < last <= 20_000.0 * 64 / 63.5 + 2 * block
 
 
 def test_every_benchmark_is_listed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
