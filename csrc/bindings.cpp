@@ -42,15 +42,21 @@ const Kernels& kernels_named(const std::string& name) {
 // A table and the weights it refers to.
 class PackedTable {
  public:
-  PackedTable(const py::array& weights, const std::string& instruction_set) : weights_(weights) {
-    const float* data = data_of<float>("weights", weights, 2);
+  PackedTable(const py::array& weights, const std::string& instruction_set, bool half) {
+    const bool halves = py::isinstance<py::array_t<std::uint16_t>>(weights);
+    const auto* half_data = halves ? data_of<std::uint16_t>("weights", weights, 2) : nullptr;
+    const float* data = halves ? nullptr : data_of<float>("weights", weights, 2);
+    if (halves && !half) throw py::value_error("weights: the bits of half precision make a table of half precision");
+    if (!half) weights_ = weights;
     const std::int64_t rows = weights.shape(0), dim = weights.shape(1);
     if (rows < 2 || rows > (std::int64_t{1} << 31) - 64 || dim < 1)
       throw py::value_error("weights: expected (N + 1, d) with 1 <= N < 2**31 - 64 and d >= 1, got (" +
                             std::to_string(rows) + ", " + std::to_string(dim) + ")");
     const Kernels& kernels = kernels_named(instruction_set);
     const py::gil_scoped_release release;
-    table_ = std::make_unique<Table>(data, rows - 1, dim, kernels);
+    table_ = halves ? std::make_unique<Table>(half_data, rows - 1, dim, kernels)
+             : half ? std::make_unique<Table>(data, rows - 1, dim, kernels, Table::Half{})
+                    : std::make_unique<Table>(data, rows - 1, dim, kernels);
   }
 
   const Table& table() const { return *table_; }
@@ -266,7 +272,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled core of rsir: scoring, ranking and sampling over a packed catalogue.";
 
   py::class_<PackedTable>(m, "PackedTable")
-      .def(py::init<const py::array&, const std::string&>(), py::arg("weights"), py::arg("instruction_set"))
+      .def(py::init<const py::array&, const std::string&, bool>(), py::arg("weights"), py::arg("instruction_set"),
+           py::arg("half") = false)
       .def_property_readonly("num_items", [](const PackedTable& p) { return p.table().num_items; })
       .def_property_readonly("dim", [](const PackedTable& p) { return p.table().dim; })
       .def_property_readonly("nbytes", [](const PackedTable& p) { return p.table().bytes(); })

@@ -69,7 +69,7 @@ struct Found {
 };
 
 struct Scratch {
-  Aligned<float> tiles, bar, threshold;
+  Aligned<float> widened, tiles, bar, threshold;
   Aligned<std::int32_t> lanes, row_at, by_own, position_of;
   Aligned<std::int64_t> cursor;
 };
@@ -165,8 +165,7 @@ class CatalogueScan {
       skip_[row] = n == 0;
       bar_[row] = kLowest;
       logits.resize(static_cast<std::size_t>(n));
-      table_.kernels.dots(table_.weights, table_.dim, queries_.data + row * table_.dim, targets_.ids + from, n,
-                          logits.data());
+      table_.dots(queries_.data + row * table_.dim, targets_.ids + from, n, logits.data());
       for (const float logit : logits)
         if (logit > bar_[row]) bar_[row] = logit;  // false for NaN
     }
@@ -177,7 +176,7 @@ class CatalogueScan {
     const Ragged excluded = excluded_.get();
     std::vector<float> logits;
     const auto score = [&](std::int64_t row, const std::int32_t* ids, std::int64_t n, float* out) {
-      table_.kernels.dots(table_.weights, table_.dim, queries_.data + row * table_.dim, ids, n, out);
+      table_.dots(queries_.data + row * table_.dim, ids, n, out);
     };
     for (std::int64_t row = begin; row < end; ++row) {
       score(row, own_ + row, 1, &bar_[row]);
@@ -199,6 +198,7 @@ class CatalogueScan {
             Scratch& scratch) const {
     const std::int64_t rows = panel_rows_;  // a multiple of the tile height
     if (!scratch.tiles) {
+      if (table_.half_panels()) scratch.widened = allocate_aligned<float>(table_.kernels.width * table_.dim);
       scratch.tiles = allocate_aligned<float>(rows * table_.dim);
       scratch.lanes = allocate_aligned<std::int32_t>(rows * 16);
       scratch.bar = allocate_aligned<float>(rows);
@@ -215,6 +215,8 @@ class CatalogueScan {
     const Ragged excluded = excluded_.get();
     ScanArgs args{};
     args.panels = table_.panels();
+    args.half_panels = table_.half_panels();
+    args.widened = scratch.widened.get();
     args.dim = table_.dim;
     args.block_begin = block_begin;
     args.block_end = block_end;

@@ -1,4 +1,4 @@
-// AVX2 with fused multiply-add.
+// AVX2 with fused multiply-add and conversion of half precision.
 #pragma once
 
 #include <immintrin.h>
@@ -20,6 +20,10 @@ struct Isa {
   static void store(float* p, F x) { _mm256_store_ps(p, x); }
   static F load_any(const float* p) { return _mm256_loadu_ps(p); }
   static void store_any(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static F widen(const std::uint16_t* half) {
+    return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(half)));
+  }
+  static float widen_one(std::uint16_t half) { return _cvtsh_ss(half); }
   // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
   static __m256i lanes_below(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

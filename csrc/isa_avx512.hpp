@@ -22,6 +22,10 @@ struct Isa {
   static void store(float* p, F x) { _mm512_store_ps(p, x); }
   static F load_any(const float* p) { return _mm512_loadu_ps(p); }
   static void store_any(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static F widen(const std::uint16_t* half) {
+    return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(half)));
+  }
+  static float widen_one(std::uint16_t half) { return _cvtsh_ss(half); }
   // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
   static F load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
   static void store_first(float* p, F x, int n) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "half.hpp"
+
 namespace {
 
 struct Isa {
@@ -22,6 +24,10 @@ struct Isa {
     return x;
   }
   static void store_any(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  static F widen(const std::uint16_t* half) {
+    return F{widen_half(half[0]), widen_half(half[1]), widen_half(half[2]), widen_half(half[3])};
+  }
+  static float widen_one(std::uint16_t half) { return widen_half(half); }
   // The first n lanes, 1..kLanes, of any address; the others are zero or left alone.
   static F load_first(const float* p, int n) {
     return F{p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, n > 3 ? p[3] : 0.0f};

@@ -12,7 +12,8 @@ namespace rsir {
 // One scan of the items in blocks [block_begin, block_end) for a panel of query rows.
 // "row" below is a row of the panel, 0..num_rows-1.
 struct ScanArgs {
-  const float* panels;  // packed items: [block][dim][width], unused lanes of the last block are NaN
+  const float* panels;  // packed items: [block][dim][width], unused lanes of the last block are NaN; or null
+  const std::uint16_t* half_panels;  // the same in half precision; or null
   std::int64_t dim;
   std::int64_t block_begin, block_end;
 
@@ -41,6 +42,7 @@ struct ScanArgs {
   std::int64_t* filled;                  // out (num_rows,): at most k
 
   // Scratch. capacity = num_rows rounded up to a multiple of the tile height.
+  float* widened;           // with half_panels: dim * width, a block in single precision, 64-byte aligned
   float* tiles;             // capacity * dim, 64-byte aligned
   std::int32_t* lanes;      // capacity * 16, 64-byte aligned
   float* bar;               // capacity: best target logit of the row at each position
@@ -58,6 +60,9 @@ struct Kernels {
   // out[i] = logit of item ids[i], in the very arithmetic of the scan; weights is (num_items + 1, dim).
   void (*dots)(const float* weights, std::int64_t dim, const float* query, const std::int32_t* ids,
                std::int64_t n, float* out);
+  // The same from packed items in half precision.
+  void (*half_dots)(const std::uint16_t* half_panels, std::int64_t dim, const float* query, const std::int32_t* ids,
+                    std::int64_t n, float* out);
   // Runs independent multiply-adds only; returns the floating point operations done.
   double (*burn)(std::int64_t iterations, float* sink);
 };

@@ -1,5 +1,9 @@
 #include "ops.hpp"
 
+#ifdef RSIR_X86
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 
 #include "catalogue_scan.hpp"
@@ -8,11 +12,22 @@
 
 namespace rsir {
 
+#ifdef RSIR_X86
+namespace {
+
+bool converts_half() {  // not all compilers know "f16c" as a feature to ask for
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+}  // namespace
+#endif
+
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #ifdef RSIR_X86
   if (__builtin_cpu_supports("avx512f")) found.push_back(&kernels_avx512());
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kernels_avx2());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_half()) found.push_back(&kernels_avx2());
 #endif
   found.push_back(&kernels_base());
   return found;
@@ -119,8 +134,8 @@ void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& d
         choices.swap(eligible);
       }
       scores.resize(choices.size());
-      table.kernels.dots(table.weights, table.dim, queries.data + row * table.dim, choices.data(),
-                         static_cast<std::int64_t>(choices.size()), scores.data());
+      table.dots(queries.data + row * table.dim, choices.data(), static_cast<std::int64_t>(choices.size()),
+                 scores.data());
       best.clear();
       for (std::size_t i = 0; i < choices.size(); ++i)
         if (scores[i] > kLowest) best.push_back({choices[i], scores[i]});  // false for NaN

@@ -103,6 +103,12 @@ struct Scan {
     return equal;
   }
 
+  // A block in single precision: it is read once for each tile of rows.
+  const float* widen(const std::uint16_t* half) const {
+    for (std::int64_t i = 0; i < a.dim * kWidth; i += Isa::kLanes) Isa::store(a.widened + i, Isa::widen(half + i));
+    return a.widened;
+  }
+
   void clear_selection(std::int64_t row) {
     a.filled[row] = 0;
     if (!a.excluded) return;
@@ -311,15 +317,17 @@ struct Scan {
     const std::int64_t floats = a.dim * kWidth;
     const bool may_drop = a.limit < (a.block_end - a.block_begin) * kWidth;
     for (std::int64_t i = a.block_begin; i < a.block_end && live > 0; ++i) {
-      const float* block = a.panels + i * floats;
+      const float* block = a.half_panels ? widen(a.half_panels + i * floats) : a.panels + i * floats;
       const std::int32_t first_id = static_cast<std::int32_t>(i * kWidth + 1);
       if constexpr (Count && !Select)
         if (a.own) raise_bars(block, first_id);
       const std::int64_t full = live / Isa::kHeight * Isa::kHeight;
       const std::int64_t rest = live - full;
       // spread the fetching of the next block over the tiles of this one
-      const char* next = reinterpret_cast<const char*>(block + floats);
-      const char* end = i + 1 < a.block_end ? next + floats * static_cast<std::int64_t>(sizeof(float)) : next;
+      const std::int64_t bytes = floats * static_cast<std::int64_t>(a.half_panels ? sizeof(std::uint16_t) : sizeof(float));
+      const char* next = a.half_panels ? reinterpret_cast<const char*>(a.half_panels + (i + 1) * floats)
+                                       : reinterpret_cast<const char*>(block + floats);
+      const char* end = i + 1 < a.block_end ? next + bytes : next;
       const std::int64_t tiles = full / Isa::kHeight + (rest > 0);
       const std::int64_t share = ((end - next) / tiles + 63) / 64 * 64;
       std::int64_t position = 0;
@@ -374,6 +382,25 @@ void dots(const float* weights, std::int64_t dim, const float* query, const std:
   }
 }
 
+void half_dots(const std::uint16_t* half_panels, std::int64_t dim, const float* query, const std::int32_t* ids,
+               std::int64_t n, float* out) {
+  constexpr int kChains = 8;
+  for (std::int64_t i = 0; i < n; i += kChains) {
+    const std::uint16_t* item[kChains];
+    float acc[kChains];
+    for (int c = 0; c < kChains; ++c) {
+      const std::int64_t index = ids[i + c < n ? i + c : i] - 1;
+      item[c] = half_panels + index / kWidth * kWidth * dim + index % kWidth;
+      acc[c] = 0.0f;
+    }
+    for (std::int64_t t = 0; t < dim; ++t)
+#pragma GCC unroll 8
+      for (int c = 0; c < kChains; ++c)
+        acc[c] = Isa::madd(query[t], Isa::widen_one(item[c][t * kWidth]), acc[c]);
+    for (int c = 0; c < kChains && i + c < n; ++c) out[i + c] = acc[c];
+  }
+}
+
 double burn(std::int64_t iterations, float* sink) {
   constexpr int kChains = Isa::kHeight * Isa::kVectors;
   Isa::F acc[kChains];
@@ -393,6 +420,6 @@ double burn(std::int64_t iterations, float* sink) {
   return 2.0 * kChains * Isa::kLanes * static_cast<double>(iterations);
 }
 
-constexpr rsir::Kernels kKernels = {Isa::kName, Isa::kHeight, kWidth, scan, dots, burn};
+constexpr rsir::Kernels kKernels = {Isa::kName, Isa::kHeight, kWidth, scan, dots, half_dots, burn};
 
 }  // namespace

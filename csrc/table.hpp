@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "half.hpp"
 #include "kernels.hpp"
 
 namespace rsir {
@@ -36,31 +37,68 @@ class Table {
  public:
   // weights: (num_items + 1, dim), row 0 is padding; kept by reference for the logits of single items.
   Table(const float* weights, std::int64_t num_items, std::int64_t dim, const Kernels& kernels)
-      : kernels(kernels), weights(weights), num_items(num_items), dim(dim) {
+      : Table(num_items, dim, kernels, weights) {
+    panels_ = pack<float>(weights, std::numeric_limits<float>::quiet_NaN(), [](float x) { return x; });
+  }
+
+  // In half precision: of float weights their rounding, of half ones these; the weights are not kept.
+  struct Half {};
+  Table(const float* weights, std::int64_t num_items, std::int64_t dim, const Kernels& kernels, Half)
+      : Table(num_items, dim, kernels, nullptr) {
+    half_panels_ = pack<std::uint16_t>(weights, kHalfNan, round_to_half);
+  }
+  Table(const std::uint16_t* weights, std::int64_t num_items, std::int64_t dim, const Kernels& kernels)
+      : Table(num_items, dim, kernels, nullptr) {
+    half_panels_ = pack<std::uint16_t>(weights, kHalfNan, [](std::uint16_t x) { return x; });
+  }
+
+  const float* panels() const { return panels_.get(); }
+  const std::uint16_t* half_panels() const { return half_panels_.get(); }
+  std::int64_t bytes() const {
+    return blocks * kernels.width * dim * static_cast<std::int64_t>(panels_ ? sizeof(float) : sizeof(std::uint16_t));
+  }
+
+  // out[i] = logit of item ids[i], in the very arithmetic of the scan.
+  void dots(const float* query, const std::int32_t* ids, std::int64_t n, float* out) const {
+    if (panels_)
+      kernels.dots(weights_, dim, query, ids, n, out);
+    else
+      kernels.half_dots(half_panels_.get(), dim, query, ids, n, out);
+  }
+
+  const Kernels& kernels;
+  const std::int64_t num_items;
+  const std::int64_t dim;
+  const std::int64_t blocks;
+
+ private:
+  static constexpr std::uint16_t kHalfNan = 0x7e00;
+
+  Table(std::int64_t num_items, std::int64_t dim, const Kernels& kernels, const float* weights)
+      : kernels(kernels),
+        num_items(num_items),
+        dim(dim),
+        blocks((num_items + kernels.width - 1) / kernels.width),
+        weights_(weights) {}
+
+  template <class To, class From, class Convert>
+  Aligned<To> pack(const From* weights, To unused, Convert convert) const {
     const std::int64_t width = kernels.width;
-    blocks = (num_items + width - 1) / width;
-    packed_ = allocate_aligned<float>(blocks * width * dim);
+    Aligned<To> packed = allocate_aligned<To>(blocks * width * dim);
     for (std::int64_t block = 0; block < blocks; ++block) {
-      float* to = packed_.get() + block * width * dim;
-      const float* from = weights + (block * width + 1) * dim;
+      To* to = packed.get() + block * width * dim;
+      const From* from = weights + (block * width + 1) * dim;
       const std::int64_t used = num_items - block * width < width ? num_items - block * width : width;
       for (std::int64_t t = 0; t < dim; ++t)
         for (std::int64_t lane = 0; lane < width; ++lane)
-          to[t * width + lane] = lane < used ? from[lane * dim + t] : std::numeric_limits<float>::quiet_NaN();
+          to[t * width + lane] = lane < used ? convert(from[lane * dim + t]) : unused;
     }
+    return packed;
   }
 
-  const float* panels() const { return packed_.get(); }
-  std::int64_t bytes() const { return blocks * kernels.width * dim * static_cast<std::int64_t>(sizeof(float)); }
-
-  const Kernels& kernels;
-  const float* const weights;
-  const std::int64_t num_items;
-  const std::int64_t dim;
-  std::int64_t blocks;
-
- private:
-  Aligned<float> packed_;
+  const float* const weights_;
+  Aligned<float> panels_;
+  Aligned<std::uint16_t> half_panels_;
 };
 
 }  // namespace rsir

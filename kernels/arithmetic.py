@@ -29,7 +29,7 @@ def dot_block(
         k = k0 + tl.arange(0, BLOCK_K)
         q = tl.load(query_ptr + rows[:, None] * D + k[None, :], mask=row_mask[:, None] & (k < D)[None, :], other=0.0)
         e = tl.load(table_ptr + ids[None, :] * D + k[:, None], mask=id_mask[None, :] & (k < D)[:, None], other=0.0)
-        acc = tl.dot(q, e, acc, input_precision=PRECISION)
+        acc = tl.dot(q, e.to(q.dtype), acc, input_precision=PRECISION)
     return acc
 
 

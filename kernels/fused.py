@@ -150,7 +150,7 @@ def _catalogue(
     num_groups = triton.cdiv(num_items, group)
     num_picks = min(num_groups, k_found if table.precision == "ieee" else 2 * k_found)
     plan = plan or measured_plan(platform(), queries.device, table.precision, table.dim, rows)
-    scanned = queries.to(table.scanned.dtype)
+    scanned = table.scanning(queries)
     phases = phases or _phases(tau if targets is not None else None, num_items)
     ranks, parts = [], []
     for first, last in _chunks(rows, rows_per_chunk(num_items, group, num_picks, excluded is not None, scratch_bytes)):
@@ -175,7 +175,7 @@ def _count(queries: Tensor, table: ItemTable, targets: Lists, tau: int | None, p
     if rows == 0:
         return torch.empty(0, dtype=torch.int64, device=queries.device)
     plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows)
-    scanned = queries.to(table.scanned.dtype)
+    scanned = table.scanning(queries)
     best, count = _targets(scanned, table, targets, plan)
     _scan_phases(scanned, table, plan, best, count, None, 4, tau, phases or _phases(tau, num_items))
     return _ranks(count, num_items, tau)

@@ -112,13 +112,20 @@ class _Recorder:
 
 
 def record_launches(
-    platform: str, precision: str, *, dim: int = 64, rows: int = 256, num_items: int = 4096, k: int = 20
+    platform: str,
+    precision: str,
+    *,
+    dim: int = 64,
+    rows: int = 256,
+    num_items: int = 4096,
+    k: int = 20,
+    kept: torch.dtype = torch.float32,
 ) -> list[Launch]:
-    """Every different launch that all ops make on ``platform`` ("cuda" or "hip") at this shape."""
+    """Every different launch that all ops make on ``platform`` ("cuda" or "hip") at this shape, of items so kept."""
     launches: dict[tuple[Any, ...], Launch] = {}
     kernels = [name for name in vars(fused) if name.endswith("_kernel")]
     stand_ins = {name: _Recorder(getattr(fused, name), launches) for name in kernels}
-    queries, items = torch.zeros(rows, dim), torch.zeros(num_items + 1, dim)
+    queries, items = torch.zeros(rows, dim), torch.zeros(num_items + 1, dim, dtype=kept)
     lists = types.Lists(torch.ones(2 * rows, dtype=torch.int32), torch.arange(0, 2 * rows + 1, 2))
     counters = torch.zeros(rows, 3, dtype=torch.int64)
     # Nothing runs, so outputs would stay uninitialised: zeros keep the host's own steps in range.

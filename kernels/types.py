@@ -13,6 +13,9 @@ from .plan import make_plan, platform
 __all__ = ["Best", "ItemTable", "Lists"]
 
 
+_ROUNDED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
 class Lists(NamedTuple):
     """One list of ids per row: ids int32 (nnz,), offsets int64 (B + 1,)."""
 
@@ -35,8 +38,9 @@ class Best(NamedTuple):
 class ItemTable:
     """Item embeddings as the kernels read them.
 
-    ``weights`` (N + 1, d) float32 give the logits that are returned and their order. ``scanned`` is what the pass over
-    the catalogue multiplies: the same tensor for ieee, tf32x3 and tf32, a rounded copy for float16 and bfloat16. With
+    ``weights`` (N + 1, d) float32 or float16 give the logits that are returned and their order; tiles of float16 are
+    widened when they are loaded. ``scanned`` is what the pass over the catalogue multiplies: the same tensor for ieee,
+    tf32x3 and tf32, a rounded copy, by queries rounded likewise, for float16 and bfloat16. With
     anything but ieee, ranks are counted on the less exact scores, and the best items come from twice as many groups
     as exact scores need, so that an item is lost only if rounding drops its whole group below that many others.
     """
@@ -47,10 +51,13 @@ class ItemTable:
 
     @classmethod
     def pack(cls, weights: Tensor, precision: str = "ieee") -> ItemTable:
-        """Table of float32 weights (N + 1, d) for one of :data:`rsir.kernels.plan.PRECISIONS`."""
+        """Table of float32 or float16 weights (N + 1, d) for one of :data:`rsir.kernels.plan.PRECISIONS`."""
         make_plan(platform(), precision, weights.shape[1], 1)  # refuses what cannot run here
-        kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-        return cls(weights, weights.to(kinds.get(precision, torch.float32)), precision)
+        return cls(weights, weights.to(_ROUNDED.get(precision, weights.dtype)), precision)
+
+    def scanning(self, queries: Tensor) -> Tensor:
+        """Queries as the pass over the catalogue multiplies them."""
+        return queries.to(_ROUNDED.get(self.precision, queries.dtype))
 
     @property
     def num_items(self) -> int:

@@ -10,9 +10,12 @@ _Lists = tuple[NDArray[np.int32], NDArray[np.int64]]
 """ids (nnz,) and offsets (B + 1,): row b owns ids[offsets[b]:offsets[b + 1]]."""
 
 class PackedTable:
-    """Item embeddings laid out for one instruction set. ``weights`` (N + 1, d) is kept by reference."""
+    """Item embeddings laid out for one instruction set. ``weights`` (N + 1, d) is kept by reference; with ``half``,
+    float32 or the bits of float16, it is not."""
 
-    def __init__(self, weights: NDArray[np.float32], instruction_set: str) -> None: ...
+    def __init__(
+        self, weights: NDArray[np.float32] | NDArray[np.uint16], instruction_set: str, half: bool = False
+    ) -> None: ...
     @property
     def num_items(self) -> int: ...
     @property

@@ -19,12 +19,13 @@ __all__ = [
 ]
 
 
-def check_matrix(name: str, value: Tensor) -> None:
+def check_matrix(name: str, value: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> None:
     if not isinstance(value, Tensor) or value.ndim != 2:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name}: expected a 2-D tensor, got {shape}")
-    if value.dtype != torch.float32:
-        raise ValueError(f"{name}: expected float32, got {value.dtype}; convert with .float()")
+    if value.dtype not in dtypes:
+        expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name}: expected {expected}, got {value.dtype}; convert with .float()")
 
 
 def check_count(name: str, value: int) -> int:

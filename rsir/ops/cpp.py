@@ -36,11 +36,15 @@ except ImportError as cause:
 _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 
 
-def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
     name = _instruction_set(instruction_set)
     if items.device.type != "cpu":
         raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
-    return PackedItems("cpp", items, (_core.PackedTable(items.numpy(), name), _version(items)), name)
+    half = dtype == torch.float16
+    if not half:
+        items = items.float()
+    bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
+    return PackedItems("cpp", items, (_core.PackedTable(bits, name, half), _version(items)), name, dtype)
 
 
 def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:

@@ -29,9 +29,9 @@ from .types import (
 _CHUNK = 4096  # positions whose logits exist at a time: 16 MiB with 1,024 negatives
 
 
-def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
     _no_instruction_set(instruction_set)
-    return PackedItems("reference", items)
+    return PackedItems("reference", items.to(dtype), dtype=dtype)
 
 
 def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:

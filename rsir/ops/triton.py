@@ -21,10 +21,11 @@ except ImportError as cause:
     ) from cause
 
 
-def pack(items: Tensor, instruction_set: str | None) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
     _check_device(items)
     precision = instruction_set or "ieee"
-    return PackedItems("triton", items, kernels.ItemTable.pack(items, precision), precision)
+    items = items.to(dtype)
+    return PackedItems("triton", items, kernels.ItemTable.pack(items, precision), precision, dtype)
 
 
 def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -144,11 +145,13 @@ class PackedItems:
     backend: str
     """Name of the backend that packed it and that will score with it."""
     weights: Tensor
-    """(N + 1, d) float32, contiguous; row 0 is padding and never scored."""
+    """(N + 1, d) float32 or float16, contiguous; row 0 is padding and never scored. The table may be their rounding."""
     handle: Any = None
     """Whatever the backend made of the weights."""
     instruction_set: str | None = None
     """CPU instruction set in use ("base", "avx2", "avx512"), None for other backends."""
+    dtype: torch.dtype = torch.float32
+    """What the table is kept in: logits are those of items of float32, or of their rounding to float16."""
 
     @property
     def num_items(self) -> int:

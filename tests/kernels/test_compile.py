@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 
 # One subprocess for all: exact float32 in full, of the other precisions the kernels that differ.
 SCRIPT = """
-import dataclasses, json
+import dataclasses, json, torch
 from rsir.kernels.inspect import ARCHITECTURES, compile_launch, record_launches
 reports = []
 for architecture, target in ARCHITECTURES.items():
@@ -23,6 +23,10 @@ for architecture, target in ARCHITECTURES.items():
         for launch in record_launches(target.backend, precision, num_items=20_000):
             if precision == "ieee" or launch.name in ("best_target", "scan count maxima"):
                 reports.append(dataclasses.asdict(compile_launch(launch, architecture, precision)))
+    if architecture in ("sm_90", "gfx942"):  # items kept in half precision
+        for launch in record_launches(target.backend, "ieee", num_items=20_000, kept=torch.float16):
+            if launch.name in ("best_target", "scan count maxima", "repair", "rescore", "pool"):
+                reports.append(dataclasses.asdict(compile_launch(launch, architecture, "ieee, half")))
 print(json.dumps(reports))
 """
 
@@ -65,7 +69,8 @@ def test_matrix_instructions(reports, architecture):
         if report["architecture"] != architecture or report["kernel"] not in SCAN:
             continue
         # Exact float32 has matrix instructions on AMD alone.
-        expected = MATRIX[architecture] if architecture == "gfx942" or report["precision"] != "ieee" else ""
+        exact = report["precision"].startswith("ieee")
+        expected = MATRIX[architecture] if architecture == "gfx942" or not exact else ""
         assert report["matrix"].startswith(expected), report
         assert bool(report["matrix"]) == bool(expected), report
 
@@ -77,6 +82,6 @@ def test_one_arithmetic_in_all_float32_kernels(reports, architecture):
     kinds = {
         r["dot"]
         for r in reports
-        if r["architecture"] == architecture and r["precision"] == "ieee" and r["kernel"] in dots
+        if r["architecture"] == architecture and r["precision"].startswith("ieee") and r["kernel"] in dots
     }
     assert len(kinds) == 1, kinds

@@ -30,9 +30,12 @@ class Scorer:
     def interpreted(self) -> bool:
         return self.backend == "triton" and self.device == "cpu"
 
-    def pack(self, items: torch.Tensor) -> ops.PackedItems:
-        packed = ops.pack(items.to(self.device), backend=self.backend, instruction_set=self.instruction_set)
+    def pack(self, items: torch.Tensor, dtype: torch.dtype | None = None) -> ops.PackedItems:
+        packed = ops.pack(
+            items.to(self.device), backend=self.backend, instruction_set=self.instruction_set, dtype=dtype
+        )
         assert packed.backend == self.backend
+        assert packed.dtype == (dtype or items.dtype)
         if self.instruction_set is not None:
             assert packed.instruction_set == self.instruction_set
             assert packed.handle[0].instruction_set == self.instruction_set

@@ -32,7 +32,7 @@ class Case:
     def logits(self) -> np.ndarray:
         """(B, N + 1) float32, NaN and padding at -inf."""
         with np.errstate(invalid="ignore"):
-            full = (self.queries.numpy()[:, None, :].astype(np.float64) * self.items.numpy().astype(np.float64)).sum(2)
+            full = (self.queries.numpy()[:, None, :].astype(np.float64) * self.items.double().numpy()).sum(2)
         full = np.where(np.isnan(full), -np.inf, full).astype(np.float32)
         full[:, 0] = -np.inf
         return full
