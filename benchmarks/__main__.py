@@ -18,6 +18,7 @@ BENCHMARKS = {
     "distributed": "generation and evaluation by two processes, against one",
     "large": "one round of generation and one evaluation over 1,000,000 items within 4 GiB",
     "scale": "hours, GPUs, bytes and money for up to a billion users, predicted; the error of predictions here",
+    "rounding": "what a half-precision item table changes: lists, metrics, trajectories",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
 

@@ -1,4 +1,4 @@
-"""One round of generation and one evaluation over a million items, under a limit on memory that the kernel enforces.
+"""One round of generation and one evaluation over a million items or more, under a limit on memory that the kernel keeps.
 
 Nothing is trained: items lie in clusters, popular ones a little longer than others, users take popular items of two
 clusters, and the SASRec that gets these embeddings recommends around a user's last item. What a round does with such a
@@ -25,18 +25,20 @@ from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.fidelity import build as build_fidelity
 from rsir.generation import generate
-from rsir.models import build
+from rsir.models import build, item_table
 
 from .harness import describe_machine
 
 LENGTH = 9  # items a user, two of them for validation and test
 SEED = 0
+ROWS = 1 << 16  # items made at a time
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks large", description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=10_000, help="100000 is what the target names; takes ten times")
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="see --item_table")
     parser.add_argument("--gib", type=float, default=4.0, help="memory the process may take, imports included")
     parser.add_argument("--m", type=int, default=5, help="trajectories a user")
     parser.add_argument("--tau", type=int, default=10)
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     machine = describe_machine()
     with memory_limit(options.gib):
         rows, notes = measure(options)
-    print(f"## {options.items:,} items, {options.users:,} users, within {options.gib:g} GiB\n")
+    print(f"## {options.items:,} items in {options.dtype}, {options.users:,} users, within {options.gib:g} GiB\n")
     print("\n".join(f"- {key}: {value}" for key, value in machine.items()))
     head = ["phase", "seconds", "cpu-s", "rate", "peak MiB of the process so far"]
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
@@ -90,11 +92,12 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     model, data = timed("data and model", "users", lambda _: options.users, lambda: world(options.items, options.users))
     parts = leave_one_out(data)
     config = FidelityConfig(tau=options.tau, verify=options.verify)
+    table = timed("item table", "items", lambda _: options.items, lambda: item_table(model, kept=options.dtype))
     policy = timed(
         "index for proofs",
         "items",
         lambda _: options.items,
-        lambda: build_fidelity(config, model.item_embeddings().detach(), 1),
+        lambda: build_fidelity(config, model.item_embeddings().detach(), 1, table),
     )
     found = timed(
         "generation",
@@ -107,6 +110,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
             policy,
             seed=SEED,
             round_=1,
+            table=table,
             threads=options.threads,
         ),
     )
@@ -114,7 +118,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
         "evaluation",
         "users",
         lambda _: len(parts.validation),
-        lambda: evaluate(model, parts.validation, threads=options.threads),
+        lambda: evaluate(model, parts.validation, table=table, threads=options.threads),
     )
     notes = [
         f"{found.decoded:,} trajectories decoded, {found.refused:,} ended by the fidelity check (tau {options.tau}), "
@@ -131,12 +135,14 @@ def world(num_items: int, num_users: int) -> tuple[Any, Sequences]:
     clusters = max(4, round(num_items**0.5))
     size = num_items // clusters  # neighbouring ids are a cluster, the most popular first
     cluster = np.minimum(np.arange(num_items) // size, clusters - 1)
-    vectors = random.standard_normal((clusters, config.dim), np.float32)[cluster]
-    vectors += np.float32(0.7) * random.standard_normal((num_items, config.dim), np.float32)
-    vectors *= (1 + 0.5 * np.exp(-0.05 * (np.arange(num_items) - cluster * size))).astype(np.float32)[:, None]
+    centres = random.standard_normal((clusters, config.dim), np.float32)
     model: Any = build(config, num_items, seed=SEED).eval()
-    with torch.no_grad():
-        model.item_embeddings()[1:] = torch.from_numpy(vectors)
+    vectors = model.item_embeddings().detach().numpy()[1:]
+    for first in range(0, num_items, ROWS):
+        own = cluster[first : first + ROWS]
+        part = centres[own] + np.float32(0.7) * random.standard_normal((len(own), config.dim), np.float32)
+        place = np.arange(first, first + len(own)) - own * size
+        vectors[first : first + ROWS] = part * (1 + 0.5 * np.exp(-0.05 * place)).astype(np.float32)[:, None]
     own = random.integers(0, clusters, (num_users, 2))
     chosen = own[np.arange(num_users)[:, None], random.integers(0, 2, (num_users, LENGTH))]
     place = np.minimum(random.exponential(size / 20, (num_users, LENGTH)).astype(np.int64), size - 1)

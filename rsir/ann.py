@@ -40,6 +40,9 @@ items found 0.91 of their neighbours among 4,096 and 0.98 among 8,192."""
 _LINKS = 32
 """Links of an HNSW node."""
 
+_ROWS = 1 << 16
+"""Items handed to an index at a time."""
+
 _TILE = 1024
 """Centroids compared with all others at once."""
 
@@ -186,32 +189,41 @@ class CandidateIndex:
         threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        weights = _checked_items(items.weights if isinstance(items, PackedItems) else items)
-        if weights.is_cuda:
+        packed = items if isinstance(items, PackedItems) else ops.pack(_checked_items(items))
+        _check_finite(packed.weights)
+        if packed.weights.is_cuda:
             raise ValueError("items are on cuda: use ops.rank_within, which scans there faster than FAISS on the CPU")
         threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
-        self.packed = items if isinstance(items, PackedItems) else ops.pack(weights)
+        self.packed = packed
         self.probes = at_least("probes", probes, 1)
         self.method: str = _choice(method)
         if method == "auto":
             self.method = "flat" if self.packed.num_items <= INDEX_FLAT_LIMIT else "ivf"
-        self.largest_norm = torch.linalg.vector_norm(weights[1:], dim=1).amax()
+        self.largest_norm = max(torch.linalg.vector_norm(part, dim=1).amax() for _, part in self._scored())
         if self.method == "ivf":
             self._build_ivf(threads, at_least("seed", seed, 0))
         elif self.method == "hnsw":
-            self._hnsw = _hnsw(weights[1:].numpy(), at_least("seed", seed, 0))
+            vectors = torch.cat([part for _, part in self._scored()])
+            self._hnsw = _hnsw(vectors.numpy(), at_least("seed", seed, 0))
+
+    def _scored(self) -> Iterator[tuple[int, Tensor]]:
+        """(id of the first, items (n, d) float32) as the table holds them: rounded, where it is of half precision."""
+        for first in range(1, self.packed.num_items + 1, _ROWS):
+            part = self.packed.weights[first : first + _ROWS].detach()
+            yield first, part.to(self.packed.dtype).float()
 
     def _build_ivf(self, threads: int, seed: int) -> None:
-        weights = self.packed.weights
+        weights = self.packed.weights.detach().float()
         # Lists are compact in L2 and probed by inner product: a centroid's logit is the mean logit of its list.
         lists = _Lists.build(weights, threads, seed, spherical=False)
         self._centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
         self._quantizer = faiss.IndexFlatIP(self.packed.dim)  # kept here: FAISS holds a bare pointer to it
         self._quantizer.add(lists.centroids.numpy())
-        self._ivf = faiss.IndexIVFFlat(self._quantizer, self.packed.dim, len(lists), faiss.METRIC_INNER_PRODUCT)
-        vectors, assigned = weights[1:].numpy(), lists.assigned.numpy()
-        ids = np.arange(1, len(weights))
-        self._ivf.add_core(len(vectors), *map(faiss.swig_ptr, (vectors, ids, assigned)))
+        self._ivf = _empty_ivf(self._quantizer, len(lists), half=self.packed.dtype == torch.float16)
+        for first, part in self._scored():
+            assigned = lists.assigned[first - 1 : first - 1 + len(part)].numpy()
+            arrays = part.contiguous().numpy(), np.arange(first, first + len(part)), assigned
+            self._ivf.add_core(len(part), *map(faiss.swig_ptr, arrays))
 
     def search(self, queries: Tensor, k: int, *, threads: int | None = None) -> TopK:
         """Items likely to be the k best of each query, best first; a row's answer does not depend on its batch.
@@ -312,6 +324,16 @@ class _Lists:
         return len(self.sizes)
 
 
+def _empty_ivf(quantizer: Any, count: int, *, half: bool) -> Any:
+    """An index of so many lists, without items; of half precision, which rounds no item that is of it already."""
+    if not half:
+        return faiss.IndexIVFFlat(quantizer, quantizer.d, count, faiss.METRIC_INNER_PRODUCT)
+    kind = faiss.ScalarQuantizer.QT_fp16
+    index = faiss.IndexIVFScalarQuantizer(quantizer, quantizer.d, count, kind, faiss.METRIC_INNER_PRODUCT, False)
+    index.is_trained = True  # there is nothing to learn
+    return index
+
+
 def _has_gpu() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
@@ -371,13 +393,17 @@ def _checked_items(items: Tensor | np.ndarray) -> Tensor:
         raise ValueError(
             f"items: expected (N + 1, d) with N >= 1 and d >= 1 (row 0 is padding), got {tuple(table.shape)}"
         )
-    odd = ~table[1:].isfinite().all(dim=1)
-    if odd.any():
-        first = int(odd.nonzero()[0, 0]) + 1
-        raise ValueError(
-            f"items: the embedding of item {first} is not finite ({int(odd.sum())} such items): has training diverged?"
-        )
+    _check_finite(table)
     return table.contiguous()
+
+
+def _check_finite(table: Tensor) -> None:
+    parts = (table[first : first + _ROWS].isfinite().all(dim=1) for first in range(1, len(table), _ROWS))
+    odd = (~torch.cat(list(parts))).nonzero()[:, 0] + 1
+    if len(odd):
+        raise ValueError(
+            f"items: the embedding of item {int(odd[0])} is not finite ({len(odd)} such items): has training diverged?"
+        )
 
 
 def at_least(name: str, value: int, least: int) -> int:

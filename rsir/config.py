@@ -407,6 +407,9 @@ class RecursionConfig:
         Recommend with the newest model alone (none), with it and its predecessor (pair; arXiv 2610.07105), or with the
         models of all rounds so far (all), by the mean of their log-probabilities. What recommends also generates for
         the next round. The vectors to serve are as many times wider as there are models.
+    item_table
+        What generation, fidelity, evaluation and recommendations score items with: their embeddings (float32), or a
+        copy rounded to half precision (float16), which takes half the memory. Training is in float32 either way.
     stop_after
         End the recursion after this many rounds in a row without a better validation NDCG@20.
     guard
@@ -439,6 +442,7 @@ class RecursionConfig:
     sources: Literal["real", "all"] = "real"
     successor: Literal["scratch", "finetune"] = "scratch"
     retention: Literal["none", "pair", "all"] = "all"
+    item_table: Literal["float32", "float16"] = "float32"
     stop_after: int = 2
     guard: bool = True
     guard_noise: float = 0.03
@@ -459,6 +463,7 @@ class RecursionConfig:
         _choice("sources", self.sources, ("real", "all"))
         _choice("successor", self.successor, ("scratch", "finetune"))
         _choice("retention", self.retention, ("none", "pair", "all"))
+        _choice("item_table", self.item_table, ("float32", "float16"))
 
 
 Config = TypeVar("Config")

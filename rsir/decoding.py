@@ -24,7 +24,8 @@ from .distributed import ALONE, World
 from .fidelity import Fidelity
 from .models.protocol import Backbone
 from .models.recomputing import Recomputed, ragged
-from .ops import Ragged
+from .models.tables import item_table
+from .ops import PackedItems, Ragged
 from .partial import Interrupted, Partial, Saved
 from .philox import Stream, counters, uniform
 from .progress import Progress
@@ -73,6 +74,7 @@ class Engine:
         seed: int,
         round_: int,
         drop: bool,
+        table: PackedItems | None,
         backend: str,
         threads: int | None,
         world: World = ALONE,
@@ -81,7 +83,10 @@ class Engine:
         self.numbers = numbers
         self.world, self.model, self.sources, self.config, self.fidelity = world, model, sources, config, fidelity
         self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
-        self.packed = ops.pack(model.item_embeddings(), backend=backend)
+        index = getattr(fidelity, "index", None)
+        if table is not None and index is not None and table is not index.packed:
+            raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
+        self.packed = item_table(model, table if index is None else index.packed, backend=backend)
         # Sources side by side should be of like length: their items are held as one padded matrix.
         several = np.flatnonzero(_has_two_items(sources))
         self.order = several[np.argsort(sources.lengths[several], kind="stable")]

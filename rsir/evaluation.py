@@ -15,6 +15,7 @@ from rsir.data.splits import EvaluationSet
 from rsir.distributed import ALONE, World
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, require
+from rsir.models.tables import item_table
 
 __all__ = [
     "Evaluation",
@@ -64,6 +65,7 @@ def evaluate(
     popularity: npt.NDArray[np.int64] | None = None,
     spread: bool = True,
     batch_size: int = 8192,
+    table: ops.PackedItems | None = None,
     backend: str = "auto",
     threads: int | None = None,
     world: World = ALONE,
@@ -83,6 +85,9 @@ def evaluate(
         places of the targets are counted, and the other metrics come out the same in less than half the time.
     batch_size : int, default 8192
         Tasks at a time; bounds memory and changes no bit of the result.
+    table : PackedItems, optional
+        The model's items where they are packed already, or are to be of half precision
+        (:func:`rsir.models.item_table`); default: packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     world : World, optional
@@ -105,7 +110,7 @@ def evaluate(
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
-    packed = ops.pack(model.item_embeddings(), backend=backend)
+    packed = item_table(model, table, backend=backend)
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
@@ -151,6 +156,7 @@ def recommend(
     k: int = 10,
     *,
     exclude_history: bool = True,
+    table: ops.PackedItems | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> ops.TopK:
@@ -166,6 +172,8 @@ def recommend(
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
+    table : PackedItems, optional
+        As for :func:`evaluate`.
     backend, threads
         As for :func:`rsir.ops.topk`.
 
@@ -184,7 +192,7 @@ def recommend(
     ids = items.astype(np.int32, copy=False)
     queries = encode_sequences(model, ids, offsets)
     excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
-    return ops.topk(queries, model.item_embeddings(), k, excluded=excluded, backend=backend, threads=threads)
+    return ops.topk(queries, item_table(model, table, backend=backend), k, excluded=excluded, threads=threads)
 
 
 @dataclass(frozen=True)

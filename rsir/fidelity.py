@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .ann import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from .config import FidelityConfig
-from .ops import Ragged, neighbour_votes
+from .ops import PackedItems, Ragged, neighbour_votes
 from .proofs import screen
 
 __all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled"]
@@ -102,8 +102,11 @@ class Both(Rank):
         return self.neighbours.accepts(items, sources)
 
 
-def build(config: FidelityConfig, embeddings: Tensor, round_: int) -> Fidelity:
-    """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates."""
+def build(config: FidelityConfig, embeddings: Tensor, round_: int, table: PackedItems | None = None) -> Fidelity:
+    """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates.
+
+    Where these are scored from a packed table, maybe in half precision, proofs must be about its logits: ``table``.
+    """
     if config.policy == "off":
         return Off()
     num_items = embeddings.shape[0] - 1
@@ -113,7 +116,7 @@ def build(config: FidelityConfig, embeddings: Tensor, round_: int) -> Fidelity:
             return near
     index = None
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda:  # below, and on a GPU, the scan is as fast
-        index = CandidateIndex(embeddings)
+        index = CandidateIndex(embeddings if table is None else table)
     rank = Rank(scheduled(config.tau, round_), index, config.verify)
     return rank if config.policy == "rank" else Both(rank, near)
 

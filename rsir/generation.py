@@ -16,6 +16,7 @@ from .distributed import ALONE, World
 from .fidelity import Fidelity
 from .memory import first_line, out_of_memory
 from .models.protocol import Backbone
+from .ops import PackedItems
 from .partial import Partial, Saved
 from .progress import Progress, silent
 
@@ -70,6 +71,7 @@ def generate(
     seed: int,
     round_: int,
     on_fail: str = "drop",
+    table: PackedItems | None = None,
     backend: str = "auto",
     threads: int | None = None,
     progress: Progress = silent,
@@ -96,6 +98,9 @@ def generate(
     on_fail : {"drop", "keep"}
         Whether the generated item that failed the check is taken off again (the paper) or stays (the authors'
         code).
+    table : PackedItems, optional
+        The model's items where they are packed already, or are to be of half precision
+        (:func:`rsir.models.item_table`); default: those of ``fidelity``'s index, or packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     progress : Progress
@@ -116,7 +121,8 @@ def generate(
     Raises
     ------
     ValueError
-        If the sources have more items than the model, or there are several processes and no folder.
+        If the sources have more items than the model, ``table`` is not what the index of ``fidelity`` was built of, or
+        there are several processes and no folder.
     GenerationError
         Memory ran out.
     Interrupted, RunError
@@ -139,6 +145,7 @@ def generate(
             seed=seed,
             round_=round_,
             drop=on_fail == "drop",
+            table=table,
             backend=backend,
             threads=torch_threads if threads is None else threads,
             world=world,

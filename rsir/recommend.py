@@ -23,6 +23,7 @@ from .runs import RunError
 
 if TYPE_CHECKING:
     from .models.protocol import Backbone
+    from .ops import PackedItems
 
 __all__ = ["histories_of", "main", "write"]
 
@@ -65,7 +66,15 @@ def main(arguments: list[str] | None = None) -> int:
             columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
             config = replace(run.config.data, path=None, format="auto", **columns)
             histories = read_histories(options.histories, run.data, config)
-        write(options.out, run.model, run.data, histories, options.k, exclude_history=not options.repeat)
+        write(
+            options.out,
+            run.model,
+            run.data,
+            histories,
+            options.k,
+            exclude_history=not options.repeat,
+            table=run.item_table(),
+        )
     except (ConfigError, RunError, DataError, CheckpointError) as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
@@ -87,6 +96,7 @@ def write(
     k: int = 10,
     *,
     exclude_history: bool = True,
+    table: PackedItems | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> None:
@@ -107,6 +117,8 @@ def write(
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
+    table : PackedItems, optional
+        As for :func:`rsir.evaluation.evaluate`.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
     progress : Progress
@@ -129,7 +141,7 @@ def write(
         durable.replacing(Path(path), DataError) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as file,
     ):
-        for first, ids, scores in _blocks(model, histories, k, exclude_history, threads):
+        for first, ids, scores in _blocks(model, histories, k, exclude_history, table, threads):
             found = ids > 0
             users = pa.array(np.repeat(np.arange(first, first + len(ids)), found.sum(1)))
             ranks = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), ids.shape)
@@ -144,15 +156,16 @@ def write(
 
 
 def _blocks(
-    model: Backbone, histories: Histories, k: int, exclude: bool, threads: int | None
+    model: Backbone, histories: Histories, k: int, exclude: bool, table: PackedItems | None, threads: int | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first history, ids (b, k) int64, scores (b, k) float32) block by block; id 0 where there is no further item."""
     import torch
 
     from . import ops
     from .models.encoding import encode_sequences
+    from .models.tables import item_table
 
-    packed = ops.pack(model.item_embeddings().detach())
+    packed = item_table(model, table)
     for first in range(0, len(histories.users), BLOCK):
         offsets = histories.offsets[first : first + BLOCK + 1]
         ids = histories.items[offsets[0] : offsets[-1]]

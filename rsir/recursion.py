@@ -25,7 +25,7 @@ from .evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_inte
 from .fidelity import build
 from .generation import from_bytes, generate, to_bytes
 from .manifest import settled
-from .models import Ensemble, checkpoint
+from .models import Ensemble, checkpoint, item_table
 from .opening import open_run
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
@@ -267,7 +267,8 @@ class _Loop:
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         generator = self._recommender()
-        policy = build(config.fidelity, generator.item_embeddings().detach(), round_)
+        table = item_table(generator, kept=config.item_table)
+        policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table)
         found = generate(
             generator,
             sources,
@@ -276,6 +277,7 @@ class _Loop:
             seed=config.seed,
             round_=round_,
             on_fail=config.fidelity.on_fail,
+            table=table,
             threads=self.threads,
             progress=self._progress_of(round_),
             partial=partial,
@@ -316,7 +318,10 @@ class _Loop:
         )
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
-        return evaluate(model, tasks, popularity=self.popularity, threads=self.threads, world=self.world)
+        table = item_table(model, kept=self.config.item_table)
+        return evaluate(
+            model, tasks, popularity=self.popularity, table=table, threads=self.threads, world=self.world
+        )
 
     def _compare(self, gains: np.ndarray) -> dict[str, float]:
         """The newest round's gains on validation with those of the best round before, which they replace if better."""

@@ -32,6 +32,7 @@ QUICK = {  # and what the table must show
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
+    "rounding": ["| top-20 list holds another item |", "trajectories kept"],
     "growth": ["| users | 240 |", "**exponent**"],
     "distributed": ["| 2 processes |", "evaluation: 2 processes and one gave the same bytes"],
     "scale": ["| generate | scan |", "| 80 | 200 | train |", "Off by", "| 1,000,000,000 | 10,000,000 |", "Assumed:"],

@@ -46,10 +46,15 @@ def problem(num_items: int, rows: int, seed: int, dim: int = 8, spread: float = 
     spread=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
     copies=st.booleans(),
     method=st.sampled_from(["flat", "ivf", "hnsw"]),
+    half=st.booleans(),
 )
-def test_verdicts_are_those_of_the_exact_scan(seed, num_items, tau, probes, spread, copies, method):
+def test_verdicts_are_those_of_the_exact_scan(seed, num_items, tau, probes, spread, copies, method, half):
     items, queries, targets = problem(num_items, 30, seed, spread=spread, copies=copies)
-    index = CandidateIndex(items, method=method, probes=probes, seed=seed)
+    if half:
+        index = CandidateIndex(ops.pack(items, dtype=torch.float16), method=method, probes=probes, seed=seed)
+        items = items.half().float()
+    else:
+        index = CandidateIndex(items, method=method, probes=probes, seed=seed)
     exact = ops.rank_within(queries, items, targets, tau)
     ranks, stats = rank_within_proved(queries, index, targets, tau)
     assert torch.equal(ranks, exact)

@@ -18,6 +18,7 @@ from rsir.models.protocol import (
 )
 from rsir.models.registry import build, names, register
 from rsir.models.sasrec import SASRec
+from rsir.models.tables import item_table
 
 __all__ = [
     "HSTU",
@@ -35,6 +36,7 @@ __all__ = [
     "TrainableBackbone",
     "build",
     "encode_sequences",
+    "item_table",
     "names",
     "register",
     "require",
