@@ -1,4 +1,4 @@
-"""One round of generation and one evaluation over a million items or more, under a limit on memory that the kernel keeps.
+"""One round of generation and one evaluation over a million items or more, under a limit on memory that is enforced.
 
 Nothing is trained: items lie in clusters, popular ones a little longer than others, users take popular items of two
 clusters, and the SASRec that gets these embeddings recommends around a user's last item. What a round does with such a

@@ -131,6 +131,21 @@ py::array_t<std::int64_t> rank_within(const PackedTable& packed, const py::array
   return ranks;
 }
 
+py::array_t<std::int64_t> count_above(const PackedTable& packed, const py::array& queries, const py::array& bars,
+                                      std::int64_t limit, int threads) {
+  const Table& table = packed.table();
+  const Queries q = check_queries(table, queries);
+  const float* b = data_of<float>("bars", bars, 1);
+  if (bars.shape(0) != q.rows) throw py::value_error("bars: expected (" + std::to_string(q.rows) + ",)");
+  check_count("limit", limit);
+  check_count("threads", threads);
+  py::array_t<std::int64_t> counts(q.rows);
+  std::int64_t* out = counts.mutable_data();
+  const py::gil_scoped_release release;
+  rsir::count_above(table, q, b, limit, threads, out);
+  return counts;
+}
+
 py::array_t<std::int64_t> place_within(const PackedTable& packed, const py::array& queries, const py::array& targets,
                                        const std::optional<Lists>& excluded, std::int64_t tau, int threads) {
   const Table& table = packed.table();
@@ -281,6 +296,8 @@ PYBIND11_MODULE(_core, m) {
 
   m.def("instruction_sets", &instruction_sets, "Instruction sets usable here, best first.");
   m.def("rank_within", &rank_within, py::arg("table"), py::arg("queries"), py::arg("targets"), py::arg("tau"),
+        py::arg("threads"));
+  m.def("count_above", &count_above, py::arg("table"), py::arg("queries"), py::arg("bars"), py::arg("limit"),
         py::arg("threads"));
   m.def("place_within", &place_within, py::arg("table"), py::arg("queries"), py::arg("targets"),
         py::arg("excluded").none(true), py::arg("tau"), py::arg("threads"));

@@ -95,6 +95,13 @@ class CatalogueScan {
     }
   }
 
+  // Instead of targets each row has a logit, and counted is what scores above it. Kept by reference.
+  void count_above(const float* bars) {
+    given_ = bars;
+    bar_ = allocate_aligned<float>(queries_.rows);
+    skip_ = allocate_aligned<unsigned char>(queries_.rows);
+  }
+
   // Instead of targets each row has one item of its own, in 1..num_items: counted is what comes before it in the order
   // of topk, the excluded ids left out (not the own one). Rows whose own item is at -inf count as without targets.
   void compete(const std::int32_t* own) {
@@ -158,6 +165,11 @@ class CatalogueScan {
   void prepare(std::int64_t begin, std::int64_t end) {
     excluded_.sort_rows(begin, end);
     if (own_) return prepare_own(begin, end);
+    if (given_) {
+      std::copy(given_ + begin, given_ + end, bar_.get() + begin);
+      std::fill(skip_.get() + begin, skip_.get() + end, static_cast<unsigned char>(0));
+      return;
+    }
     if (!targets_.offsets) return;
     std::vector<float> logits;
     for (std::int64_t row = begin; row < end; ++row) {
@@ -282,7 +294,7 @@ class CatalogueScan {
     }
   }
 
-  bool counting() const { return targets_.offsets || own_; }
+  bool counting() const { return targets_.offsets || own_ || given_; }
 
   const Table& table_;
   const Queries queries_;
@@ -293,6 +305,7 @@ class CatalogueScan {
   int threads_ = 1;
   std::int64_t splits_ = 1, panel_rows_ = 0, slots_ = 0;
   const std::int32_t* own_ = nullptr;
+  const float* given_ = nullptr;
   Aligned<float> bar_;
   Aligned<unsigned char> skip_;
   Aligned<std::int32_t> ahead_;

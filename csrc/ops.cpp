@@ -67,6 +67,15 @@ void rank_within(const Table& table, Queries queries, Ragged targets, std::int64
       });
 }
 
+void count_above(const Table& table, Queries queries, const float* bars, std::int64_t limit, int threads,
+                 std::int64_t* counts) {
+  CatalogueScan scan(table, queries, 0, {}, {}, limit, threads);
+  scan.count_above(bars);
+  scan.run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
+    counts[row] = std::min(count, limit);
+  });
+}
+
 void place_within(const Table& table, Queries queries, const std::int32_t* targets, Ragged excluded, std::int64_t tau,
                   int threads, std::int64_t* places) {
   CatalogueScan scan(table, queries, 0, excluded, {}, tau, threads);

@@ -29,6 +29,9 @@ struct Draw {
 
 void rank_within(const Table&, Queries, Ragged targets, std::int64_t tau, int threads, std::int64_t* ranks);
 
+// counts[b] = how many items score above bars[b], or limit if those are more; a NaN has none above it.
+void count_above(const Table&, Queries, const float* bars, std::int64_t limit, int threads, std::int64_t* counts);
+
 // targets: (rows,) in 1..num_items
 void place_within(const Table&, Queries, const std::int32_t* targets, Ragged excluded, std::int64_t tau, int threads,
                   std::int64_t* places);

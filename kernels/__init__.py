@@ -1,6 +1,6 @@
 """Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""
 
-from .fused import best_items, draw, pool_best, rank_and_best, rank_within
+from .fused import best_items, count_above, draw, pool_best, rank_and_best, rank_within
 from .plan import PRECISIONS, platform
 from .softmax import sampled_softmax
 from .types import Best, ItemTable, Lists
@@ -11,6 +11,7 @@ __all__ = [
     "ItemTable",
     "Lists",
     "best_items",
+    "count_above",
     "draw",
     "platform",
     "pool_best",

@@ -19,7 +19,7 @@ from .scan import best_target_kernel, scan_kernel
 from .select import exclude_kernel, pick_kernel, pool_kernel, repair_kernel, rescore_kernel
 from .types import Best, ItemTable, Lists
 
-__all__ = ["best_items", "draw", "pool_best", "rank_and_best", "rank_within"]
+__all__ = ["best_items", "count_above", "draw", "pool_best", "rank_and_best", "rank_within"]
 
 _NO_TARGET = 2**30  # count of a row without targets: worse than any tau
 
@@ -50,6 +50,20 @@ def rank_within(
     ``phases``: scan the catalogue in that many growing pieces and drop rows beyond tau in between (default by shape).
     """
     return _count(queries, table, targets, tau, phases)
+
+
+def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None) -> Tensor:
+    """(B,) int64 number of items that score above a row's bar (B,) float32; more than ``limit`` count as that.
+
+    Under anything but ieee the scores are the less exact ones.
+    """
+    rows, num_items = len(queries), table.num_items
+    count = torch.zeros(rows, dtype=torch.int32, device=queries.device)
+    if rows:
+        plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows)
+        scanned = table.scanning(queries)
+        _scan_phases(scanned, table, plan, bars, count, None, 4, limit, _phases(limit, num_items))
+    return count.long().clamp(max=num_items if limit is None else limit)
 
 
 def rank_and_best(

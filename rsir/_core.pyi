@@ -33,6 +33,9 @@ def instruction_sets() -> list[str]:
 def rank_within(
     table: PackedTable, queries: NDArray[np.float32], targets: _Lists, tau: int, threads: int
 ) -> NDArray[np.int64]: ...
+def count_above(
+    table: PackedTable, queries: NDArray[np.float32], bars: NDArray[np.float32], limit: int, threads: int
+) -> NDArray[np.int64]: ...
 def place_within(
     table: PackedTable,
     queries: NDArray[np.float32],

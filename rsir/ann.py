@@ -40,6 +40,10 @@ items found 0.91 of their neighbours among 4,096 and 0.98 among 8,192."""
 _LINKS = 32
 """Links of an HNSW node."""
 
+_MOST_LISTS = 2048
+"""Of an index: twice the square root of 1,000,000 items. For 10,000,000 more of them take longer to build than they
+save."""
+
 _ROWS = 1 << 16
 """Items handed to an index at a time."""
 
@@ -166,9 +170,9 @@ class CandidateIndex:
         flat is the exact scan and no index at all; ivf clusters the items; hnsw links them (built on one thread, to
         be the same every time). auto takes flat up to 200,000 items, else ivf.
     probes : int
-        Lists an ivf search visits (of about twice the square root of N), and a sixteenth of the nodes an hnsw search
-        visits. At 1,000,000 items 4 proves 95% of the failing rows, 8 prove 98% and take as long as they save; more
-        are worth their time where what is not proved is trusted.
+        Lists an ivf search visits (of about twice the square root of N, at most 2,048), and a sixteenth of the nodes
+        an hnsw search visits. At 1,000,000 items 4 proves 95% of the failing rows, 8 prove 98% and take as long as
+        they save; more are worth their time where what is not proved is trusted.
     threads : int, optional
         For building. Default: torch's number.
     seed : int
@@ -190,6 +194,8 @@ class CandidateIndex:
         seed: int = 0,
     ) -> None:
         packed = items if isinstance(items, PackedItems) else ops.pack(_checked_items(items))
+        if packed.backend == "sharded":
+            raise ValueError("items: expected one table, got a sharded one: its scan is divided, and needs no index")
         _check_finite(packed.weights)
         if packed.weights.is_cuda:
             raise ValueError("items are on cuda: use ops.rank_within, which scans there faster than FAISS on the CPU")
@@ -215,7 +221,7 @@ class CandidateIndex:
     def _build_ivf(self, threads: int, seed: int) -> None:
         weights = self.packed.weights.detach().float()
         # Lists are compact in L2 and probed by inner product: a centroid's logit is the mean logit of its list.
-        lists = _Lists.build(weights, threads, seed, spherical=False)
+        lists = _Lists.build(weights, threads, seed, spherical=False, most=_MOST_LISTS)
         self._centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
         self._quantizer = faiss.IndexFlatIP(self.packed.dim)  # kept here: FAISS holds a bare pointer to it
         self._quantizer.add(lists.centroids.numpy())
@@ -298,9 +304,9 @@ class _Lists:
     """(C,) int64."""
 
     @classmethod
-    def build(cls, items: Tensor, threads: int, seed: int, *, spherical: bool) -> _Lists:
+    def build(cls, items: Tensor, threads: int, seed: int, *, spherical: bool, most: int = 1 << 30) -> _Lists:
         vectors = items[1:].numpy()
-        count = 1 << max(0, round(np.log2(2 * len(vectors) ** 0.5)) if len(vectors) > 64 else 0)
+        count = min(most, 1 << max(0, round(np.log2(2 * len(vectors) ** 0.5)) if len(vectors) > 64 else 0))
         with _faiss_threads(threads):
             # 64 points a cluster are plenty for a partition, and keep training a small part of the whole.
             kmeans = faiss.Kmeans(

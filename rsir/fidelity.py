@@ -115,7 +115,8 @@ def build(config: FidelityConfig, embeddings: Tensor, round_: int, table: Packed
         if config.policy == "neighbours":
             return near
     index = None
-    if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda:  # below, and on a GPU, the scan is as fast
+    sharded = table is not None and table.backend == "sharded"
+    if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
     rank = Rank(scheduled(config.tau, round_), index, config.verify)
     return rank if config.policy == "rank" else Both(rank, near)

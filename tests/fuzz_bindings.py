@@ -144,6 +144,7 @@ def one_call(rng: np.random.Generator) -> bool:
     op = rng.choice(
         [
             "learning",
+            "count_above",
             "place_within",
             "rank_within",
             "topk",
@@ -165,8 +166,11 @@ def one_call(rng: np.random.Generator) -> bool:
             assert votes.shape == (len(items),)
             assert (votes >= 0).all()
             return True
+        weights = _floats(rng, (num_items + 1, dim))
         table = _core.PackedTable(
-            _floats(rng, (num_items + 1, dim)), str(rng.choice([*_core.instruction_sets(), "no"]))
+            weights if rng.random() < 0.8 else _array(rng, weights.shape, np.uint16, 0, 2**16),
+            str(rng.choice([*_core.instruction_sets(), "no"])),
+            half=bool(rng.random() < 0.4),
         )
         queries, lists = _floats(rng, (rows, dim)), _lists(rng, rows, num_items)
         excluded = None if rng.random() < 0.3 else _lists(rng, rows, num_items)
@@ -175,6 +179,11 @@ def one_call(rng: np.random.Generator) -> bool:
             ranks = _core.rank_within(table, queries, lists, tau, threads)
             assert ranks.shape == (rows,)
             assert ((ranks >= 1) & (ranks <= tau + 1)).all()
+            return True
+        if op == "count_above":
+            counts = _core.count_above(table, queries, _floats(rng, (rows,)), tau, threads)
+            assert counts.shape == (rows,)
+            assert ((counts >= 0) & (counts <= tau)).all()
             return True
         if op == "place_within":
             targets = _array(rng, (rows,), np.int32, 1, num_items + 1)

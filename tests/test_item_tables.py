@@ -65,7 +65,7 @@ def trajectories(model, sources, policy, table=None):
 
 
 def test_everything_is_as_with_the_rounded_items(model, data, tables):
-    half, rounded = tables
+    half, _ = tables
     assert half.dtype == torch.float16
     parts = leave_one_out(data)
     results = [evaluate(model, parts.test, table=table) for table in tables]

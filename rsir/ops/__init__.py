@@ -32,8 +32,9 @@ from .checks import (
 )
 from .encoding import encode_histories, extend_histories
 from .learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
-from .ranking import place_within, rank_within
+from .ranking import count_above, place_within, rank_within
 from .reference import average_keeps
+from .sharded import Together, join_tables, table_part
 from .tables import module_of, pack, prepare
 from .types import (
     AdamMoments,
@@ -61,12 +62,15 @@ __all__ = [
     "RankedSample",
     "Sample",
     "SampledSoftmax",
+    "Together",
     "TopK",
     "adam_rows",
     "average_keeps",
+    "count_above",
     "encode_histories",
     "extend_histories",
     "full_softmax",
+    "join_tables",
     "neighbour_votes",
     "pack",
     "place_within",
@@ -74,6 +78,7 @@ __all__ = [
     "rank_and_sample",
     "rank_within",
     "sampled_softmax",
+    "table_part",
     "topk",
     "topk_sample",
     "transformer_layer",

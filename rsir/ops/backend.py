@@ -19,6 +19,9 @@ BACKENDS = {
 }
 """Every backend by name. Each module implements the ops on inputs that :mod:`rsir.ops` has checked."""
 
+_MODULES = BACKENDS | {"sharded": "rsir.ops.sharded"}
+"""What may have packed items: a sharded table is joined of packed ones, and not asked for by name."""
+
 _DEFAULT = {"cpu": "cpp", "cuda": "triton"}
 
 
@@ -63,7 +66,7 @@ def resolve_training(backend: str, values: Tensor, *, kernels: bool = False) -> 
 def load(name: str) -> ModuleType:
     """Import a backend's module, or raise :class:`BackendUnavailable` with the cause and the other choices."""
     try:
-        return importlib.import_module(BACKENDS[name])
+        return importlib.import_module(_MODULES[name])
     except ImportError as cause:
         others = sorted(set(BACKENDS) - {name})
         raise BackendUnavailable(f"backend {name!r} cannot be used here: {cause}. Others: {others}") from cause

@@ -98,6 +98,11 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
     return torch.from_numpy(ranks)
 
 
+def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    counts = _core.count_above(_table(packed), _numpy(queries), bars.numpy(), _limit(limit, packed), threads)
+    return torch.from_numpy(counts)
+
+
 def place_within(
     queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:

@@ -9,7 +9,7 @@ from .checks import check_count, check_optional, check_ragged, thread_count
 from .tables import module_of, prepare
 from .types import PackedItems, Ragged
 
-__all__ = ["place_within", "rank_within"]
+__all__ = ["count_above", "place_within", "rank_within"]
 
 
 def rank_within(
@@ -53,6 +53,56 @@ def rank_within(
         thread_count(threads),
     )
     return ranks
+
+
+def count_above(
+    queries: Tensor,
+    items: Tensor | PackedItems,
+    bars: Tensor,
+    limit: int | None = None,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Tensor:
+    """How many items of the whole catalogue score strictly above a logit that is given.
+
+    Of a table that is one part of a catalogue this is the part of a rank that is counted there; where the logit is an
+    item's of this table, from :func:`rsir.ops.pool_sample`, the item never counts itself.
+
+    Parameters
+    ----------
+    bars : (B,) float32
+        Not NaN.
+    limit : int, optional
+        Counts above it are all reported as this number, and counting a row may stop there. None counts exactly.
+    queries, items, backend, threads
+        As for :func:`rsir.ops.topk`.
+
+    Returns
+    -------
+    (B,) int64
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`rsir.ops.topk`.
+    """
+    packed = prepare(queries, items, backend)
+    if bars.shape != (len(queries),) or bars.dtype != torch.float32 or bars.device != queries.device:
+        raise ValueError(
+            f"bars: expected ({len(queries)},) float32 on {queries.device}, got {tuple(bars.shape)} {bars.dtype} on "
+            f"{bars.device}"
+        )
+    if bool(bars.isnan().any()):
+        raise ValueError(f"bars: expected numbers, got NaN in row {int(bars.isnan().int().argmax())}")
+    counts: Tensor = module_of(packed).count_above(
+        queries.contiguous(),
+        packed,
+        bars.contiguous(),
+        None if limit is None else check_count("limit", limit),
+        thread_count(threads),
+    )
+    return counts
 
 
 def place_within(

@@ -57,6 +57,11 @@ def topk_sample(
     threads: int,
 ) -> Sample:
     best = topk(queries, packed, min(k, packed.num_items), excluded, threads)
+    return draw(best, temperature, seed, counters)
+
+
+def draw(best: TopK, temperature: float, seed: int, counters: Tensor) -> Sample:
+    """One of each row's best items, by softmax at a temperature; the best one if there is one place alone."""
     if best.ids.shape[1] == 1:
         return Sample(best.ids[:, 0], best.logits[:, 0])
     noise = gumbel(seed, counters.cpu().numpy(), best.ids.cpu().numpy())
@@ -64,7 +69,7 @@ def topk_sample(
     noisy = torch.where(best.ids == 0, -torch.inf, noisy)
     winner = noisy.amax(dim=1, keepdim=True)
     # Equal noisy logits (two of +inf, say) go to the lowest id.
-    ids = torch.where((noisy == winner) & (best.ids > 0), best.ids, packed.num_items + 1)
+    ids = torch.where((noisy == winner) & (best.ids > 0), best.ids, torch.iinfo(torch.int64).max)
     place = ids.argmin(dim=1, keepdim=True)
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
 
@@ -95,6 +100,11 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
     ranks = 1 + (logits[:, 1:] > best).sum(dim=1)
     worst = (packed.num_items if tau is None else tau) + 1
     return torch.where(is_target.any(dim=1), ranks.clamp(max=worst), worst)
+
+
+def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    counts = (_logits(queries, packed)[:, 1:] > bars[:, None]).sum(dim=1)
+    return counts if limit is None else counts.clamp(max=limit)
 
 
 def place_within(

@@ -71,6 +71,11 @@ def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int 
         return kernels.rank_within(queries, packed.handle, kernels.Lists(*targets), tau)
 
 
+def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    with _device(queries):
+        return kernels.count_above(queries, packed.handle, bars, limit)
+
+
 def place_within(
     queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:

@@ -27,10 +27,19 @@ class Scorer:
         return "cuda" if self.backend == "triton" and torch.cuda.is_available() else "cpu"
 
     @property
+    def whole(self) -> str:
+        """A backend of tables of all items: what sharded ones are joined of, or the scorer's own."""
+        return "cpp" if self.backend == "sharded" else self.backend
+
+    @property
     def interpreted(self) -> bool:
         return self.backend == "triton" and self.device == "cpu"
 
     def pack(self, items: torch.Tensor, dtype: torch.dtype | None = None) -> ops.PackedItems:
+        if self.backend == "sharded":
+            count = min(3, len(items) - 1)
+            parts = [ops.pack(ops.table_part(items, rank, count), dtype=dtype) for rank in range(count)]
+            return ops.join_tables(parts)
         packed = ops.pack(
             items.to(self.device), backend=self.backend, instruction_set=self.instruction_set, dtype=dtype
         )
@@ -48,6 +57,7 @@ SCORERS = [
     Scorer("cpp", "avx2"),
     Scorer("cpp", "avx512"),
     Scorer("triton"),
+    Scorer("sharded"),
 ]
 SHAPES = [  # rows, items, dimensions
     (1, 1, 1),

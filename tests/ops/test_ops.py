@@ -37,6 +37,9 @@ def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | No
     _equal(ops.pool_sample(queries, packed, pool, excluded=excluded, **draw), want_pool)
     want_ranks = naive.ranks(logits, case.targets, tau)
     _equal(ops.rank_within(queries, packed, targets, tau), (want_ranks,))
+    bars = logits[np.arange(len(logits)), np.random.default_rng(k).integers(0, packed.num_items + 1, len(logits))]
+    above = (logits[:, 1:] > bars[:, None]).sum(1).clip(max=tau)
+    _equal(ops.count_above(queries, packed, torch.from_numpy(bars).to(device), tau), (above,))
     limit = packed.num_items if tau is None else tau
     own = torch.from_numpy(np.random.default_rng(k).integers(1, packed.num_items + 1, len(queries)))
     want_places = naive.places(logits, own.numpy(), limit, case.excluded)
@@ -245,15 +248,15 @@ def test_neighbour_votes(scorer):
         torch.from_numpy(graph).to(scorer.device),
         torch.from_numpy(items).to(scorer.device),
         ragged(sources, scorer.device),
-        backend=scorer.backend,
+        backend=scorer.whole,
     )
     assert got.dtype == torch.int64
     assert got.tolist() == want
     none = torch.zeros(0, dtype=torch.int64, device=scorer.device)
     graph_here = torch.from_numpy(graph).to(scorer.device)
-    assert ops.neighbour_votes(graph_here, none, ragged([], scorer.device), backend=scorer.backend).shape == (0,)
+    assert ops.neighbour_votes(graph_here, none, ragged([], scorer.device), backend=scorer.whole).shape == (0,)
     with pytest.raises(ValueError, match=r"sources: row 1 holds id 0"):
-        ops.neighbour_votes(graph_here, none.new_ones(2), ragged([[1], [0]], scorer.device), backend=scorer.backend)
+        ops.neighbour_votes(graph_here, none.new_ones(2), ragged([[1], [0]], scorer.device), backend=scorer.whole)
 
 
 @pytest.mark.parametrize("bad", [0, -3, 6])
@@ -291,7 +294,15 @@ def test_other_dtypes_are_refused(scorer, dtype):
         ops.topk(torch.ones(1, 2, device=scorer.device).to(dtype), packed, 1)
     if dtype != torch.float16:
         with pytest.raises(ValueError, match=r"expected float32.*\.float\(\)"):
-            ops.pack(torch.ones(4, 2).to(dtype), backend=scorer.backend)
+            ops.pack(torch.ones(4, 2).to(dtype), backend=scorer.whole)
+
+
+def test_bars_that_no_logit_can_be_compared_with_are_refused(scorer):
+    packed, queries = scorer.pack(torch.ones(4, 2)), torch.ones(2, 2, device=scorer.device)
+    with pytest.raises(ValueError, match="bars: expected numbers, got NaN in row 1"):
+        ops.count_above(queries, packed, torch.tensor([0.0, float("nan")], device=scorer.device))
+    with pytest.raises(ValueError, match=r"bars: expected \(2,\) float32 on"):
+        ops.count_above(queries, packed, torch.ones(3, device=scorer.device))
 
 
 def test_packed_items_belong_to_one_backend(scorer):

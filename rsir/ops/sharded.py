@@ -1,0 +1,274 @@
+"""One catalogue in several tables, here or in several processes: best items merged, counts added up.
+
+Every answer is that of one table of all items. Processes call an op together, with the same arguments but for their
+tables; each does its own part of the scan, and all get the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .reference import draw
+from .tables import module_of
+from .types import PackedItems, Ragged, RankedSample, Sample, TopK
+
+__all__ = ["ShardedItems", "Together", "join_tables", "table_part"]
+
+
+class Together(Protocol):
+    """Processes that call the ops together; :class:`rsir.distributed.World` is one."""
+
+    rank: int
+    size: int
+
+    def add(self, *tensors: Tensor) -> None:
+        """Put the sum over all processes in the place of each tensor."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A table, and how many items come before its first one."""
+
+    before: int
+    packed: PackedItems
+
+    def own(self, ids: Tensor) -> Tensor:
+        """(n,) bool: which ids are of this part."""
+        return (ids > self.before) & (ids <= self.before + self.packed.num_items)
+
+    def lists(self, lists: Ragged | None) -> Ragged | None:
+        """What of the lists is of this part, in its own ids."""
+        if lists is None:
+            return None
+        own = self.own(lists.ids)
+        return Ragged(lists.ids[own] - self.before, pad(own.cumsum(0), (1, 0))[lists.offsets])
+
+
+@dataclass(frozen=True)
+class ShardedItems(PackedItems):
+    """The parts of a catalogue that this process has; ``weights`` are those of the first, ``handle`` holds them all."""
+
+    size: int = 0
+    """Items of the whole catalogue."""
+
+    @property
+    def num_items(self) -> int:
+        return self.size
+
+
+@dataclass(frozen=True)
+class _Handle:
+    parts: tuple[_Part, ...]
+    world: Together | None
+
+    def add(self, *tensors: Tensor) -> None:
+        if self.world is not None:
+            self.world.add(*tensors)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """(processes, ...): the tensors of all of them."""
+        if self.world is None:
+            return tensor[None]
+        all_ = tensor.new_zeros(self.world.size, *tensor.shape)
+        all_[self.world.rank] = tensor
+        self.fill_in(all_)
+        return all_
+
+    def fill_in(self, values: Tensor) -> None:
+        """Take each value from the process that has it: all bits of the others' are 0."""
+        self.add(values.view(torch.int32) if values.dtype == torch.float32 else values)
+
+
+def table_part(items: Tensor, rank: int, size: int) -> Tensor:
+    """Rows of an item table (N + 1, d) for one of ``size`` equal parts, with a row 0 of their own: to pack."""
+    low, high = ((len(items) - 1) * place // size for place in (rank, rank + 1))
+    if not 0 <= rank < size or low == high:
+        raise ValueError(f"rank: expected one of 0..{size - 1}, each with an item of {len(items) - 1}, got {rank}")
+    return torch.cat([items[:1], items[1 + low : 1 + high]])
+
+
+def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> PackedItems:
+    """One catalogue of several tables, which every op of :mod:`rsir.ops` takes in the place of a packed table.
+
+    The items of the first table come first, then those of the second, and so on; of several processes, those of the
+    first process come first. A process holds its own tables alone, and does its own part of every scan.
+
+    Parameters
+    ----------
+    parts : sequence of PackedItems
+        From :func:`rsir.ops.pack`, of one width, type and device, exact: not of a Triton precision other than "ieee".
+        See :func:`table_part`.
+    world : Together, optional
+        The processes, each of which calls this, and from then on every op, with equal arguments.
+
+    Returns
+    -------
+    PackedItems
+        Its answers are, to the bit, those of one table of all items on the same backend.
+
+    Raises
+    ------
+    ValueError
+        No part, or parts that differ.
+    """
+    if not parts:
+        raise ValueError("parts: expected at least one table, got none")
+    first = parts[0]
+    for part in parts:
+        if part.backend == "triton" and part.instruction_set != "ieee":
+            raise ValueError(f"parts: expected exact tables, got one of precision {part.instruction_set!r}")
+        for name in ("dim", "dtype", "backend"):
+            if getattr(part, name) != getattr(first, name):
+                raise ValueError(f"parts: expected one {name}, got {getattr(first, name)} and {getattr(part, name)}")
+        if part.backend == "sharded" or part.weights.device != first.weights.device:
+            raise ValueError("parts: expected packed tables on one device, got parts of parts or several devices")
+    own = sum(part.num_items for part in parts)
+    counts = _Handle((), world).gather(torch.tensor(own, device=first.weights.device)).tolist()
+    rank = 0 if world is None else world.rank
+    before = accumulate((part.num_items for part in parts), initial=sum(counts[:rank]))
+    handle = _Handle(tuple(_Part(*pair) for pair in zip(before, parts, strict=False)), world)
+    return ShardedItems("sharded", first.weights, handle, first.instruction_set, first.dtype, sum(counts))
+
+
+def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
+    handle: _Handle = packed.handle
+    most = min(k, packed.num_items)
+    found = []
+    for part in handle.parts:
+        own = module_of(part.packed).topk(queries, part.packed, most, part.lists(excluded), threads)
+        found.append(TopK(torch.where(own.ids > 0, own.ids + part.before, 0), own.logits))
+    merged = _merged(found, most)
+    if handle.world is not None:
+        gathered = zip(handle.gather(merged.ids), handle.gather(merged.logits), strict=True)
+        merged = _merged([TopK(*one) for one in gathered], most)
+    missing = k - merged.ids.shape[1]
+    return TopK(pad(merged.ids, (0, missing)), pad(merged.logits, (0, missing), value=-torch.inf))
+
+
+def topk_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> Sample:
+    best = topk(queries, packed, min(k, packed.num_items), excluded, threads)
+    return draw(best, temperature, seed, counters)
+
+
+def pool_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    pool: Ragged,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> Sample:
+    keys = _keys(pool, packed).unique()
+    if excluded is not None:
+        keys = keys[~torch.isin(keys, _keys(excluded, packed))]
+    row, ids = keys // (packed.num_items + 1), keys % (packed.num_items + 1)
+    offsets = pad(torch.bincount(row, minlength=len(queries)).cumsum(0), (1, 0))
+    place = torch.arange(len(row), device=row.device) - offsets[row]
+    shape = len(queries), max(1, int(offsets.diff().max()) if len(queries) else 1)
+    choices = TopK(ids.new_zeros(shape), queries.new_full(shape, -torch.inf))
+    logits = _logits(queries, packed, Ragged(ids.int(), offsets), threads)
+    choices.logits[row, place] = logits
+    choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
+    return draw(_merged([choices], k), temperature, seed, counters)
+
+
+def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+    logits = _logits(queries, packed, targets, threads)
+    best = queries.new_full((len(queries),), -torch.inf)
+    best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
+    limit = packed.num_items if tau is None else tau
+    counts = count_above(queries, packed, best, limit, threads)
+    return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
+
+
+def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for part in packed.handle.parts:
+        most = part.packed.num_items if limit is None else min(limit, part.packed.num_items)
+        counts += module_of(part.packed).count_above(queries, part.packed, bars, most, threads)
+    packed.handle.add(counts)
+    return counts if limit is None else counts.clamp(max=limit)
+
+
+def place_within(
+    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+) -> Tensor:
+    if excluded is not None:
+        others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
+        excluded = Ragged(excluded.ids[others], pad(others.cumsum(0), (1, 0))[excluded.offsets])
+    found = topk(queries, packed, min(tau, packed.num_items), excluded, threads).ids == targets[:, None]
+    return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
+
+
+def rank_and_sample(
+    queries: Tensor,
+    packed: PackedItems,
+    targets: Ragged,
+    tau: int | None,
+    k: int,
+    temperature: float,
+    excluded: Ragged | None,
+    seed: int,
+    counters: Tensor,
+    threads: int,
+) -> RankedSample:
+    ranks = rank_within(queries, packed, targets, tau, threads)
+    passed = (ranks <= (packed.num_items if tau is None else tau)).nonzero()[:, 0]
+    some = None if excluded is None else _rows(excluded, passed)
+    drawn = topk_sample(queries[passed], packed, k, temperature, some, seed, counters[passed], threads)
+    ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
+    ids[passed], logits[passed] = drawn
+    return RankedSample(ranks, ids, logits)
+
+
+def _merged(found: Sequence[TopK], k: int) -> TopK:
+    """The best k of several lists a row, each of which has lower ids than the next, or the same rank order."""
+    ids, logits = (torch.cat(columns, 1) for columns in zip(*found, strict=True))
+    logits, place = logits.sort(dim=1, descending=True, stable=True)  # stable: equal logits stay in the order of ids
+    return TopK(ids.gather(1, place)[:, :k], logits[:, :k])
+
+
+def _logits(queries: Tensor, packed: PackedItems, lists: Ragged, threads: int) -> Tensor:
+    """(nnz,) float32 logit of each listed item with its row's query, from the process that has it; NaN as -inf."""
+    handle: _Handle = packed.handle
+    row = torch.repeat_interleave(lists.offsets.diff())
+    logits = queries.new_zeros(len(row))
+    for part in handle.parts:
+        own = part.own(lists.ids).nonzero()[:, 0]
+        alone = Ragged(lists.ids[own] - part.before, torch.arange(len(own) + 1, device=own.device))
+        counters = torch.zeros(len(own), 3, dtype=torch.int64, device=own.device)
+        one_each = module_of(part.packed).pool_sample
+        logits[own] = one_each(queries[row[own]], part.packed, alone, 1, 1.0, None, 0, counters, threads).logits
+    handle.fill_in(logits)
+    return logits
+
+
+def _keys(lists: Ragged, packed: PackedItems) -> Tensor:
+    """(nnz,) int64: row and id as one number."""
+    return torch.repeat_interleave(lists.offsets.diff()) * (packed.num_items + 1) + lists.ids
+
+
+def _rows(lists: Ragged, rows: Tensor) -> Ragged:
+    """The named rows' lists, rows ascending."""
+    counts = lists.offsets.diff()
+    kept = torch.zeros_like(counts, dtype=torch.bool).index_fill_(0, rows, True)
+    return Ragged(lists.ids[torch.repeat_interleave(kept, counts)], pad(counts[rows].cumsum(0), (1, 0)))
