@@ -24,7 +24,7 @@ from .distributed import ALONE, World
 from .fidelity import Fidelity
 from .models.protocol import Backbone
 from .models.recomputing import Recomputed, ragged
-from .models.tables import item_table
+from .models.tables import packed_items
 from .ops import PackedItems, Ragged
 from .partial import Interrupted, Partial, Saved
 from .philox import Stream, counters, uniform
@@ -86,7 +86,7 @@ class Engine:
         index = getattr(fidelity, "index", None)
         if table is not None and index is not None and table is not index.packed:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
-        self.packed = item_table(model, table if index is None else index.packed, backend=backend)
+        self.packed = packed_items(model, table if index is None else index.packed, backend=backend)
         # Sources side by side should be of like length: their items are held as one padded matrix.
         several = np.flatnonzero(_has_two_items(sources))
         self.order = several[np.argsort(sources.lengths[several], kind="stable")]

@@ -15,7 +15,7 @@ from rsir.data.splits import EvaluationSet
 from rsir.distributed import ALONE, World
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, require
-from rsir.models.tables import item_table
+from rsir.models.tables import packed_items
 
 __all__ = [
     "Evaluation",
@@ -87,7 +87,7 @@ def evaluate(
         Tasks at a time; bounds memory and changes no bit of the result.
     table : PackedItems, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.item_table`); default: packed here.
+        (:func:`rsir.models.packed_items`); default: packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     world : World, optional
@@ -110,7 +110,7 @@ def evaluate(
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
-    packed = item_table(model, table, backend=backend)
+    packed = packed_items(model, table, backend=backend)
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
@@ -192,7 +192,7 @@ def recommend(
     ids = items.astype(np.int32, copy=False)
     queries = encode_sequences(model, ids, offsets)
     excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
-    return ops.topk(queries, item_table(model, table, backend=backend), k, excluded=excluded, threads=threads)
+    return ops.topk(queries, packed_items(model, table, backend=backend), k, excluded=excluded, threads=threads)
 
 
 @dataclass(frozen=True)

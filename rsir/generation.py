@@ -100,7 +100,7 @@ def generate(
         code).
     table : PackedItems, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.item_table`); default: those of ``fidelity``'s index, or packed here.
+        (:func:`rsir.models.packed_items`); default: those of ``fidelity``'s index, or packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     progress : Progress

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             histories,
             options.k,
             exclude_history=not options.repeat,
-            table=run.item_table(),
+            table=run.packed_items(),
         )
     except (ConfigError, RunError, DataError, CheckpointError) as error:
         print(f"rsir: error: {error}", file=sys.stderr)
@@ -163,9 +163,9 @@ def _blocks(
 
     from . import ops
     from .models.encoding import encode_sequences
-    from .models.tables import item_table
+    from .models.tables import packed_items
 
-    packed = item_table(model, table)
+    packed = packed_items(model, table)
     for first in range(0, len(histories.users), BLOCK):
         offsets = histories.offsets[first : first + BLOCK + 1]
         ids = histories.items[offsets[0] : offsets[-1]]

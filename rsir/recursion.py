@@ -25,7 +25,7 @@ from .evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_inte
 from .fidelity import build
 from .generation import from_bytes, generate, to_bytes
 from .manifest import settled
-from .models import Ensemble, checkpoint, item_table
+from .models import Ensemble, checkpoint, packed_items
 from .opening import open_run
 from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
@@ -267,7 +267,7 @@ class _Loop:
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         generator = self._recommender()
-        table = item_table(generator, kept=config.item_table)
+        table = packed_items(generator, kept=config.item_table)
         policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table)
         found = generate(
             generator,
@@ -318,7 +318,7 @@ class _Loop:
         )
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
-        table = item_table(model, kept=self.config.item_table)
+        table = packed_items(model, kept=self.config.item_table)
         return evaluate(
             model, tasks, popularity=self.popularity, table=table, threads=self.threads, world=self.world
         )

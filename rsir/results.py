@@ -16,7 +16,7 @@ from .config import RecursionConfig
 from .data.loading import load_data, split
 from .data.sequences import DataError, Sequences, offsets_of
 from .evaluation import recommend
-from .models import Ensemble, checkpoint, item_table
+from .models import Ensemble, checkpoint, packed_items
 from .ops import PackedItems
 from .retention import voters
 from .runs import MANIFEST, RunDirectory, RunError
@@ -179,12 +179,14 @@ class Run:
         """
         listed = [list(history) for history in histories]
         offsets = offsets_of([len(history) for history in listed])
-        best = recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.item_table()).ids.cpu().numpy()
+        best = (
+            recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.packed_items()).ids.cpu().numpy()
+        )
         return [self._labels(row[row > 0]) for row in best]
 
-    def item_table(self) -> PackedItems:
+    def packed_items(self) -> PackedItems:
         """The model's items as the run's setting ``item_table`` has them scored."""
-        return item_table(self.model, kept=self.config.item_table)
+        return packed_items(self.model, kept=self.config.item_table)
 
     def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
         """(nnz,) item ids of labels."""

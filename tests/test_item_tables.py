@@ -24,7 +24,7 @@ from rsir.evaluation import evaluate, recommend
 from rsir.fidelity import Rank, build
 from rsir.generation import generate
 from rsir.models import build as build_model
-from rsir.models import item_table
+from rsir.models import packed_items
 from rsir.recommend import histories_of, write
 from rsir.recursion import recurse
 from rsir.results import load
@@ -56,7 +56,7 @@ def model(data):
 @pytest.fixture(scope="module")
 def tables(model):
     """The model's items in half precision, and what they are rounded to in single precision."""
-    return item_table(model, kept="float16"), ops.pack(model.item_embeddings().half().float())
+    return packed_items(model, kept="float16"), ops.pack(model.item_embeddings().half().float())
 
 
 def trajectories(model, sources, policy, table=None):
@@ -83,7 +83,7 @@ def test_everything_is_as_with_the_rounded_items(model, data, tables):
 def test_an_index_proves_what_the_rounded_items_say(model, data, monkeypatch):
     for module in (ann, fidelity):
         monkeypatch.setattr(module, "INDEX_FLAT_LIMIT", 10)
-    half = item_table(model, kept="float16")
+    half = packed_items(model, kept="float16")
     policy = build(FidelityConfig(tau=30), model.item_embeddings().detach(), 1, half)
     assert policy.index.method == "ivf"
     assert policy.index.packed is half
@@ -91,14 +91,14 @@ def test_an_index_proves_what_the_rounded_items_say(model, data, monkeypatch):
     assert trajectories(model, data, policy) == scanned  # the index brings its table along
     assert trajectories(model, data, policy, half) == scanned
     with pytest.raises(ValueError, match="the index of the fidelity policy was built of"):
-        trajectories(model, data, policy, item_table(model))
+        trajectories(model, data, policy, packed_items(model))
 
 
 def test_other_tables_are_refused(model, data):
     with pytest.raises(ValueError, match="table: expected 300 items as the model's, got 2"):
         recommend(model, data.items, data.offsets, table=ops.pack(torch.ones(3, 16)))
     with pytest.raises(ValueError, match="packed for 'cpp', got 'reference'"):
-        recommend(model, data.items, data.offsets, table=item_table(model), backend="reference")
+        recommend(model, data.items, data.offsets, table=packed_items(model), backend="reference")
 
 
 def test_a_run_in_half_precision(tmp_path: Path):
@@ -111,7 +111,7 @@ def test_a_run_in_half_precision(tmp_path: Path):
     ]
     assert len(again.rounds) == 2
     whole = load(tmp_path / "run")
-    table = whole.item_table()
+    table = whole.packed_items()
     assert table.dtype == torch.float16
     parts = split(whole.data, whole.config.data)
     best = run.rounds[run.best]
@@ -131,4 +131,4 @@ def test_a_run_in_half_precision(tmp_path: Path):
 def test_the_default_keeps_single_precision():
     assert RecursionConfig().item_table == "float32"
     plain = recurse(dataclasses.replace(SMALL, rounds=0, item_table="float32"))
-    assert plain.item_table().dtype == torch.float32
+    assert plain.packed_items().dtype == torch.float32

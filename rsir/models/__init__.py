@@ -18,7 +18,7 @@ from rsir.models.protocol import (
 )
 from rsir.models.registry import build, names, register
 from rsir.models.sasrec import SASRec
-from rsir.models.tables import item_table
+from rsir.models.tables import packed_items
 
 __all__ = [
     "HSTU",
@@ -36,8 +36,8 @@ __all__ = [
     "TrainableBackbone",
     "build",
     "encode_sequences",
-    "item_table",
     "names",
+    "packed_items",
     "register",
     "require",
 ]

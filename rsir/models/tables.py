@@ -10,10 +10,10 @@ from rsir import ops
 from rsir.models.protocol import Backbone
 from rsir.ops import PackedItems
 
-__all__ = ["item_table"]
+__all__ = ["packed_items"]
 
 
-def item_table(
+def packed_items(
     model: Backbone,
     given: PackedItems | None = None,
     *,
