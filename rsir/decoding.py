@@ -86,7 +86,7 @@ class Engine:
         index = getattr(fidelity, "index", None)
         if table is not None and index is not None and table is not index.packed:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
-        self.packed = packed_items(model, table if index is None else index.packed, backend=backend)
+        self.packed = packed_items(model, table if index is None else index.packed, backend=backend, world=world)
         # Sources side by side should be of like length: their items are held as one padded matrix.
         several = np.flatnonzero(_has_two_items(sources))
         self.order = several[np.argsort(sources.lengths[several], kind="stable")]

@@ -110,7 +110,7 @@ def evaluate(
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
-    packed = packed_items(model, table, backend=backend)
+    packed = packed_items(model, table, backend=backend, world=world)
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0

@@ -319,9 +319,7 @@ class _Loop:
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
         table = packed_items(model, kept=self.config.item_table)
-        return evaluate(
-            model, tasks, popularity=self.popularity, table=table, threads=self.threads, world=self.world
-        )
+        return evaluate(model, tasks, popularity=self.popularity, table=table, threads=self.threads, world=self.world)
 
     def _compare(self, gains: np.ndarray) -> dict[str, float]:
         """The newest round's gains on validation with those of the best round before, which they replace if better."""

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from rsir import ops
+from rsir.distributed import ALONE, World
 from rsir.models.protocol import Backbone
 from rsir.ops import PackedItems
 
@@ -19,6 +20,7 @@ def packed_items(
     *,
     kept: Literal["float32", "float16"] = "float32",
     backend: str = "auto",
+    world: World = ALONE,
 ) -> PackedItems:
     """The model's items packed for a backend, or what was packed of them already.
 
@@ -31,11 +33,14 @@ def packed_items(
         float16 rounds a copy to half precision; see :func:`rsir.ops.pack`.
     backend : str
         As for :func:`rsir.ops.pack`.
+    world : World, optional
+        Processes that divide the work that the table is for.
 
     Raises
     ------
     ValueError
-        The given table is of another catalogue or backend; an item is too large for float16.
+        The given table is of another catalogue or backend, or divided among processes that divide the work; an item is
+        too large for float16.
     BackendUnavailable
         The backend asked for cannot run here.
     """
@@ -45,4 +50,6 @@ def packed_items(
         raise ValueError(f"table: expected {model.num_items} items as the model's, got {given.num_items}")
     if backend not in ("auto", given.backend):
         raise ValueError(f"backend: the table is packed for {given.backend!r}, got {backend!r}; pack it anew")
+    if given.backend == "sharded" and world.size > 1:
+        raise ValueError("table: processes that divide a table do all the work together: expected a world of one")
     return given

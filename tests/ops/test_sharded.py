@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import ToyBackbone
 
 from rsir import ops
 from rsir.ann import CandidateIndex
 from rsir.config import FidelityConfig
+from rsir.distributed import World
 from rsir.fidelity import build
+from rsir.models import packed_items
 
 
 def test_parts_make_the_whole():
@@ -68,3 +71,13 @@ def test_two_processes_give_the_answers_of_one_table(tmp_path):
         shown, wrong = process.communicate(timeout=300)
         assert process.returncode == 0, wrong
         assert shown == "all as on one table\n"
+
+
+def test_processes_divide_the_table_or_the_work():
+    table = ops.join_tables([ops.pack(torch.ones(3, 6))])
+    model = ToyBackbone(2)
+    assert packed_items(model, table) is table
+    world = World()
+    world.size = 2
+    with pytest.raises(ValueError, match="expected a world of one"):
+        packed_items(model, table, world=world)
