@@ -211,8 +211,11 @@ class TrainingConfig:
     learning_rate
         Step size of Adam.
     negatives
-        Uniform negative items shared by a batch. No fewer than the catalogue has: all of them, the full
+        Negative items shared by a batch. No fewer than the catalogue has: all of them, the full
         softmax.
+    proposal
+        What negatives are drawn from: uniform, or popularity: by how often an item occurs in the training set, with the
+        log-Q correction.
     patience
         Validations without a better NDCG@20 before training stops.
     evaluate_every
@@ -229,6 +232,7 @@ class TrainingConfig:
     batch_size: int = 256
     learning_rate: float = 1e-3
     negatives: int = 1024
+    proposal: Literal["uniform", "popularity"] = "uniform"
     patience: int = 20
     evaluate_every: int | None = None
     max_evaluations: int = 200
@@ -238,6 +242,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "negatives", "patience", "max_evaluations"):
             _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        _choice("training.proposal", self.proposal, ("uniform", "popularity"))
         _require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
         _require(self.synthetic_weight >= 0, "training.synthetic_weight", "0 or more", self.synthetic_weight)
         _require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)

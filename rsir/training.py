@@ -164,6 +164,7 @@ def fit(
         generator=generator,
         weights=weights,
         soft=soft,
+        proposal=config.proposal,
     )
     every = config.evaluate_every or _steps_of_real(train, config)
     run = _Run(model, config, validation, every, progress, backend, partial, world, noise_seed)

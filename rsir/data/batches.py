@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,9 @@ class TrainingBatch:
         On the device of the tensors; draws dropout and the like.
     tokens : int
         Positions filled.
+    corrections : (N + 1,) float32, optional
+        By item, what the loss adds to its logit, as target and as negative: minus the logarithm of the probability that
+        a negative is this item (log-Q). None where all are drawn alike, which needs no correction.
     part : Part, optional
         Where these are some rows of a larger batch, whose others are computed by other processes.
     """
@@ -54,6 +58,7 @@ class TrainingBatch:
     weights: Tensor
     generator: torch.Generator
     tokens: int
+    corrections: Tensor | None = None
     part: Part | None = None
 
     def divided(self, world: World) -> tuple[TrainingBatch, Tensor | float]:
@@ -152,7 +157,7 @@ class Batches:
     max_len : int
         Inputs of a sequence: its last ``max_len + 1`` items take part. Also the width of a packed row.
     negatives : int
-        Negative items a batch, uniform with replacement; a catalogue that is not larger is taken whole.
+        Negative items a batch, with replacement; a catalogue that is not larger is taken whole.
     seed : int
     device : torch.device
     generator : torch.Generator
@@ -161,6 +166,9 @@ class Batches:
         Weight of each sequence in the loss, 0 or more; default 1. Sequences of weight 0 are left out.
     soft : SoftTargets, optional
         Of the training set.
+    proposal : {"uniform", "popularity"}
+        What negatives are drawn from: all items alike, or each in proportion to one more than how often it occurs in
+        the training set.
 
     Raises
     ------
@@ -182,6 +190,7 @@ class Batches:
         generator: torch.Generator,
         weights: npt.ArrayLike | None = None,
         soft: SoftTargets | None = None,
+        proposal: Literal["uniform", "popularity"] = "uniform",
     ) -> None:
         weight = np.ones(len(train), np.float32) if weights is None else np.asarray(weights, np.float32)
         if weight.shape != (len(train),):
@@ -200,6 +209,14 @@ class Batches:
         self._train, self._weight, self._lengths, self._soft = train, weight, train.lengths, soft
         self._batch_size, self._width, self._negatives = batch_size, max_len, negatives
         self._seed, self._device, self._generator = seed, device, generator
+        self._drawn: npt.NDArray[np.int64] | None = None  # cumulative counts of items 0..N
+        self._corrections: Tensor | None = None
+        if proposal == "popularity" and negatives < train.num_items:
+            counts = np.bincount(train.items, minlength=train.num_items + 1) + 1
+            counts[0] = 0
+            self._drawn = counts.cumsum()
+            corrections = np.log(self._drawn[-1] / np.maximum(counts, 1)).astype(np.float32)
+            self._corrections = torch.from_numpy(corrections).to(device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -259,7 +276,7 @@ class Batches:
         tokens = int(np.count_nonzero(grid[3]))
         items, targets, positions, segments = torch.from_numpy(grid).to(self._device)
         weight = torch.from_numpy(weights).to(self._device)
-        batch = TrainingBatch(items, targets, positions, segments, weight, self._generator, tokens)
+        batch = TrainingBatch(items, targets, positions, segments, weight, self._generator, tokens, self._corrections)
         return batch, torch.from_numpy(negatives).to(self._device)
 
     def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -281,4 +298,7 @@ class Batches:
         size = self._train.num_items
         if self._negatives >= size:
             return np.arange(1, size + 1)
-        return np.random.default_rng([self._seed, _NEGATIVES, step]).integers(1, size + 1, self._negatives)
+        random = np.random.default_rng([self._seed, _NEGATIVES, step])
+        if self._drawn is None:
+            return random.integers(1, size + 1, self._negatives)
+        return self._drawn.searchsorted(random.integers(0, self._drawn[-1], self._negatives), side="right")

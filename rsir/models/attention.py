@@ -213,7 +213,9 @@ class AttentionBackbone(nn.Module):
             inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator, rows_of(batch)
         )
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
-        return sampled_softmax(x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads)
+        return sampled_softmax(
+            x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads, batch.corrections
+        )
 
     def new_state(self, slots: int) -> KeyValueState:
         """State for extending this many sequences; 4 * layers * max_len * dim * 2 bytes a slot."""

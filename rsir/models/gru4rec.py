@@ -199,7 +199,9 @@ class GRU4Rec(nn.Module):
             x = dropout(_recur(gru, x, sizes))
         weights = (weights / weights.sum()).to(x.dtype)
         queries = self.norm(self.out_projection(x))
-        return sampled_softmax(queries, positives, against, targets, negatives, weights, self.threads)
+        return sampled_softmax(
+            queries, positives, against, targets, negatives, weights, self.threads, batch.corrections
+        )
 
     def new_state(self, slots: int) -> HiddenState:
         """State for extending this many sequences; 4 * layers * feedforward bytes a slot."""

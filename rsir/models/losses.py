@@ -39,6 +39,7 @@ def sampled_softmax(
     negative_ids: Tensor,
     weights: Tensor,
     threads: int | None = None,
+    corrections: Tensor | None = None,
 ) -> Tensor:
     """Weighted cross-entropy of each target against itself and shared negatives; see :func:`rsir.ops.sampled_softmax`.
 
@@ -51,6 +52,8 @@ def sampled_softmax(
     weights : (T,) float
     threads : int, optional
         CPU threads; default: torch's number.
+    corrections : (N + 1,) float, optional
+        By item, what is added to its logit wherever it stands.
 
     Returns
     -------
@@ -58,7 +61,11 @@ def sampled_softmax(
         Differentiable once, in the first three arguments.
     """
     arguments = (queries, positives, negatives, targets, negative_ids, weights)
-    loss: Tensor = _WithGradients.apply(partial(ops.sampled_softmax, threads=threads), 3, *arguments)
+    op = partial(ops.sampled_softmax, threads=threads)
+    if corrections is not None:
+        added = corrections.to(queries.dtype)
+        op = partial(op, target_offsets=added[targets], negative_offsets=added[negative_ids])
+    loss: Tensor = _WithGradients.apply(op, 3, *arguments)
     return loss
 
 

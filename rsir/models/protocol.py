@@ -145,7 +145,8 @@ class TrainableBackbone(Backbone, Protocol):
         batch : TrainingBatch
         negatives : (S,) int64
             Items every position of the batch is contrasted with; one equal to the position's target does
-            not count there.
+            not count there. Where ``batch.corrections`` is given, they are not drawn alike, and logits of targets and
+            negatives are to be corrected by it.
         """
         ...
 
