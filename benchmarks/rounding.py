@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsir.config import GenerationConfig
+from rsir.config import GenerationConfig, RecursionConfig
 from rsir.evaluation import difference_beyond_seeds, evaluate, recommend
 from rsir.fidelity import Rank
 from rsir.generation import Generated, generate
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     users = len(tasks)
     same_order = (lists[0] == lists[1]).all(axis=1)
     same_items = (np.sort(lists[0], axis=1) == np.sort(lists[1], axis=1)).all(axis=1)
-    mean, low, high = difference_beyond_seeds(*gains)
+    mean, low, high = difference_beyond_seeds(*gains, noise=RecursionConfig().guard_noise)
     figures: dict[str, Any] = {
         "users": users,
         "lists_of_other_items": int((~same_items).sum()),

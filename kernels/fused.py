@@ -60,7 +60,7 @@ def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | No
     rows, num_items = len(queries), table.num_items
     count = torch.zeros(rows, dtype=torch.int32, device=queries.device)
     if rows:
-        plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows)
+        plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows, table.half)
         scanned = table.scanning(queries)
         _scan_phases(scanned, table, plan, bars, count, None, 4, limit, _phases(limit, num_items))
     return count.long().clamp(max=num_items if limit is None else limit)
@@ -98,7 +98,7 @@ def pool_best(
 ) -> Best:
     """The k best items of each row's own pool, less the excluded ones. Always exact float32."""
     rows = len(queries)
-    plan = make_plan(platform(), "ieee", table.dim, rows)
+    plan = make_plan(platform(), "ieee", table.dim, rows, table.half)
     words = triton.cdiv(table.num_items, 32)
     widest = max(1, int(pool.offsets.diff().max())) if rows else 1
     parts = []
@@ -163,7 +163,7 @@ def _catalogue(
     group = group or group_size(num_items, table.dim, k_found)
     num_groups = triton.cdiv(num_items, group)
     num_picks = min(num_groups, k_found if table.precision == "ieee" else 2 * k_found)
-    plan = plan or measured_plan(platform(), queries.device, table.precision, table.dim, rows)
+    plan = plan or measured_plan(platform(), queries.device, table.precision, table.dim, rows, table.half)
     scanned = table.scanning(queries)
     phases = phases or _phases(tau if targets is not None else None, num_items)
     ranks, parts = [], []
@@ -188,7 +188,7 @@ def _count(queries: Tensor, table: ItemTable, targets: Lists, tau: int | None, p
     rows, num_items = len(queries), table.num_items
     if rows == 0:
         return torch.empty(0, dtype=torch.int64, device=queries.device)
-    plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows)
+    plan = measured_plan(platform(), queries.device, table.precision, table.dim, rows, table.half)
     scanned = table.scanning(queries)
     best, count = _targets(scanned, table, targets, plan)
     _scan_phases(scanned, table, plan, best, count, None, 4, tau, phases or _phases(tau, num_items))

@@ -108,8 +108,8 @@ def launching() -> Iterator[None]:
         yield
 
 
-def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
-    """Plan of a batch of ``rows`` queries of width ``dim``.
+def make_plan(platform: str, precision: str, dim: int, rows: int, half: bool = False) -> Plan:
+    """Plan of a batch of ``rows`` queries of width ``dim`` against items kept in float32 or, with ``half``, in float16.
 
     Tiles follow the batch only where bits do not depend on the tile, that is in float32; elsewhere they are fixed.
     """
@@ -120,27 +120,30 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
             raise ValueError(f"precision {precision!r} is not emulated by the Triton interpreter; use 'ieee' there")
         block_k = _block_k(dim, 64)
         return Plan(32, 128, block_k, 128, 4, 1, precision != "ieee", 32, 128, block_k, "ieee")
-    half = precision in ("float16", "bfloat16")
+    rounded = precision in ("float16", "bfloat16")
     if platform == "hip":
         if precision.startswith("tf32"):
             raise ValueError(f"precision {precision!r} is for NVIDIA GPUs; use 'ieee', 'float16' or 'bfloat16' here")
         # 64 KB of LDS: the float32 scan takes 32 KB, and up to 56 KB where it writes maxima.
         block_k = _block_k(dim, 64)
-        block_m = 16 if rows <= 16 and not half else 64
+        block_m = 16 if rows <= 16 and not rounded else 64
         return Plan(block_m, 128, block_k, 32, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
-    if half:
+    if rounded:
         return Plan(64, 128, _block_k(dim, 64), 64, 4, 2, True, 1, 128, 16, "ieee")
     if precision != "ieee":
         block_k = _block_k(dim, 16 if precision == "tf32x3" else 32)  # tf32x3 at 32 spills on sm_80
         return Plan(64, 128, block_k, 64, 4, 2, True, 1, 128, 16, precision)
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
-    return Plan(64, 128, 8, 128, 4, 3, False, 1, 128, 16, "ieee", max_registers=255)
+    # Widening takes registers, too: with 4 warps the scan of float16 items spills.
+    return Plan(64, 128, 8, 128, 8 if half else 4, 3, False, 1, 128, 16, "ieee", max_registers=255)
 
 
-def measured_plan(platform: str, device: torch.device, precision: str, dim: int, rows: int) -> Plan:
+def measured_plan(platform: str, device: torch.device, precision: str, dim: int, rows: int, half: bool = False) -> Plan:
     """The plan measured on this device for this class of shapes, else that of :func:`make_plan`."""
-    plan = make_plan(platform, precision, dim, rows)
+    plan = make_plan(platform, precision, dim, rows, half)
+    if half:  # measured are items of float32
+        return plan
     return replace(plan, **_measured(device).get(shape_class(precision, dim, rows), {}))
 
 

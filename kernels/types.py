@@ -60,6 +60,10 @@ class ItemTable:
         return queries.to(_ROUNDED.get(self.precision, queries.dtype))
 
     @property
+    def half(self) -> bool:
+        return self.weights.dtype == torch.float16
+
+    @property
     def num_items(self) -> int:
         return self.weights.shape[0] - 1
 
