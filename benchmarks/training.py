@@ -1,15 +1,17 @@
 """One training step and an epoch of SASRec on the shape of Amazon Toys, against plain packed torch.
 
 Both train the same model on the same packed batches with the same shared negatives, in turns within one process; the
-plain one is written with torch's own attention, cross-entropy, dropout and fused Adam. First, without dropout, their
-losses and gradients must agree. Floating point operations are counted by hand and held against the multiply-add peak.
-Last comes the validation that follows every epoch of rsir, and its share of the time. ``--catalogues`` is about larger
-ones instead: a step whose Adam and average see the whole table of items against one where they see the rows looked up.
+plain one is written with torch's own attention, cross-entropy, dropout and fused Adam; both keep the moving average of
+the weights. First, without dropout, their losses and gradients must agree. Floating point operations are counted by
+hand and held against the multiply-add peak. Then comes what several threads can divide of a step, and the validation
+that follows every epoch of rsir, and its share of the time. ``--catalogues`` is about larger ones instead: a step whose
+Adam and average see the whole table of items against one where they see the rows looked up.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from rsir.data.batches import Batches, TrainingBatch
 from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.models import build
+from rsir.ops import cpp
 from rsir.optimizer import RowAdam
 from rsir.training_state import TrainingState
 
@@ -132,6 +135,13 @@ def main(arguments: list[str]) -> int:
             report.notes.append(
                 f"- {threads} threads, {figure.contender}: {each:.2f} ms a step, {each * per_epoch / 1e3:.2f} s an "
                 f"epoch of {per_epoch} steps, {tokens / each * 1e3:,.0f} tokens/s"
+            )
+        if threads == 1:
+            whole, compiled = (1e3 * seconds / len(steps) for seconds in _in_compiled_ops(runs["rsir"]))
+            report.notes.append(
+                f"- rsir, processor time: of {whole:.2f} ms a step {compiled:.2f} in compiled ops, which divide their "
+                f"work; if these took half on two threads, a step would be {whole / (whole - compiled / 2):.2f} times "
+                "as fast"
             )
         report.figures += figures
         torch.set_num_threads(threads)
@@ -245,6 +255,7 @@ def runner(
         model = plain
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    state = TrainingState()
 
     def run() -> None:
         torch.set_num_threads(1 if name == "rsir" else threads)
@@ -252,8 +263,43 @@ def runner(
             optimizer.zero_grad(set_to_none=True)
             model.loss(batch, negatives).backward()
             optimizer.step()
+            state.average_weights(model, config.ema)
+            state.step += 1
 
     return run
+
+
+class _Timed:
+    """Stands in for the compiled module and adds up the processor time that its functions take in this thread."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(_core, name)
+        if not callable(value):
+            return value
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return value(*arguments, **options)
+            finally:
+                self.seconds += time.thread_time() - began
+
+        return timed
+
+
+def _in_compiled_ops(run: Callable[[], None]) -> tuple[float, float]:
+    """Processor time of one run in one thread, and what of it compiled ops take; seconds."""
+    timed, before = _Timed(), cpp._core
+    cpp._core = timed  # type: ignore[assignment]
+    try:
+        began = time.thread_time()
+        run()
+        return time.thread_time() - began, timed.seconds
+    finally:
+        cpp._core = before
 
 
 def _operations(steps: list[Step], config: ModelConfig) -> dict[str, float]:
