@@ -148,8 +148,8 @@ struct Case {
   }
 };
 
-void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, std::int64_t tau, int threads) {
-  const rsir::Table table(c.items.data(), c.num_items, c.dim, kernels);
+void check_scoring(const rsir::Table& table, const Case& c, std::int64_t k, std::int64_t tau, int threads) {
+  const rsir::Kernels& kernels = table.kernels;
   const rsir::Queries queries{c.queries.data(), c.rows};
   const rsir::Draw draw{k, 1.5, 0x8000000000003039u, c.counters.data()};
   tau = std::min(tau, c.num_items);
@@ -161,6 +161,10 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
   rsir::topk(table, queries, k, c.excluded.get(), threads, ids.data(), logits.data());
   rsir::rank_within(table, queries, c.targets.get(), tau, threads, ranks.data());
   rsir::place_within(table, queries, owns.data(), c.excluded.get(), tau, threads, places.data());
+  std::vector<std::int64_t> above(c.rows);
+  Floats bars;
+  for (std::int64_t row = 0; row < c.rows; ++row) bars.push_back(c.logit(row, owns[row]));
+  rsir::count_above(table, queries, bars.data(), tau, threads, above.data());
   rsir::topk_sample(table, queries, draw, c.excluded.get(), threads, drawn.data(), drawn_logits.data());
   rsir::pool_sample(table, queries, c.pool.get(), draw, c.excluded.get(), threads, pooled.data(), drawn_logits.data());
   rsir::rank_and_sample(table, queries, c.targets.get(), tau, draw, c.excluded.get(), threads, both_ranks.data(),
@@ -179,6 +183,9 @@ void check_scoring(const rsir::Kernels& kernels, const Case& c, std::int64_t k, 
     const std::int64_t rank = c.rank(row, tau);
     const std::int32_t chosen = c.drawn(row, best, draw);
     expect(ranks[row] == rank, kernels.name, "rank_within", row);
+    std::int64_t count = 0;
+    for (const std::int32_t id : everything) count += c.logit(row, id) > bars[row];
+    expect(above[row] == std::min(count, tau), kernels.name, "count_above", row);
     expect(places[row] == c.place(row, owns[row], tau), kernels.name, "place_within", row);
     expect(drawn[row] == chosen, kernels.name, "topk_sample", row);
     expect(pooled[row] == c.drawn(row, c.best(row, k, c.pool.row(row), c.excluded.row(row)), draw), kernels.name,
@@ -363,11 +370,14 @@ int main() {
     const std::int64_t before = checks;
     for (const auto& shape : shapes) {
       const Case c(shape[0], shape[1], shape[2]);
-      for (const int threads : {1, 3}) {
-        check_scoring(*kernels, c, 1, 1, threads);
-        check_scoring(*kernels, c, 20, 10, threads);
-        check_scoring(*kernels, c, 100, c.num_items, threads);
-      }
+      const rsir::Table single(c.items.data(), c.num_items, c.dim, *kernels);
+      const rsir::Table half(c.items.data(), c.num_items, c.dim, *kernels, rsir::Table::Half{});  // rounds none of them
+      for (const rsir::Table* table : {&single, &half})
+        for (const int threads : {1, 3}) {
+          check_scoring(*table, c, 1, 1, threads);
+          check_scoring(*table, c, 20, 10, threads);
+          check_scoring(*table, c, 100, c.num_items, threads);
+        }
     }
     const rsir::TrainingKernels& training = *rsir::find_training_kernels(kernels->name);
     for (const int threads : {1, 3}) {
