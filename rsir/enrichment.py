@@ -8,6 +8,7 @@ from .data.sequences import Sequences
 from .fidelity import build
 from .generation import generate
 from .models.protocol import Backbone, require
+from .ops import PackedItems
 from .progress import Progress, silent
 
 __all__ = ["enrich"]
@@ -22,6 +23,7 @@ def enrich(
     acquisition: AcquisitionConfig | None = None,
     seed: int = 0,
     round_: int = 1,
+    table: PackedItems | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Sequences:
@@ -41,6 +43,9 @@ def enrich(
     seed : int, default 0
     round_ : int, default 1
         Marks the new rows and keys their random numbers.
+    table : PackedItems, optional
+        The encoder's items, where they are packed already or are to be of half precision
+        (:func:`rsir.models.packed_items`); default: packed here.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
     progress : Progress
@@ -64,10 +69,11 @@ def enrich(
         encoder,
         real,
         generation or GenerationConfig(),
-        build(fidelity, encoder.item_embeddings().detach(), round_),
+        build(fidelity, encoder.item_embeddings().detach(), round_, table),
         seed=seed,
         round_=round_,
         on_fail=fidelity.on_fail,
+        table=table,
         threads=threads,
         progress=progress,
     )

@@ -20,6 +20,7 @@ from rsir.config import (
 )
 from rsir.data import leave_one_out, simulate
 from rsir.data.loading import split
+from rsir.enrichment import enrich
 from rsir.evaluation import evaluate, recommend
 from rsir.fidelity import Rank, build
 from rsir.generation import generate
@@ -75,6 +76,8 @@ def test_everything_is_as_with_the_rounded_items(model, data, tables):
     assert torch.equal(best[0].ids, best[1].ids)
     assert torch.equal(best[0].logits, best[1].logits)
     assert not torch.equal(best[0].logits, recommend(model, data.items, data.offsets, 20).logits)
+    whole = [enrich(parts.train, model, fidelity=FidelityConfig(tau=30), table=table) for table in tables]
+    assert whole[0].items.tolist() == whole[1].items.tolist()
     kept = [trajectories(model, parts.train, Rank(30), table) for table in tables]
     assert kept[0] == kept[1]
     assert len(kept[0][0]) > 20
