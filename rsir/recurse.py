@@ -156,12 +156,11 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         tracking.close()
         if bars is not None:
             bars.close()
-    _summarise(run, out)
+    _summarise(run, out, world)
     return 0
 
 
-def _summarise(run: Run, out: Path) -> None:
-    folder = shlex.quote(str(out))
+def _summarise(run: Run, out: Path, world: World) -> None:
     print()
     print(rounds_table(run.rounds, run.best))
     print()
@@ -172,7 +171,7 @@ def _summarise(run: Run, out: Path) -> None:
     if (out / "profile").is_dir():
         print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
     if len(run.rounds) > run.config.rounds:
-        print(f"Go on:     rsir --out {folder} --resume --rounds {run.config.rounds + 2}")
+        print(f"Go on:     {_resuming(out, world)} --rounds {run.config.rounds + 2}")
 
 
 def _fail(error: Exception, world: World, status: int = 2) -> int:
@@ -192,8 +191,13 @@ def _begun(out: Path) -> bool:
 def _interrupted(out: Path, world: World) -> str:
     if not _begun(out):
         return "Interrupted before the run began; nothing was written."
+    return f"Interrupted. Go on with: {_resuming(out, world)}"
+
+
+def _resuming(out: Path, world: World) -> str:
+    """The command that goes on with a run, with as many processes."""
     command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
-    return f"Interrupted. Go on with: {command} --out {shlex.quote(str(out))} --resume"
+    return f"{command} --out {shlex.quote(str(out))} --resume"
 
 
 def _resumed(options: Namespace) -> Path:
