@@ -99,6 +99,10 @@ class World:
     def add(self, *tensors: Tensor) -> None:
         """Put the sum over all processes in the place of each tensor."""
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Rows of all processes one below the other, (n, ...) each with an n of its own, in the order of ranks."""
+        return tensor
+
     def follow(self, *tensors: Tensor) -> None:
         """Put the first process's values in the place of each tensor."""
 

@@ -67,6 +67,16 @@ class Processes(World):
     def add(self, *tensors: Tensor) -> None:
         self._together(dist.all_reduce, tensors)
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = len(tensor)
+        self._call(dist.all_reduce, counts)
+        own = tensor.new_zeros((int(counts.max()), *tensor.shape[1:]))
+        own[: len(tensor)] = tensor
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        self._call(dist.all_gather, parts, own)
+        return torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)])
+
     def follow(self, *tensors: Tensor) -> None:
         self._together(lambda flat: dist.broadcast(flat, 0), tensors)
 

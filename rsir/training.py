@@ -194,10 +194,10 @@ class _Run:
         self.draws_apart = world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
-        self.by_rows = world.size == 1 and suits(model, config)  # gradients of rows are not added up
+        self.rows = RowAdam(model, config.learning_rate, self.threads, config.ema) if suits(model, config) else None
 
     def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
-        small = self.by_rows or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
+        small = self.rows is not None or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
         if not hasattr(self.model, "threads") or not small:
             return self._train(batches, generator)
         # The fused ops get all threads, and torch's own get one: they are too small for several, whose idle ones then
@@ -211,10 +211,9 @@ class _Run:
             self.model.threads = before
 
     def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
-        rate, ema = self.config.learning_rate, self.config.ema
-        rows = RowAdam(self.model, rate, self.threads, ema) if self.by_rows else None
+        rows = self.rows
         # foreach and plain Adam take three times as long on a CPU
-        optimizer = rows or torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
+        optimizer = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
         state = TrainingState()
         saved = None if self.partial is None else self.partial.newest("training")
         if saved is not None:
@@ -235,13 +234,13 @@ class _Run:
                 optimizer.zero_grad(set_to_none=True)
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
                 optimizer.step()
-                state.average_weights(self.model, ema, rows.averages if rows else ())
+                state.average_weights(self.model, self.config.ema, rows.averages if rows else ())
                 state.losses.append(loss)
                 state.tokens += batch.tokens
                 state.step += 1
                 self.progress("train", state.step, self.total, "steps", _note(state))
                 if state.step % self.every == 0:
-                    self._validate(state, rows, began)
+                    self._validate(state, began)
                 if self.partial is not None:
                     self.partial.offer("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
@@ -280,19 +279,30 @@ class _Run:
         loss = loss * share
         loss.backward()
         loss, raised = loss.detach(), loss.new_tensor(float(stopping))
-        self.world.add(loss, raised, *(p.grad for p in self.model.parameters() if p.grad is not None))
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+        self.world.add(loss, raised, *gradients)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = self._of_all(parameter.grad)
         return loss, bool(raised > 0)
 
-    def _validate(self, state: TrainingState, rows: RowAdam | None, began: float) -> None:
+    def _of_all(self, gradient: Tensor) -> Tensor:
+        """A sparse gradient with the rows of all processes, so that each steps the same rows; one may come up often."""
+        ids, values = self.world.gather(gradient._indices()[0]), self.world.gather(gradient._values())
+        return torch.sparse_coo_tensor(ids[None], values, gradient.shape, check_invariants=False)
+
+    def _validate(self, state: TrainingState, began: float) -> None:
         loss = _mean_loss(state.losses, state.step)
         state.losses.clear()
         evaluation_began = time.perf_counter()
         torch.set_num_threads(self.threads)
+        averages = {}
+        if self.rows:
+            self.rows.settle()
+            averages = self.rows.averages
         # Processors that round differently drift apart; all processes go on from the weights of the first.
-        self.world.follow(*self.model.state_dict().values(), *state.average.values())
-        if rows:
-            rows.settle()
-        with state.averaged(self.model, rows.averages if rows else {}):
+        self.world.follow(*self.model.state_dict().values(), *state.average.values(), *averages.values())
+        with state.averaged(self.model, averages):
             metrics = evaluate(
                 self.model, self.validation, spread=False, backend=self.backend, world=self.world
             ).metrics

@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
+from rsir import optimizer
 from rsir import partial as partials
 from rsir import recurse as command
 from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
@@ -136,6 +139,39 @@ def _training(name: str) -> Callable[[Path], None]:
 
 for _name in ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving"):
     CHECKS[f"training_{_name}"] = _training(_name)
+
+
+@contextmanager
+def by_rows() -> Iterator[None]:
+    """A catalogue, in this process and in those that it forks, whose table is stepped by the rows looked up alone."""
+    global ITEMS, PARTS, TRAINING
+    before = ITEMS, PARTS, TRAINING, optimizer._LARGE_CATALOGUE
+    ITEMS, TRAINING, optimizer._LARGE_CATALOGUE = 400, replace(TRAINING, batch_size=8), 100
+    PARTS = leave_one_out(Sequences.from_lists(_rows(), ITEMS))
+    try:
+        yield
+    finally:
+        ITEMS, PARTS, TRAINING, optimizer._LARGE_CATALOGUE = before
+
+
+@check
+def training_by_rows_of_a_large_table(scratch: Path) -> None:
+    """As above, with the optimizer of large catalogues."""
+    taken = []
+    step = optimizer.RowAdam.step
+
+    def counted(self: optimizer.RowAdam) -> None:
+        taken.append(1)
+        step(self)
+
+    optimizer.RowAdam.step = counted  # type: ignore[method-assign, assignment]
+    try:
+        with by_rows():
+            for name in ("sasrec", "cl4srec"):
+                CHECKS[f"training_{name}"](scratch)
+        assert len(taken) == 2 * TRAINING.max_evaluations * (TRAINING.evaluate_every or 0)
+    finally:
+        optimizer.RowAdam.step = step  # type: ignore[method-assign]
 
 
 @check
@@ -280,30 +316,35 @@ def a_stopped_training_of_two_goes_on_to_the_same_bits(scratch: Path) -> None:
             return super().loss(batch, negatives) * kept.float().mean()
 
     register("dropping")(Dropping)
-    for name in ("dropping", "cl4srec"):
-        folder = scratch / name
-        folder.mkdir()
+    for name, kind in (("dropping", nullcontext), ("cl4srec", nullcontext), ("sasrec", by_rows)):
+        with kind():
+            _stopped_goes_on(scratch, name)
 
-        def stopped(world: World, folder: Path = folder, name: str = name) -> bool:
-            asked = iter(range(7 if world.leads else 10**6))
-            saved = Partial(folder, _silent, lambda: next(asked, None) is None, world)
-            try:
-                _fit(name, world, saved)
-            except partials.Interrupted:
-                return True
-            return False
 
-        assert in_ranks(2, scratch, stopped) == [True, True], "both stop when one is asked to"
-        assert [path.name[:8] for path in folder.iterdir()] == ["training"]
-        whole = in_ranks(2, scratch, lambda world, name=name: _fit(name, world))
-        resumed = in_ranks(
-            2,
-            scratch,
-            lambda world, folder=folder, name=name: _fit(name, world, Partial(folder, _silent, world=world)),
-        )
-        for weights, losses in resumed:
-            assert losses == whole[0][1]
-            assert all(torch.equal(value, whole[0][0][key]) for key, value in weights.items())
+def _stopped_goes_on(scratch: Path, name: str) -> None:
+    folder = scratch / name
+    folder.mkdir()
+
+    def stopped(world: World) -> bool:
+        asked = iter(range(7 if world.leads else 10**6))
+        saved = Partial(folder, _silent, lambda: next(asked, None) is None, world)
+        try:
+            _fit(name, world, saved)
+        except partials.Interrupted:
+            return True
+        return False
+
+    assert in_ranks(2, scratch, stopped) == [True, True], "both stop when one is asked to"
+    assert {path.name[:8] for path in folder.iterdir()} == {"training"}
+    whole = in_ranks(2, scratch, lambda world: _fit(name, world))
+    resumed = in_ranks(
+        2,
+        scratch,
+        lambda world: _fit(name, world, Partial(folder, _silent, world=world)),
+    )
+    for weights, losses in resumed:
+        assert losses == whole[0][1]
+        assert all(torch.equal(value, whole[0][0][key]) for key, value in weights.items())
 
 
 def _run(

@@ -19,6 +19,7 @@ TESTS = Path(__file__).parent
 BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
 CHECKS = [
     *(f"training_{name}" for name in BACKBONES),
+    "training_by_rows_of_a_large_table",
     "parts_of_a_batch_hold_every_row_once",
     "evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes",
     "generation_does_not_depend_on_the_number_of_processes",
