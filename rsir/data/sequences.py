@@ -14,15 +14,40 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
+from rsir import budget
+from rsir.data.checking import (
+    DataError,
+    Int32Array,
+    Int64Array,
+    checked_items,
+    checked_labels,
+    checked_offsets,
+    checked_times,
+    extent,
+    frozen,
+    gathered,
+    integers,
+    joined,
+    label_arrays,
+    offsets_of,
+    ragged_indices,
+    sealed,
+)
+
+__all__ = [
+    "MAX_ITEMS",
+    "DataError",
+    "FileFormat",
+    "Int32Array",
+    "Int64Array",
+    "Sequences",
+    "offsets_of",
+    "ragged_indices",
+]
+
 FileFormat = Literal["parquet", "arrow"]
 
 MAX_ITEMS = 2**31 - 2  # ids are int32 and embedding tables have one row more, for the padding
-
-
-class DataError(ValueError):
-    """Data, or a file of data, that cannot be used; the message says what was found and how to mend it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,32 +104,33 @@ class Sequences:
         if not 1 <= self.num_items <= MAX_ITEMS:
             raise DataError(f"num_items must be in 1..{MAX_ITEMS}, got {self.num_items}")
         put("num_items", int(self.num_items))
-        put("offsets", _checked_offsets(self.offsets, _integers("items", self.items, np.int64).size))
+        put("offsets", checked_offsets(self.offsets, integers("items", self.items, None).size))
         n = len(self)
-        put("items", _checked_items(self.items, self.offsets, self.num_items))
-        rounds = np.zeros(n, np.int16) if self.round is None else _integers("round", self.round, np.int16)
-        source = np.arange(n) if self.source is None else _integers("source", self.source, np.int64)
-        put("round", _frozen(rounds))
-        put("source", _frozen(source))
+        put("items", checked_items(self.items, self.offsets, self.num_items))
+        rounds = np.zeros(n, np.int16) if self.round is None else integers("round", self.round, np.int16)
+        source = _counted(n) if self.source is None else integers("source", self.source, np.int64)
+        put("round", frozen(rounds))
+        put("source", frozen(source))
         self._check_rows()
         if self.times is not None:
-            put("times", _checked_times(self.times, self.items.size, self.offsets))
+            put("times", checked_times(self.times, self.items.size, self.offsets))
         if self.item_labels is not None:
-            put("item_labels", _checked_labels("item_labels", self.item_labels))
+            put("item_labels", checked_labels("item_labels", self.item_labels))
             if len(self.item_labels) != self.num_items:
                 raise DataError(f"item_labels must name {self.num_items} items, got {len(self.item_labels)} labels")
             if pc.count_distinct(self.item_labels).as_py() != self.num_items:
                 raise DataError("item_labels must be distinct, but a label occurs twice")
         if self.user_labels is not None:
-            put("user_labels", _checked_labels("user_labels", self.user_labels))
+            put("user_labels", checked_labels("user_labels", self.user_labels))
             real = self.num_real
             if real and len(self.user_labels) != real:
                 raise DataError(
                     f"user_labels must have one label for each of the {real} real rows, got {len(self.user_labels)}"
                 )
-            if n and len(self.user_labels) <= self.source.max():
+            highest = extent(self.source)[1] if n else -1
+            if len(self.user_labels) <= highest:
                 raise DataError(
-                    f"user_labels is indexed by source, which goes up to {self.source.max()}, "
+                    f"user_labels is indexed by source, which goes up to {highest}, "
                     f"but has only {len(self.user_labels)} labels"
                 )
 
@@ -115,26 +141,26 @@ class Sequences:
                 raise DataError(f"{name} must have one entry for each of the {n} rows, got {array.size}")
         if n == 0:
             return
-        if self.round.min() < 0:
-            row = int(np.argmax(self.round < 0))
-            raise DataError(f"round must not be negative, but row {row} has {self.round[row]}")
-        real = self.num_real
-        if self.round[:real].any():
-            row = int(np.argmax(self.round != 0))
-            raise DataError(
-                f"real rows (round 0) must come first, but row {row} of round {self.round[row]} "
-                "precedes one; join parts with Sequences.concat"
-            )
-        wrong = self.source[:real] != np.arange(real)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise DataError(f"a real row is its own source, but row {row} names {self.source[row]}")
-        generated = self.source[real:]
-        bad = (generated < 0) | (generated >= (real or np.iinfo(np.int64).max))
-        if bad.any():
-            row = real + int(np.argmax(bad))
-            known = f"one of the {real} real rows" if real else "not negative"
-            raise DataError(f"the source of a generated row must be {known}, but row {row} has {self.source[row]}")
+        real, rounds, source = self.num_real, self.round, self.source
+        known = f"one of the {real} real rows" if real else "not negative"
+        for block in budget.blocks(n):
+            row = np.arange(block.start, block.stop)
+            for wrong, text in (
+                (rounds[block] < 0, "round must not be negative, but row {row} has {round}"),
+                (
+                    (row < real) & (rounds[block] != 0),
+                    "real rows (round 0) must come first, but row {row} of round {round} precedes one; join parts with "
+                    "Sequences.concat",
+                ),
+                ((row < real) & (source[block] != row), "a real row is its own source, but row {row} names {source}"),
+                (
+                    (row >= real) & ((source[block] < 0) | ((source[block] >= real) & (real > 0))),
+                    f"the source of a generated row must be {known}, but row {{row}} has {{source}}",
+                ),
+            ):
+                if wrong.any():
+                    first = block.start + int(np.argmax(wrong))
+                    raise DataError(text.format(row=first, round=rounds[first], source=source[first]))
 
     def __len__(self) -> int:
         """Number of rows, real and generated."""
@@ -157,7 +183,8 @@ class Sequences:
     @property
     def lengths(self) -> Int64Array:
         """(n,) int64: number of items of each row."""
-        return np.diff(self.offsets)
+        lengths = budget.empty(len(self), np.int64)
+        return np.subtract(self.offsets[1:], self.offsets[:-1], out=lengths)
 
     @property
     def num_interactions(self) -> int:
@@ -172,7 +199,7 @@ class Sequences:
     @property
     def num_real(self) -> int:
         """Number of real rows; they are rows 0..num_real - 1."""
-        return int(np.count_nonzero(self.round == 0))
+        return sum(int(np.count_nonzero(self.round[block] == 0)) for block in budget.blocks(self.round.size))
 
     @classmethod
     def from_lists(cls, lists: Iterable[Sequence[int]], num_items: int | None = None, **fields: Any) -> Sequences:
@@ -211,11 +238,10 @@ class Sequences:
             if picked.shape != (len(self),):
                 raise DataError(f"a mask must have shape ({len(self)},), got {picked.shape}")
             picked = np.flatnonzero(picked)
-        picked = _integers("rows", picked, np.int64)
+        picked = integers("rows", picked, np.int64)
         if picked.size and (picked.min() < 0 or picked.max() >= len(self)):
             raise DataError(f"rows must be in 0..{len(self) - 1}, got {picked.min()}..{picked.max()}")
-        lengths = self.lengths[picked]
-        indices = ragged_indices(self.offsets[picked], lengths)
+        starts, offsets = self.offsets[picked], offsets_of(self.lengths[picked])
         source, user_labels = self.source[picked], self.user_labels
         real = picked[self.round[picked] == 0]
         if real.size:
@@ -232,12 +258,12 @@ class Sequences:
                 )
             user_labels = None if user_labels is None else user_labels.take(pa.array(real))
         return Sequences(
-            items=self.items[indices],
-            offsets=offsets_of(lengths),
+            items=gathered(self.items, starts, offsets),
+            offsets=sealed(offsets),
             num_items=self.num_items,
             source=source,
             round=self.round[picked],
-            times=None if self.times is None else self.times[indices],
+            times=None if self.times is None else gathered(self.times, starts, offsets),
             item_labels=self.item_labels,
             user_labels=user_labels,
         )
@@ -268,12 +294,12 @@ class Sequences:
         timed = all(part.times is not None for part in ordered if len(part))
         times = [part.times for part in ordered if part.times is not None]
         return cls(
-            items=np.concatenate([part.items for part in ordered]),
-            offsets=offsets_of(np.concatenate([part.lengths for part in ordered])),
+            items=joined([part.items for part in ordered]),
+            offsets=sealed(offsets_of(joined([part.lengths for part in ordered]))),
             num_items=sizes[0],
-            source=np.concatenate([part.source for part in ordered]),
-            round=np.concatenate([part.round for part in ordered]),
-            times=np.concatenate(times) if timed and times else None,
+            source=joined([part.source for part in ordered]),
+            round=joined([part.round for part in ordered]),
+            times=joined(times) if timed and times else None,
             item_labels=ordered[0].item_labels,
             user_labels=ordered[0].user_labels,
         )
@@ -283,9 +309,10 @@ class Sequences:
         digest = hashlib.sha256(b"rsir sequences\0" + np.int64(self.num_items).tobytes())
         for name in ("items", "offsets", "source", "round", "times", "item_labels", "user_labels"):
             value = getattr(self, name)
-            for array in [value] if isinstance(value, np.ndarray) else _label_arrays(value):
+            for array in [value] if isinstance(value, np.ndarray) else label_arrays(value):
                 digest.update(f"{name} {array.dtype.str} {array.size}\0".encode())
-                digest.update(np.ascontiguousarray(array).data)
+                for block in budget.blocks(array.size):
+                    digest.update(np.ascontiguousarray(array[block]).data)
         return digest.hexdigest()
 
     def to_bytes(self, file_format: FileFormat = "parquet") -> bytes:
@@ -313,110 +340,9 @@ class Sequences:
         return storage.load(Path(path))
 
 
-def offsets_of(lengths: npt.ArrayLike) -> Int64Array:
-    """Offsets (n + 1,) int64 of rows of the given lengths (n,)."""
-    lengths = np.asarray(lengths, np.int64)
-    offsets = np.zeros(lengths.size + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
-
-
-def ragged_indices(starts: Int64Array, lengths: Int64Array) -> Int64Array:
-    """Indices (sum of lengths,) int64 of ``starts[r] .. starts[r] + lengths[r] - 1``, row after row."""
-    offsets = offsets_of(lengths)
-    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-
-
-def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    array = np.ascontiguousarray(array)
-    if array.flags.writeable:
-        array = array.copy()
-        array.flags.writeable = False
-    return array
-
-
-def _integers(name: str, values: npt.ArrayLike, dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise DataError(f"{name} must have one dimension, got shape {array.shape}")
-    if array.size == 0:
-        return array.astype(dtype)
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{name} must hold integers, got {array.dtype}")
-    info = np.iinfo(dtype)
-    if not np.can_cast(array.dtype, dtype) and (int(array.min()) < info.min or int(array.max()) > info.max):
-        raise DataError(f"{name} must fit {np.dtype(dtype)}, got {array.min()}..{array.max()}")
-    return array.astype(dtype, copy=False)
-
-
-def _checked_offsets(values: npt.ArrayLike, nnz: int) -> Int64Array:
-    offsets = _frozen(_integers("offsets", values, np.int64))
-    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != nnz:
-        ends = f"{offsets[0]}..{offsets[-1]}" if offsets.size else "an empty array"
-        raise DataError(f"offsets must go from 0 to the number of items, {nnz}, got {ends}")
-    if (np.diff(offsets) < 0).any():
-        row = int(np.argmax(np.diff(offsets) < 0))
-        raise DataError(f"offsets must not decrease, but row {row} goes from {offsets[row]} to {offsets[row + 1]}")
-    return offsets
-
-
-def _checked_items(values: npt.ArrayLike, offsets: Int64Array, num_items: int) -> Int32Array:
-    items = np.asarray(values)
-    bad = (items < 1) | (items > num_items)
-    if bad.any():
-        index = int(np.argmax(bad))
-        row = int(np.searchsorted(offsets, index, side="right")) - 1
-        raise DataError(
-            f"item ids must be in 1..{num_items}, but row {row} has {items[index]} "
-            f"at position {index - int(offsets[row])}"
-        )
-    return _frozen(items.astype(np.int32, copy=False))
-
-
-def _checked_times(values: npt.ArrayLike, nnz: int, offsets: Int64Array) -> Int64Array:
-    times = _frozen(_integers("times", values, np.int64))
-    if times.size != nnz:
-        raise DataError(f"times must have one entry for each of the {nnz} items, got {times.size}")
-    falls = times[1:] < times[:-1]
-    starts = offsets[1:-1]
-    falls[starts[(starts > 0) & (starts < nnz)] - 1] = False  # between the rows times may fall
-    if falls.any():
-        index = int(np.argmax(falls))
-        row = int(np.searchsorted(offsets, index, side="right")) - 1
-        raise DataError(
-            f"times must not decrease within a row, but row {row} has {times[index]} "
-            f"before {times[index + 1]}; sort each row by time"
-        )
-    return times
-
-
-def _checked_labels(name: str, labels: Any) -> pa.Array:
-    if isinstance(labels, pa.ChunkedArray):
-        labels = labels.combine_chunks()
-    if not isinstance(labels, pa.Array):
-        raise DataError(f"{name} must be a pyarrow array, got {type(labels).__name__}; wrap it in pyarrow.array")
-    if pa.types.is_integer(labels.type):
-        wanted = pa.int64()
-    elif pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-        wanted = pa.large_string()
-    else:
-        raise DataError(f"{name} must be strings or integers, got {labels.type}")
-    if labels.null_count:
-        raise DataError(f"{name} must not have nulls, got {labels.null_count}")
-    try:
-        return labels.cast(wanted)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{name} must fit {wanted}: {error}") from error
-
-
-def _label_arrays(labels: pa.Array | None) -> list[npt.NDArray[Any]]:
-    """Content of a label table, however it is laid out in memory: integers, or lengths and UTF-8 bytes."""
-    if labels is None:
-        return []
-    if pa.types.is_integer(labels.type):
-        return [labels.to_numpy()]
-    offsets = np.frombuffer(labels.buffers()[1], np.int64)[labels.offset : labels.offset + len(labels) + 1]
-    data = labels.buffers()[2]
-    if data is None or data.size == 0:
-        return [np.diff(offsets)]
-    return [np.diff(offsets), np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]]
+def _counted(n: int) -> Int64Array:
+    """0..n - 1, read-only."""
+    out = budget.empty(n, np.int64)
+    for block in budget.blocks(n):
+        out[block] = np.arange(block.start, block.stop)
+    return sealed(out)

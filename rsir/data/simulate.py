@@ -20,8 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from rsir import budget
 from rsir.config import SimulationConfig
+from rsir.data.checking import sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,6 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 ITEMS_PER_GENRE = 8
 CONCENTRATION = 200.0  # of a user's taste around their place on the torus: one or two genres count
 SPREAD = 0.1  # of users around their home genre, in radians
+REACH = 0.32  # genres farther than this from a user's home genre have less than 1e-17 of the taste
 CHART_EXPONENT, GENRE_EXPONENT = 0.9, 0.7  # Zipf's law for chart items and for the popularity of genres
 FROM_CHART = 0.5  # what is left comes from the taste
 MIN_LENGTH = 5
@@ -51,8 +55,6 @@ class SimulatedData:
         Each user's angles on the torus.
     genre_points : (G, 2) float64
         Each genre's angles.
-    taste : (U, G) float64
-        Each user's distribution over genres.
     genres : (N,) int64
         Genre of item id i at ``i - 1``.
     popularity : (N,) float64
@@ -62,9 +64,12 @@ class SimulatedData:
     sequences: Sequences
     user_points: FloatArray
     genre_points: FloatArray
-    taste: FloatArray
     genres: Int64Array
     popularity: FloatArray
+
+    def taste(self, rows: Int64Array) -> FloatArray:
+        """Distributions over genres of some users (B,), (B, G) float64."""
+        return _closeness(self.user_points[rows], self.genre_points)
 
     def next_probabilities(self, rows: Int64Array, items: Int32Array, offsets: Int64Array) -> FloatArray:
         """True distribution of the next item: the best that any model could know.
@@ -83,7 +88,7 @@ class SimulatedData:
         """
         within = 1 / np.bincount(self.genres)  # of one item among those of its genre
         out = np.zeros((len(rows), len(self.genres) + 1))
-        out[:, 1:] = FROM_CHART * self.popularity + (1 - FROM_CHART) * (self.taste[rows] * within)[:, self.genres]
+        out[:, 1:] = FROM_CHART * self.popularity + (1 - FROM_CHART) * (self.taste(rows) * within)[:, self.genres]
         out[np.repeat(np.arange(len(rows)), np.diff(offsets)), items] = 0
         return out / out.sum(1, keepdims=True)
 
@@ -102,44 +107,73 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
     """
     config = config or SimulationConfig()
     users, items = config.num_users, config.num_items
+    from rsir.data import drawing  # imports numba, which takes a while
+
     # only uniform numbers are drawn: their stream stays the same from one numpy to the next
-    random = np.random.Generator(np.random.Philox(config.seed)).random
+    generator = np.random.Generator(np.random.Philox(config.seed))
+    random = generator.random
 
     num_genres = max(2, items // ITEMS_PER_GENRE)
     genre_points = 2 * np.pi * random((num_genres, 2))
-    home = _draw(np.tile(_zipf(num_genres, GENRE_EXPONENT), (users, 1)), random)
-    user_points = genre_points[home] + SPREAD * (2 * random((users, 2)) - 1)
-    taste = _closeness(user_points, genre_points)
+    home = _draw(_zipf(num_genres, GENRE_EXPONENT), random(users)).astype(np.int32)
+    user_points = _around(genre_points, home, random)
     genres = np.argsort(random(items), kind="stable") % num_genres
     popularity = _zipf(items, CHART_EXPONENT)[np.argsort(random(items), kind="stable")]
     chart = np.cumsum(popularity)
     by_genre, starts = np.argsort(genres, kind="stable"), offsets_of(np.bincount(genres, minlength=num_genres))
 
     lengths = _lengths(config, random(users))
-    history = np.zeros((users, int(lengths.max())), np.int32)
-    for step in range(history.shape[1]):
+    offsets = offsets_of(lengths)
+    longest = int(lengths.max())
+    history = budget.empty(int(offsets[-1]), np.int32)
+    close = drawing.near(genre_points, REACH)
+    for step in range(longest):
         waiting = np.flatnonzero(lengths > step)
         while waiting.size:
-            genre = _draw(taste[waiting], random)
+            genre = drawing.draw_genres(
+                waiting, random(waiting.size), user_points, home, genre_points, *close, CONCENTRATION
+            )
             place = starts[genre] + (random(waiting.size) * (starts[genre + 1] - starts[genre])).astype(np.int64)
             charted = np.searchsorted(chart, random(waiting.size) * chart[-1], side="right")
             drawn = 1 + np.where(random(waiting.size) < FROM_CHART, np.minimum(charted, items - 1), by_genre[place])
-            history[waiting, step] = drawn
             # a repeat is drawn anew, source and all, which leaves the distribution over the items not yet seen
-            waiting = waiting[(history[waiting, :step] == drawn[:, None]).any(1)]
+            waiting = waiting[drawing.find_repeats(waiting, drawn.astype(np.int32), step, history, offsets)]
+            budget.settle()
 
-    filled = np.arange(history.shape[1]) < lengths[:, None]
-    gaps = np.where(filled, 1 - MEAN_GAP * np.log1p(-random(history.shape)), 0)
-    gaps[:, 0] += SECONDS_OBSERVED * random(users)
+    times = _times(generator, lengths, offsets, longest)
     sequences = Sequences(
-        items=history[filled],
-        offsets=offsets_of(lengths),
+        items=sealed(history),
+        offsets=sealed(offsets),
         num_items=items,
-        times=np.cumsum(gaps, axis=1)[filled].astype(np.int64),
+        times=times,
         item_labels=pa.array([f"genre {genre} item {item}" for item, genre in enumerate(genres.tolist(), 1)]),
-        user_labels=pa.array([f"user {user}" for user in range(1, users + 1)]),
+        user_labels=pc.binary_join_element_wise("user", pa.array(np.arange(1, users + 1)).cast(pa.string()), " "),
     )
-    return SimulatedData(sequences, user_points, genre_points, taste, genres, popularity)
+    return SimulatedData(sequences, user_points, genre_points, genres, popularity)
+
+
+def _around(centres: FloatArray, home: npt.NDArray[np.int32], random: Callable[..., FloatArray]) -> FloatArray:
+    """Each user's angles, near those of their home genre."""
+    points = np.empty((len(home), 2))
+    for users in budget.blocks(len(home)):
+        points[users] = centres[home[users]] + SPREAD * (2 * random((users.stop - users.start, 2)) - 1)
+    return points
+
+
+def _times(generator: np.random.Generator, lengths: Int64Array, offsets: Int64Array, longest: int) -> Int64Array:
+    """Seconds of all events: those of a row follow each other by exponential gaps; rows begin at any time of a year."""
+    state = generator.bit_generator.state
+    for users in budget.blocks(len(lengths), longest):
+        generator.random((users.stop - users.start, longest))
+    begin = SECONDS_OBSERVED * generator.random(len(lengths))  # drawn after the gaps
+    generator.bit_generator.state = state
+    times = budget.empty(int(offsets[-1]), np.int64)
+    for users in budget.blocks(len(lengths), longest):
+        filled = np.arange(longest) < lengths[users, None]
+        gaps = np.where(filled, 1 - MEAN_GAP * np.log1p(-generator.random(filled.shape)), 0)
+        gaps[:, 0] += begin[users]
+        times[offsets[users.start] : offsets[users.stop]] = np.cumsum(gaps, axis=1)[filled].astype(np.int64)
+    return sealed(times)
 
 
 def _closeness(points: FloatArray, centres: FloatArray) -> FloatArray:
@@ -157,10 +191,10 @@ def _zipf(n: int, exponent: float) -> FloatArray:
     return weights / weights.sum()
 
 
-def _draw(distributions: FloatArray, random: Callable[[tuple[int, int]], FloatArray]) -> Int64Array:
-    """One column of each row (B, n), by its distribution."""
-    cdf = np.cumsum(distributions, axis=1)
-    return (cdf[:, :-1] <= random((len(cdf), 1)) * cdf[:, -1:]).sum(1)
+def _draw(distribution: FloatArray, uniform: FloatArray) -> Int64Array:
+    """One column for each of the numbers (B,), by the distribution (n,)."""
+    cdf = np.cumsum(distribution)
+    return np.searchsorted(cdf[:-1], uniform * cdf[-1], side="right")
 
 
 def _lengths(config: SimulationConfig, uniform: FloatArray) -> Int64Array:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of, ragged_indices
+from rsir.data.checking import gathered, sealed
+from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of
 
 Target = Literal["last", "first", "all", "random"]
 
@@ -191,14 +192,14 @@ def _require_real(data: Sequences) -> None:
 
 def _prefixes(data: Sequences, lengths: npt.NDArray[np.int64]) -> Sequences:
     """The first `lengths[r]` events of each row."""
-    indices = ragged_indices(data.offsets[:-1], lengths)
+    starts, offsets = data.offsets[:-1], offsets_of(lengths)
     return Sequences(
-        items=data.items[indices],
-        offsets=offsets_of(lengths),
+        items=gathered(data.items, starts, offsets),
+        offsets=sealed(offsets),
         num_items=data.num_items,
         source=data.source,
         round=data.round,
-        times=None if data.times is None else data.times[indices],
+        times=None if data.times is None else gathered(data.times, starts, offsets),
         item_labels=data.item_labels,
         user_labels=data.user_labels,
     )
@@ -207,10 +208,10 @@ def _prefixes(data: Sequences, lengths: npt.NDArray[np.int64]) -> Sequences:
 def _tasks(data: Sequences, rows: Int64Array, events: Int64Array) -> EvaluationSet:
     """One task for each event (index into `data.items`) of the row named; what precedes it is its history."""
     starts = data.offsets[rows]
-    lengths = events - starts
+    offsets = offsets_of(events - starts)
     return EvaluationSet(
         rows=rows,
-        items=data.items[ragged_indices(starts, lengths)],
-        offsets=offsets_of(lengths),
-        targets=data.items[events],
+        items=gathered(data.items, starts, offsets),
+        offsets=offsets,
+        targets=gathered(data.items, events, np.arange(len(events) + 1)),
     )

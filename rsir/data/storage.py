@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsir import durable
+from rsir import budget, durable
+from rsir.data.checking import joined, sealed
 from rsir.data.limits import check_parquet
 from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
 
@@ -20,33 +21,42 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
+_ROW_GROUP = 2**20  # rows that are held in memory to be written; Parquet's own row groups
 _SUFFIXES: dict[str, FileFormat] = {".parquet": "parquet", ".arrow": "arrow"}
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
 
 
 def encode(data: Sequences, file_format: FileFormat) -> bytes:
     """The bytes of a file of the format; equal content gives equal bytes."""
-    table = _to_table(data)
     sink = pa.BufferOutputStream()
-    if file_format == "parquet":
-        # without store_schema, which would keep a second copy of the metadata, the labels among it
-        options = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
-        with pq.ParquetWriter(sink, table.schema, **options) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata(table.schema.metadata)
-    elif file_format == "arrow":
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    else:
-        raise DataError(f'file_format must be "parquet" or "arrow", got {file_format!r}')
+    _write(data, sink, file_format)
     return sink.getvalue().to_pybytes()
 
 
-def save(data: Sequences, path: Path) -> None:
-    """Write `data` to `path` in the format of its suffix, whole or not at all."""
+def save(data: Sequences, path: Path, error: type[ValueError] = DataError) -> None:
+    """Write `data` to `path` in the format of its suffix, whole or not at all; raises `error` if the disk refuses."""
     if path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
-    durable.replace(path, encode(data, _SUFFIXES[path.suffix.lower()]), DataError)
+    with durable.replacing(path, error) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        _write(data, sink, _SUFFIXES[path.suffix.lower()])
+
+
+def _write(data: Sequences, sink: Any, file_format: FileFormat) -> None:
+    """Write a file, some rows at a time."""
+    schema = _schema(data)
+    if file_format == "parquet":
+        # without store_schema, which would keep a second copy of the metadata, the labels among it
+        options = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+        with pq.ParquetWriter(sink, schema, **options) as writer:
+            for first in range(0, max(len(data), 1), _ROW_GROUP):
+                writer.write_table(_to_table(data, slice(first, first + _ROW_GROUP), schema))
+                budget.settle()
+            writer.add_key_value_metadata(schema.metadata)
+    elif file_format == "arrow":
+        with pa.ipc.new_file(sink, schema) as writer:  # one batch, so that it can be used where it lies
+            writer.write_table(_to_table(data, slice(0, len(data)), schema))
+    else:
+        raise DataError(f'file_format must be "parquet" or "arrow", got {file_format!r}')
 
 
 def load(path: Path) -> Sequences:
@@ -88,14 +98,11 @@ def load(path: Path) -> Sequences:
     return data
 
 
-def _to_table(data: Sequences) -> pa.Table:
-    columns: dict[str, pa.Array] = {
-        "items": _lists(data.items, data.offsets),
-        "source": pa.array(data.source),
-        "round": pa.array(data.round),
-    }
+def _schema(data: Sequences) -> pa.Schema:
+    lists = pa.list_ if data.items.size < 2**31 else pa.large_list
+    fields = {"items": lists(pa.int32()), "source": pa.int64(), "round": pa.int16()}
     if data.times is not None:
-        columns["times"] = _lists(data.times, data.offsets)
+        fields["times"] = lists(pa.int64())
     metadata: dict[str, bytes | str] = {
         "rsir.version": str(FORMAT_VERSION),
         "rsir.num_items": str(data.num_items),
@@ -105,7 +112,23 @@ def _to_table(data: Sequences) -> pa.Table:
         labels = getattr(data, name)
         if labels is not None:
             metadata[f"rsir.{name}"] = _labels_to_text(labels)
-    return pa.table(columns).replace_schema_metadata(metadata)
+    return pa.schema(fields, metadata)
+
+
+def _to_table(data: Sequences, rows: slice, schema: pa.Schema) -> pa.Table:
+    """Some rows."""
+    offsets = data.offsets[rows.start : rows.stop + 1]
+    columns = [data.items, data.source[rows], data.round[rows], data.times]
+    arrays = []
+    for kind, column in zip(schema.types, columns, strict=False):
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            arrays.append(pa.array(column))
+            continue
+        flat = pa.array(column[offsets[0] : offsets[-1]])
+        of_lists = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
+        width = pa.int64() if pa.types.is_large_list(kind) else pa.int32()
+        arrays.append(of_lists.from_arrays(pa.array(offsets - offsets[0], width), flat))
+    return pa.table(arrays, schema=schema)
 
 
 def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
@@ -120,28 +143,29 @@ def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
         items=items,
         offsets=offsets,
         num_items=int(metadata["rsir.num_items"]),
-        source=table["source"].to_numpy(),
-        round=table["round"].to_numpy(),
+        source=_numbers(table["source"]),
+        round=_numbers(table["round"]),
         times=times,
         item_labels=_labels_from_text(metadata.get("rsir.item_labels")),
         user_labels=_labels_from_text(metadata.get("rsir.user_labels")),
     )
 
 
-def _lists(values: NDArray[Any], offsets: NDArray[np.int64]) -> pa.Array:
-    if values.size < 2**31:
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-
 def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Values and offsets of a column of lists."""
+    """Values and offsets of a column of lists; of one chunk where they lie."""
     if column.type not in (pa.list_(kind), pa.large_list(kind)) or column.null_count:
         raise DataError(f"a column is of {column.type} with {column.null_count} nulls, expected lists of {kind}")
     values = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
+    lengths = [np.diff(chunk.offsets.to_numpy()).astype(np.int64) for chunk in column.chunks]
     empty = np.zeros(0, kind.to_pandas_dtype())
-    return np.concatenate([empty, *values]), offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths]))
+    flat = values[0] if len(values) == 1 else joined([empty, *values])
+    return flat, sealed(offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths])))
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Values of a column of numbers; of one chunk where they lie."""
+    values = [chunk.to_numpy() for chunk in column.chunks]
+    return values[0] if len(values) == 1 else joined([np.zeros(0, column.type.to_pandas_dtype()), *values])
 
 
 def _labels_to_text(labels: pa.Array) -> bytes:
@@ -164,9 +188,13 @@ def _labels_from_text(text: bytes | None) -> pa.Array | None:
 def _read_parquet(path: Path) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
         check_parquet(path, [file.metadata])
-        return file.read()
+        current = budget.current()
+        if current is None:
+            return file.read()
+        groups = (file.read_row_group(number) for number in range(file.num_row_groups))
+        return current.table(groups, file.schema_arrow)
 
 
 def _read_arrow(path: Path) -> pa.Table:
-    with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
+    with pa.ipc.open_file(pa.py_buffer(budget.opened(path))) as reader:
         return reader.read_all()
