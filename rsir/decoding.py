@@ -59,15 +59,17 @@ class Found:
 
 
 class Engine:
-    """One generation over all sources; see :func:`rsir.generation.generate` for the parameters.
+    """One generation from some sources; see :func:`rsir.generation.generate` for the parameters.
 
-    A job is one trajectory: job j is number ``j % m`` of source ``order[j // m]``.
+    `rows` (n,) int64 are those to start from, each with at least two different items. A job is one trajectory: job j is
+    number ``j % m`` of source row ``j // m``.
     """
 
     def __init__(
         self,
         model: Backbone,
         sources: Sequences,
+        rows: np.ndarray,
         config: GenerationConfig,
         fidelity: Fidelity,
         *,
@@ -88,12 +90,11 @@ class Engine:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
         self.packed = packed_items(model, table if index is None else index.packed, backend=backend, world=world)
         # Sources side by side should be of like length: their items are held as one padded matrix.
-        several = np.flatnonzero(_has_two_items(sources))
-        self.order = several[np.argsort(sources.lengths[several], kind="stable")]
-        self.jobs = len(self.order) * config.m
+        order = rows[np.argsort(self._lengths(rows), kind="stable")]
+        self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
 
-        self.block = world.part_size(len(self.order), max(len(self.order), 1)) * config.m  # jobs taken at a time
+        self.block = world.part_size(len(order), max(len(order), 1)) * config.m  # jobs taken at a time
         slots = min(config.slots, self.block)
         device = self.device = self.packed.weights.device
         self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else Recomputed(model, slots)
@@ -118,7 +119,7 @@ class Engine:
         damaged file's jobs say, decoded again. The others get None.
         """
         if self.world.size == 1:
-            held = [] if partial is None else [saved.tensors for saved in partial.load("trajectories")]
+            held = [] if partial is None else self._saved(partial)
             self._decode(self._todo(held), held, progress, partial)
             return self._found(held)
         if partial is None or not partial.shared:
@@ -128,16 +129,22 @@ class Engine:
         while True:
             parts: list[Mapping[str, Tensor]] = []
             if self.world.leads:
-                parts = [saved.tensors for saved in partial.load("trajectories")]
+                parts = self._saved(partial)
             todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, _jobs)
             if not len(todo):
                 return self._found(parts) if self.world.leads else None
             self._decode(todo, [], progress, partial)
 
+    def _saved(self, partial: Partial) -> list[Mapping[str, Tensor]]:
+        """What there is already of these jobs."""
+        parts = [saved.tensors for saved in partial.load("trajectories")]
+        own = [torch.isin(part["job"], torch.from_numpy(self.jobs)) for part in parts]
+        return [{name: part[name][kept] for name in part} for part, kept in zip(parts, own, strict=True)]
+
     def _todo(self, parts: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
-        """(n,) int64: the jobs that none of these holds, in ascending order."""
+        """(n,) int64: the jobs that none of these holds, those from short sources first."""
         done = np.concatenate([np.zeros(0, np.int64), *(part["job"] for part in parts)])
-        return np.setdiff1d(np.arange(self.jobs), done)
+        return self.jobs[np.isin(self.jobs, done, invert=True)] if len(done) else self.jobs
 
     def _decode(
         self, todo: np.ndarray, parts: list[Mapping[str, Tensor]], progress: Progress, partial: Partial | None
@@ -170,8 +177,8 @@ class Engine:
                 parts.append(self._ended(ended))
                 running -= len(ended)
                 # What others took before is counted as finished.
-                finished = self.jobs - len(todo) + taken - len(waiting) - running
-                progress("generate", finished, self.jobs, "trajectories")
+                finished = len(self.jobs) - len(todo) + taken - len(waiting) - running
+                progress("generate", finished, len(self.jobs), "trajectories")
             if partial is not None:
                 stopping = partial.asked()
                 if stopping:
@@ -186,9 +193,9 @@ class Engine:
 
     def _found(self, parts: Sequence[Mapping[str, Tensor]]) -> Found:
         found = {name: values.numpy() for name, values in _joined([self._ended(self.job[:0]), *parts]).items()}
-        row, number = self._row_and_number(found.pop("job"))
-        sorted_ = np.lexsort((number, row))
-        return Found(row[sorted_], **{name: values[sorted_] for name, values in found.items()})
+        job = found.pop("job")
+        sorted_ = np.argsort(job, kind="stable")
+        return Found(job[sorted_] // self.config.m, **{name: values[sorted_] for name, values in found.items()})
 
     def _ended(self, slots: Tensor) -> dict[str, Tensor]:
         """What became of the trajectories in these slots, which are free from now on."""
@@ -206,7 +213,7 @@ class Engine:
     def _start(self, slots: Tensor, job: np.ndarray) -> None:
         """Give free slots these jobs."""
         row, number = self._row_and_number(job)
-        lengths = self.sources.lengths[row]
+        lengths = self._lengths(row)
         padded = np.zeros((len(row), int(lengths.max())), np.int64)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = self.sources.items[
             ragged_indices(self.sources.offsets[row], lengths)
@@ -383,7 +390,10 @@ class Engine:
         return counters(stream, self.round, self._number_of(row), number, self.length[slots].cpu().numpy())
 
     def _row_and_number(self, job: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.order[job // self.config.m], job % self.config.m
+        return job // self.config.m, job % self.config.m
+
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        return self.sources.offsets[rows + 1] - self.sources.offsets[rows]
 
     def _number_of(self, row: np.ndarray) -> np.ndarray:
         """What the random numbers of source rows are keyed by."""
@@ -399,12 +409,3 @@ def _jobs(content: bytes) -> np.ndarray:
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _has_two_items(sources: Sequences) -> np.ndarray:
-    """(n,) bool: whether a row holds at least two different items."""
-    row = np.repeat(np.arange(len(sources)), sources.lengths)
-    first = sources.items[sources.offsets[row]]
-    differs = np.zeros(len(sources), bool)
-    differs[row[sources.items != first]] = True
-    return differs

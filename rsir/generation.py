@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from . import budget
 from .config import GenerationConfig
 from .data.sequences import Sequences, offsets_of
 from .decoding import Engine, Found
@@ -132,26 +133,42 @@ def generate(
         raise ValueError(
             f"sources: expected a catalogue of {model.num_items} items as the model's, got {sources.num_items}"
         )
+    rows = _with_two_items(sources)
+    shards, done = _finished(partial, sources) if partial is not None and world.leads else ([], 0)
+    done, size = world.share(lambda: [done, _sources_at_once(model, config)])
+    rows, total = rows[np.searchsorted(rows, done) :], len(rows) * config.m
     # Decoding is many small tensors: torch's threads gain nothing on them (2.05 s for Toys with one or two) and stall
     # for each other on a busy machine. The scoring ops have threads of their own.
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        engine = Engine(
-            model,
-            sources,
-            config,
-            fidelity,
-            seed=seed,
-            round_=round_,
-            drop=on_fail == "drop",
-            table=table,
-            backend=backend,
-            threads=torch_threads if threads is None else threads,
-            world=world,
-            numbers=numbers,
-        )
-        found = engine.run(progress, partial)
+        for first in range(0, max(len(rows), 1), size):
+            before = total - (len(rows) - first) * config.m
+            engine = Engine(
+                model,
+                sources,
+                rows[first : first + size],
+                config,
+                fidelity,
+                seed=seed,
+                round_=round_,
+                drop=on_fail == "drop",
+                table=table,
+                backend=backend,
+                threads=torch_threads if threads is None else threads,
+                world=world,
+                numbers=numbers,
+            )
+            found = engine.run(_further(progress, before, total), partial)
+            del engine
+            if world.leads:
+                shards.append(_filtered(cast(Found, found), sources, config, round_))
+                if first + size < len(rows) and partial is not None:
+                    end = int(rows[first + size])
+                    _keep(partial, shards[-1], done, end)
+                    done = end
+            del found
+            budget.settle()
     except (MemoryError, RuntimeError) as cause:
         if not out_of_memory(cause):
             raise
@@ -162,10 +179,54 @@ def generate(
     finally:
         torch.set_num_threads(torch_threads)
     return world.share(
-        lambda: _filtered(cast(Found, found), sources, config, round_),
+        lambda: _together(shards),
         lambda generated: to_bytes(generated.trajectories, **_counts(generated)),
         lambda content: _generated(*from_bytes(content, sources)),
     )
+
+
+def _sources_at_once(model: Backbone, config: GenerationConfig) -> int:
+    """From how many sources trajectories are held padded; the others wait, or are filtered already."""
+    limit = budget.current()
+    if limit is None:
+        return 2**62
+    a_trajectory = 20 * model.max_len + 256  # in parts, joined, in order, and as keys to find duplicates by
+    return max(1, limit.left({}) // 4 // (a_trajectory * config.m))
+
+
+def _further(progress: Progress, before: int, of: int) -> Progress:
+    """Progress of a shard as that of the whole."""
+
+    def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
+        progress(phase, before + done, of, unit, note)
+
+    return report
+
+
+def _keep(partial: Partial, shard: Generated, begin: int, end: int) -> None:
+    """Save what came of rows ``begin`` to ``end - 1``, in the place of single trajectories."""
+    values = {**_counts(shard), "begin": begin, "end": end}
+    partial.save("shard", lambda: _to_saved(shard.trajectories, values))
+    partial.discard("trajectories")
+
+
+def _finished(partial: Partial, sources: Sequences) -> tuple[list[Generated], int]:
+    """Shards that are there already, and the row before which they hold all that comes of the sources."""
+    found: dict[int, tuple[Generated, int]] = {}
+    for saved in partial.load("shard"):
+        trajectories, values = _from_saved(saved, sources)
+        begin, end = values.pop("begin"), values.pop("end")
+        found.setdefault(begin, (_generated(trajectories, values), end))
+    shards, begin = [], 0
+    while begin in found:
+        shard, begin = found[begin]
+        shards.append(shard)
+    return shards, begin
+
+
+def _together(shards: list[Generated]) -> Generated:
+    counts = {name: sum(getattr(shard, name) for shard in shards) for name in _counts(shards[0])}
+    return _generated(Sequences.concat(*(shard.trajectories for shard in shards)), counts)
 
 
 def _generated(trajectories: Sequences, counts: dict[str, int]) -> Generated:
@@ -178,13 +239,19 @@ def _counts(generated: Generated) -> dict[str, int]:
 
 def to_bytes(trajectories: Sequences, **values: int) -> bytes:
     """Trajectories without labels, and numbers that go with them, for another process."""
-    arrays = {name: torch.tensor(getattr(trajectories, name)) for name in _ARRAYS}
-    return Saved(arrays, values).to_bytes()
+    return _to_saved(trajectories, values).to_bytes()
 
 
 def from_bytes(content: bytes, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
     """What :func:`to_bytes` was given; labels are those of the sources."""
-    saved = Saved.from_bytes(content)
+    return _from_saved(Saved.from_bytes(content), sources)
+
+
+def _to_saved(trajectories: Sequences, values: dict[str, int]) -> Saved:
+    return Saved({name: torch.tensor(getattr(trajectories, name)) for name in _ARRAYS}, values)
+
+
+def _from_saved(saved: Saved, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
     items, offsets, source, round_ = (saved.tensors[name].numpy() for name in _ARRAYS)
     trajectories = Sequences(
         items=items,
@@ -208,7 +275,7 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
         copy[some] = _is_prefix(found.row[some], found.items[some], found.lengths[some], sources)
     kept = np.flatnonzero(long_enough & ~copy)
     # Rows of bytes compare as wholes; padding is 0, which no item is, so lengths need no comparing.
-    key = np.ascontiguousarray(np.column_stack([found.row[kept], found.items[kept]]))
+    key = np.column_stack([found.row[kept].view(np.int32).reshape(-1, 2), found.items[kept]])
     first = np.unique(key.view(f"V{key.strides[0]}")[:, 0], return_index=True)[1] if len(kept) else kept
     unique = kept[np.sort(first)]
     lengths = found.lengths[unique]
@@ -235,9 +302,20 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
 
 def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources: Sequences) -> np.ndarray:
     """(T,) bool: whether a trajectory, items padded (T, L), equals the beginning of its source."""
-    place = np.arange(items.shape[1])
-    at = sources.offsets[row][:, None] + place
-    there = np.append(sources.items, 0)[np.minimum(at, len(sources.items))]
-    inside = place < lengths[:, None]
-    fits = lengths <= sources.lengths[row]
-    return fits & np.where(inside, there == items, True).all(axis=1)
+    place, begin = np.arange(items.shape[1]), sources.offsets[row]
+    equal = lengths <= sources.offsets[row + 1] - begin
+    for some in budget.blocks(len(row), items.shape[1]):
+        at = np.minimum(begin[some, None] + place, len(sources.items) - 1)
+        inside = place < lengths[some, None]
+        equal[some] &= ((sources.items[at] == items[some]) | ~inside).all(axis=1)
+    return equal
+
+
+def _with_two_items(sources: Sequences) -> np.ndarray:
+    """(n,) int64: rows that hold at least two different items."""
+    differs = np.zeros(len(sources), bool)
+    for rows in budget.row_blocks(sources.offsets):
+        offsets = sources.offsets[rows.start : rows.stop + 1]
+        row = np.repeat(np.arange(rows.start, rows.stop), np.diff(offsets))
+        differs[row[sources.items[offsets[0] : offsets[-1]] != sources.items[sources.offsets[row]]]] = True
+    return np.flatnonzero(differs)

@@ -29,7 +29,7 @@ EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
 SHARE = 0.02
 """Most of the time that saving may take; where a save takes long, the next one waits."""
-_VERSION = f"rsir {__version__} partial 1"
+_VERSION = f"rsir {__version__} partial 2"
 
 
 class Interrupted(Exception):
@@ -145,6 +145,12 @@ class Partial:
             self._write(kind, saved, keep)
         now = time.perf_counter()
         self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
+
+    def discard(self, kind: str) -> None:
+        """Remove the files of a kind."""
+        for path in [path for path, _, other in self._files() if other == kind]:
+            with suppress(OSError):
+                path.unlink()
 
     def newest(self, kind: str) -> Saved | None:
         """The newest intact file of a kind, read by the first process for all; None: there is none."""

@@ -118,8 +118,8 @@ def _schema(data: Sequences) -> pa.Schema:
 def _to_table(data: Sequences, rows: slice, schema: pa.Schema) -> pa.Table:
     """Some rows."""
     offsets = data.offsets[rows.start : rows.stop + 1]
-    columns = [data.items, data.source[rows], data.round[rows], data.times]
     arrays = []
+    columns: list[Any] = [data.items, data.source[rows], data.round[rows], data.times]
     for kind, column in zip(schema.types, columns, strict=False):
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             arrays.append(pa.array(column))
