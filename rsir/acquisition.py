@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from . import budget
 from .config import AcquisitionConfig
-from .data.sequences import Sequences
+from .data.sequences import Sequences, ragged_indices
 from .disagreement import disagreement
 from .models.protocol import Backbone
 from .philox import Stream, counters, uniform
@@ -62,10 +63,25 @@ def novel_share(trajectories: Sequences, real: Sequences) -> float:
     """Share of the trajectories' items that their user's real sequence does not hold."""
     if not len(trajectories):
         return float("nan")
-    catalogue = real.num_items + 1
-    own = np.repeat(np.arange(len(real)), real.lengths) * catalogue + real.items
-    generated = np.repeat(trajectories.source, trajectories.lengths) * catalogue + trajectories.items
-    return float(np.isin(generated, own, invert=True).mean())
+    catalogue, novel = real.num_items + 1, 0
+    by_source = np.argsort(trajectories.source, kind="stable")
+    sources = trajectories.source[by_source]
+    for rows in budget.row_blocks(real.offsets):
+        own = _keys(real, np.arange(rows.start, rows.stop), np.arange(rows.start, rows.stop), catalogue)
+        first, last = np.searchsorted(sources, [rows.start, rows.stop])
+        generated = _keys(trajectories, by_source[first:last], sources[first:last], catalogue)
+        novel += int(np.count_nonzero(np.isin(generated, own, invert=True)))
+    return novel / trajectories.num_interactions
+
+
+def _keys(
+    data: Sequences, rows: npt.NDArray[np.int64], source: npt.NDArray[np.int64], catalogue: int
+) -> npt.NDArray[np.int64]:
+    """A number for each item of some rows, the same for equal items of one source."""
+    starts = data.offsets[rows]
+    lengths = data.offsets[rows + 1] - starts
+    keys: npt.NDArray[np.int64] = np.repeat(source, lengths) * catalogue + data.items[ragged_indices(starts, lengths)]
+    return keys
 
 
 def _first(count: int, keys: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

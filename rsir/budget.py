@@ -1,9 +1,9 @@
 """A limit on the memory of this process: what may be large lies in mapped files, and chunks are cut to fit.
 
-Within :func:`limited` the kernel refuses allocations beyond the limit (``RLIMIT_DATA``), and :func:`empty` gives arrays
-that lie in files without a name, which the kernel writes to disk. Their pages count as memory of the process while they
-are in use; :func:`settle`, which every loop over large arrays calls, gives them back before the limit is reached, and
-refuses to go on where that is not enough. Nothing computed depends on a limit.
+Within :func:`limited`, :func:`empty` gives arrays that lie in files without a name, which the kernel writes to disk.
+Their pages count as memory of the process while they are in use; :func:`settle`, which every loop over large arrays
+calls, gives them back before the limit is reached, and refuses to go on where that is not enough. In between the kernel
+refuses allocations far beyond the limit (``RLIMIT_DATA``). Nothing computed depends on a limit.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import ctypes
 import mmap
 import os
 import re
+import resource
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from rsir import durable
 from rsir.config import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "Budget",
@@ -35,6 +38,7 @@ __all__ = [
     "limited",
     "opened",
     "parse",
+    "peak",
     "row_blocks",
     "settle",
     "shown",
@@ -43,6 +47,7 @@ __all__ = [
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALL = 2**20  # bytes; smaller arrays are not worth a file
 _FULL = 0.8  # of the limit: from here on mapped pages are given back
+_UNTOUCHED = 5 * 2**28  # bytes that libraries reserve at once and never use: numba, when it is loaded, 1.1 GiB
 _BLOCK = 2**20  # entries that a loop over a large array takes at a time
 
 
@@ -63,6 +68,7 @@ class Budget:
 
     def __init__(self, limit: int, folder: Path) -> None:
         self.limit, self.folder = limit, folder
+        self._hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def empty(self, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -88,6 +94,8 @@ class Budget:
 
     def table(self, tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
         """Tables one after the other, in a mapped file that is gone when they are."""
+        import pyarrow as pa
+
         descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".table.", suffix=".tmp")
         os.close(descriptor)
         try:
@@ -110,11 +118,15 @@ class Budget:
         BudgetExceeded
             The process takes more than the limit all the same.
         """
-        if resident() <= _FULL * self.limit:
-            return
-        taken = self._given_back()
+        taken, reserved = _statm()
+        if taken > _FULL * self.limit:
+            taken, reserved = self._given_back()
         if taken > self.limit:
             raise BudgetExceeded(f"the process takes {shown(taken)}, over the limit of {shown(self.limit)}")
+        # What is reserved may never be used, so the kernel's limit follows what is.
+        data = reserved + self.limit - taken + _UNTOUCHED
+        if self._hard < 0 or data <= self._hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (data, self._hard))
 
     def left(self, needs: Mapping[str, int]) -> int:
         """Bytes left for chunks, once what is there now and what is needed beside them is taken off.
@@ -124,7 +136,7 @@ class Budget:
         ConfigError
             Less than a tenth of the limit is left; names what needs how much.
         """
-        parts = {"what is loaded now": self._given_back(), **needs}
+        parts = {"what is loaded now": self._given_back()[0], **needs}
         left = self.limit - sum(parts.values())
         if left < self.limit // 10:
             listed = ", ".join(f"{name} {shown(size)}" for name, size in parts.items())
@@ -132,13 +144,15 @@ class Budget:
             raise ConfigError(f"memory: expected {shown(least)} or more ({listed}), got {shown(self.limit)}")
         return left
 
-    def _given_back(self) -> int:
-        """What the process takes once it has given back what it can."""
+    def _given_back(self) -> tuple[int, int]:
+        """:func:`_statm` once the process has given back what it can."""
+        import pyarrow as pa
+
         for mapped in list(self._maps):
             mapped.madvise(mmap.MADV_DONTNEED)  # what was written stays in the file
         pa.default_memory_pool().release_unused()
         ctypes.CDLL(None).malloc_trim(0)
-        return resident()
+        return _statm()
 
 
 _current: Budget | None = None
@@ -168,17 +182,13 @@ def limited(limit: int | None, folder: Path | None = None) -> Iterator[Budget | 
         raise ConfigError("memory: a limit needs Linux, which tells what a process takes; leave the option away")
     if resident() > limit:
         raise ConfigError(f"memory: the process takes {shown(resident())} before it begins, got {shown(limit)}")
-    import resource
-
-    before, budget = resource.getrlimit(resource.RLIMIT_DATA), _current
-    # Of what is allocated some is never touched; so much more may be allocated as the process may still take.
-    data = int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
-    resource.setrlimit(resource.RLIMIT_DATA, (data + limit - resident(), before[1]))
+    before, outer = resource.getrlimit(resource.RLIMIT_DATA), _current
     _current = Budget(limit, Path(tempfile.gettempdir()) if folder is None else folder)
+    _current.settle()
     try:
         yield _current
     finally:
-        _current = budget
+        _current = outer
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
@@ -230,7 +240,19 @@ def row_blocks(offsets: npt.NDArray[np.int64]) -> Iterator[slice]:
 
 def resident() -> int:
     """Bytes of memory that the process takes now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+    return _statm()[0]
+
+
+def _statm() -> tuple[int, int]:
+    """Bytes that the process takes, and that it has reserved for data."""
+    pages = Path("/proc/self/statm").read_text().split()
+    return int(pages[1]) * mmap.PAGESIZE, int(pages[5]) * mmap.PAGESIZE
+
+
+def peak() -> int:
+    """Most bytes of memory that the process has taken."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def parse(text: str) -> int:

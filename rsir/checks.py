@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from . import budget
 from .config import ConfigError, FidelityConfig, RecursionConfig, to_dict
 from .data.sequences import Sequences
 from .results import Run
+from .retention import voters
 
-__all__ = ["check_base", "check_catalogue"]
+__all__ = ["check_run"]
 
 _SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
 
 
-def check_catalogue(config: RecursionConfig, num_items: int) -> None:
+_LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FAISS, the optimizer
+
+
+def check_run(config: RecursionConfig, data: Sequences, base: Run | None) -> None:
+    """Refuse a run that makes no sense on its data, on another run's base, or within the limit on memory."""
+    _check_catalogue(config, data.num_items)
+    if base is not None:
+        _check_base(base, config, data)
+    limit = budget.current()
+    if limit is not None:
+        limit.left(_needs(config, data))
+
+
+def _needs(config: RecursionConfig, data: Sequences) -> dict[str, int]:
+    """Bytes of what a run holds at once beside what lies in mapped files, estimated, under the names of what needs
+    them."""
+    table = 4 * (data.num_items + 1) * config.model.dim
+    models = len(voters(config.retention, config.rounds))
+    return {
+        "libraries still to be loaded": _LATER,
+        # weights, gradients, two moments, their average, the best ones, and copies to validate and to save; models
+        # that recommend together are there twice more, as one wide table
+        f"the item table of {data.num_items:,} items": table * (10 + 3 * models),
+        # weights and order of training, places and gains of the rounds that are compared
+        f"numbers kept for each of {len(data):,} users": 100 * len(data),
+    }
+
+
+def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
     """Refuse thresholds that a catalogue of this size makes void."""
     policy, fidelity = config.fidelity.policy, config.fidelity
     limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
@@ -35,7 +65,7 @@ def check_catalogue(config: RecursionConfig, num_items: int) -> None:
             )
 
 
-def check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
+def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
     """Refuse a run whose round 0 is not what this one would train."""
     if len(base.rounds) != 1:
         raise ConfigError(f"base: expected a run of round 0 alone, got one of {len(base.rounds)} rounds")

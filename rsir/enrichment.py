@@ -63,7 +63,7 @@ def enrich(
         The catalogues differ in size, or an item embedding is not finite.
     """
     require(encoder, Backbone)
-    real = data.select(data.is_real)
+    real = data if data.num_real == len(data) else data.select(data.is_real)
     fidelity = fidelity or FidelityConfig()
     found = generate(
         encoder,

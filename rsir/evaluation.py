@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rsir import ops
+from rsir import budget, ops
+from rsir.data.checking import extent
 from rsir.data.sequences import DataError
 from rsir.data.splits import EvaluationSet
 from rsir.distributed import ALONE, World
@@ -116,6 +117,7 @@ def evaluate(
     places, popular = 0, 0
     batch_size = world.part_size(len(tasks), _positive("batch_size", batch_size))
     for number in world.claims(-(-len(tasks) // batch_size)):
+        budget.settle()
         first = number * batch_size
         last = min(first + batch_size, len(tasks))
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
@@ -294,8 +296,9 @@ def _ragged(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], device: 
 
 
 def _check_ids(what: str, ids: npt.NDArray[np.integer], num_items: int) -> None:
-    if ids.size and (ids.min() < 1 or ids.max() > num_items):
-        raise DataError(f"{what}: expected item ids in 1..{num_items}, got ids from {ids.min()} to {ids.max()}")
+    low, high = extent(ids) if ids.size else (1, 1)
+    if low < 1 or high > num_items:
+        raise DataError(f"{what}: expected item ids in 1..{num_items}, got ids from {low} to {high}")
 
 
 def _positive(name: str, value: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
+from .budget import limited, parse, peak, shown
 from .cli import datasets, inspect
 from .cli.bars import Bars
 from .cli.completion import script
@@ -101,10 +102,12 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
+    limit = None if options.memory is None else parse(options.memory)
     if options.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
     from .data.sequences import DataError  # from here on torch and the compiled parts are loaded, which takes seconds
     from .generation import GenerationError
+    from .memory import first_line, out_of_memory
     from .models import BackboneError, names
     from .models.checkpoint import CheckpointError
     from .ops import BackendUnavailable
@@ -131,7 +134,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
 
     stop = Stop(says=world.leads)
     try:
-        with stop, warnings.catch_warnings():
+        with stop, warnings.catch_warnings(), limited(limit, _existing(out)):
             warnings.simplefilter("default" if world.leads else "ignore", UserWarning)
             warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
             run = recurse(
@@ -148,6 +151,11 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
             )
     except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
         return _fail(error, world)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        more = "raise --memory" if limit is not None else "free some"
+        return _fail(RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume"), world)
     except (Interrupted, KeyboardInterrupt):
         if world.leads and world.first_to(SPEAK):
             print(f"\n{_interrupted(out, world)}", file=sys.stderr)
@@ -157,7 +165,14 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         if bars is not None:
             bars.close()
     _summarise(run, out, world)
+    if limit is not None:
+        print(f"Memory:    {shown(peak())} at most at once, of {shown(limit)} allowed")
     return 0
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
 def _summarise(run: Run, out: Path, world: World) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .acquisition import acquire, novel_share
-from .checks import check_base, check_catalogue
+from .checks import check_run
 from .config import RecursionConfig, to_dict
 from .data.batches import SoftTargets
 from .data.loading import load_data, split
@@ -105,14 +105,12 @@ def recurse(
     if data is None:
         data = load_data(config)
     parts = split(data, config.data, config.seed)
-    check_catalogue(config, data.num_items)
-    if base is not None:
-        check_base(base, config, data)
+    check_run(config, data, base)
     directory = open_run(out, config, data, resume, world)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.leads else None
     try:
         if directory is not None and world.leads and not (directory.path / DATA).exists():
-            directory.write_bytes(DATA, data.to_bytes())
+            directory.write_sequences(DATA, data)
         loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop, world)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
@@ -373,7 +371,7 @@ class _Loop:
         for file, content in checkpoint_files.items():
             self.directory.write_bytes(f"{name}/{file}", content)
         if result.round > 0:
-            self.directory.write_bytes(f"{name}/trajectories.parquet", self.acquired[-1].to_bytes())
+            self.directory.write_sequences(f"{name}/trajectories.parquet", self.acquired[-1])
         self.directory.write_json(f"{name}/metrics.json", result.metrics())
         self.directory.write_json(f"{name}/timings.json", {"seconds": result.seconds, "rates": result.rates})
         self.directory.finish_round(result.round)

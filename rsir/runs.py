@@ -26,12 +26,15 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import durable, manifest
 from .config import RecursionConfig, from_dict, to_dict
 from .durable import Lock, RunError
 from .environment import environment
+
+if TYPE_CHECKING:
+    from .data.sequences import Sequences
 
 __all__ = ["RunDirectory", "RunError"]
 
@@ -252,6 +255,13 @@ class RunDirectory:
         """
         self._writable()
         durable.replace(self._inside(name), content)
+
+    def write_sequences(self, name: str, data: Sequences) -> None:
+        """Write what `Sequences.load` reads back; otherwise as :meth:`write_bytes`."""
+        from .data import storage  # loads Arrow, which reading a run's settings does not need
+
+        self._writable()
+        storage.save(data, self._inside(name), RunError)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON: keys sorted, floats as short as they read back exactly, nan as null, newline at the end."""

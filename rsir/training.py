@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rsir import budget
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data.batches import Batches, SoftTargets, TrainingBatch
 from rsir.data.sequences import Sequences
@@ -153,7 +154,7 @@ def fit(
         _start_from(model, init)
     model.to(device)
     generator = torch.Generator(device).manual_seed(noise_seed)
-    weights = np.where(train.is_real, 1.0, config.synthetic_weight)
+    weights = np.where(train.is_real, np.float32(1), np.float32(config.synthetic_weight))
     batches = Batches(
         train,
         config.batch_size,
@@ -352,8 +353,10 @@ def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
 
 def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
     """(N + 1,) int64: how often each item occurs in the real sequences."""
-    real = train.items[: train.offsets[train.num_real]]
-    return np.bincount(real, minlength=train.num_items + 1)
+    counts = np.zeros(train.num_items + 1, np.int64)
+    for block in budget.blocks(int(train.offsets[train.num_real])):
+        counts += np.bincount(train.items[block], minlength=train.num_items + 1)
+    return counts
 
 
 def _start_from(model: nn.Module, init: nn.Module | Mapping[str, Tensor]) -> None:

@@ -37,6 +37,7 @@ QUICK = {  # and what the table must show
     "distributed": ["| 2 processes |", "evaluation: 2 processes and one gave the same bytes"],
     "scale": ["| generate | scan |", "| 80 | 200 | train |", "Off by", "| 1,000,000,000 | 10,000,000 |", "Assumed:"],
     "large": ["| index for proofs |", "| evaluation |", "rank verdicts took a scan"],
+    "streaming": ["| 2,000 | generation |", "of 4,096 MiB", "- Growth with users"],
     "peers": ["| rsir | 2 |", "rsir ran alone"],
 }
 

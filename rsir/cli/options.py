@@ -179,6 +179,7 @@ def _build(everything: bool) -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="Go on with the run in --out, with its own settings")
     run.add_argument("--gpu", action="store_true", help="Compute on a CUDA device")
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")
+    run.add_argument("--memory", metavar="SIZE", help="Most memory a process may take, as in 4GiB [all there is]")
     run.add_argument("--profile", action="store_true", help="Trace some steps of each round into the run's folder")
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
@@ -226,7 +227,15 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
         raise ConfigError(f"{name}: unknown option{_nearest(name, list(made._option_string_actions))}")
     given = {name: value for name, value in vars(known).items() if name in OPTIONS}
     flags = {"resume": False, "gpu": False, "profile": False}
-    defaults = {**flags, "out": None, "threads": None, "track": None, "config": None, "completion": None}
+    defaults = {
+        **flags,
+        "out": None,
+        "threads": None,
+        "memory": None,
+        "track": None,
+        "config": None,
+        "completion": None,
+    }
     rest = {name: value for name, value in vars(known).items() if name not in OPTIONS}
     return argparse.Namespace(**{**defaults, "print_config": False, "version": False, **rest}), given
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rsir import budget
 from rsir.data.sequences import DataError, Sequences
 from rsir.distributed import World
 
@@ -200,13 +201,15 @@ class Batches:
             row = int(wrong.argmax())
             raise ValueError(f"weights: expected finite numbers of at least 0, got {weight[row]} for sequence {row}")
         self._rows = np.flatnonzero((train.lengths >= 2) & (weight > 0))
+        if len(train) < 2**31:
+            self._rows = self._rows.astype(np.int32)  # half the memory, here and shuffled
         if not self._rows.size:
             raise DataError(
                 f"none of the {len(train)} sequences has two items and a weight above 0: there is nothing to learn from"
             )
         if soft is not None and len(soft.ids) != len(train.items):
             raise ValueError(f"soft: expected one row for each of {len(train.items)} interactions, got {len(soft.ids)}")
-        self._train, self._weight, self._lengths, self._soft = train, weight, train.lengths, soft
+        self._train, self._weight, self._soft = train, weight, soft
         self._batch_size, self._width, self._negatives = batch_size, max_len, negatives
         self._seed, self._device, self._generator = seed, device, generator
         self._drawn: npt.NDArray[np.int64] | None = None  # cumulative counts of items 0..N
@@ -265,9 +268,11 @@ class Batches:
         epoch, skipped = divmod(start, self.steps_per_epoch)
         step = start
         while True:
-            order = self._rows[np.random.default_rng([self._seed, _SHUFFLE, epoch]).permutation(self._rows.size)]
+            order = self._rows.copy()
+            np.random.default_rng([self._seed, _SHUFFLE, epoch]).shuffle(order)
             for first in range(skipped * self._batch_size, order.size, self._batch_size):
-                grid, weights = self._pack(order[first : first + self._batch_size], step)
+                budget.settle()
+                grid, weights = self._pack(order[first : first + self._batch_size].astype(np.int64), step)
                 yield grid, weights, self._draw(step)
                 step += 1
             epoch, skipped = epoch + 1, 0
@@ -282,11 +287,11 @@ class Batches:
     def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray]:
         from rsir.data import packing
 
-        lengths = np.minimum(self._lengths[rows] - 1, self._width)
+        ends = self._train.offsets[rows + 1]
+        lengths = np.minimum(ends - self._train.offsets[rows] - 1, self._width)
         row, column, height = packing.assign(lengths, self._width)
         grid = np.zeros((4, height, self._width), np.int64)
         weights = np.zeros((height, self._width), np.float32)
-        ends = self._train.offsets[rows + 1]
         packing.fill(self._train.items, ends, lengths, row, column, self._weight[rows], grid, weights)
         if self._soft is not None:
             numbers = np.random.default_rng([self._seed, _SOFT, step]).random((2, lengths.sum()))

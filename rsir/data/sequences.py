@@ -281,6 +281,8 @@ class Sequences:
         """
         if not parts:
             raise DataError("nothing to join: give at least one Sequences")
+        if len(parts) == 1:
+            return parts[0]
         real = [part for part in parts if part.num_real]
         if len(real) > 1:
             raise DataError(

@@ -7,6 +7,7 @@ from math import nan
 
 import numpy as np
 
+from .. import budget
 from ..data.sequences import Sequences
 from ..results import RoundResult
 from ..training import CRITERION, item_popularity
@@ -135,8 +136,8 @@ def drift(rounds: Sequence[RoundResult], train: Sequences, made: Mapping[int, Se
     """
     popularity = item_popularity(train)
     numbers = [r.round for r in rounds]
-    of_real = _mean(popularity[train.items])
-    of_made = {number: _mean(popularity[one.items]) for number, one in made.items()}
+    of_real = _mean_of(popularity, train.items)
+    of_made = {number: _mean_of(popularity, one.items) for number, one in made.items()}
     recommended = [r.validation.get("popularity@10", nan) for r in rounds]
     coverage = [100 * r.validation.get("coverage@10", nan) for r in rounds]
     newest = made[max(made)]
@@ -248,6 +249,12 @@ def _labels(series: Sequence[Series]) -> list[str]:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else nan
+
+
+def _mean_of(popularity: np.ndarray, items: np.ndarray) -> float:
+    """Mean popularity of items."""
+    total = sum(int(popularity[items[block]].sum()) for block in budget.blocks(items.size))
+    return total / items.size if items.size else nan
 
 
 def _figure(value: float, places: int) -> str:
