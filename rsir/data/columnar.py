@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from rsir import budget
 from rsir.data.columns import Origin, encoded
 from rsir.data.limits import check_parquet
 from rsir.data.sequences import DataError, offsets_of
@@ -72,7 +73,11 @@ class ColumnarSource:
 
 def encode_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, names: list[str]) -> pa.Table:
     """Record batches as one table; of the first two columns, which are the users and items, codes of the distinct
-    values while the batches pass by."""
+    values while the batches pass by. Within a limit on memory the table lies in a mapped file, without codes."""
+    current = budget.current()
+    if current is not None:
+        kinds = pa.schema([(name, _spelt_out(schema.field(name).type)) for name in names])
+        return current.table((_checked(batch, names, kinds) for batch in batches), kinds)
     chunks: list[list[pa.Array]] = [[] for _ in names]
     for batch in batches:
         for place, name in enumerate(names):
@@ -84,6 +89,23 @@ def encode_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, names: 
         for name, column in zip(names, chunks, strict=True)
     ]
     return pa.table(columns, names=names)
+
+
+def _checked(batch: pa.RecordBatch, names: list[str], kinds: pa.Schema) -> pa.Table:
+    """Some columns of a batch, as these types."""
+    for name in names:
+        batch.column(name).validate(full=True)  # a damaged file may point outside of its buffers
+    return pa.table(
+        [batch.column(name).cast(kind) for name, kind in zip(names, kinds.types, strict=True)], schema=kinds
+    )
+
+
+def _spelt_out(kind: pa.DataType) -> pa.DataType:
+    """A type that batches can share in a file: the text itself in the place of codes, which each has its own of."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
+    return pa.large_string() if text else kind
 
 
 def _files(folder: Path) -> list[str]:

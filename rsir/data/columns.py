@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rsir import budget
+from rsir.data.checking import joined, sealed
 from rsir.data.sequences import DataError, Int64Array
+
+_PART = 2**22  # values looked up at a time
 
 # Usual names, likeliest first, compared in lower case without punctuation.
 USUAL_NAMES = {
@@ -82,16 +86,54 @@ def ids(column: pa.ChunkedArray, role: str, origin: Origin, from_text: bool) -> 
     elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"{origin.name}: {role} ids must be strings or integers, got {kind}; choose another column by "
                         f"the option data.{role}, or convert it")  # fmt: skip
+    if budget.current() is not None and not pa.types.is_dictionary(column.type):
+        codes, labels = _codes_by_part(column)
+        return _labelled(codes, labels, role, origin, from_text)
     encoded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     codes = np.concatenate([np.zeros(0, np.int64), *(chunk.indices.to_numpy() for chunk in encoded.chunks)])
     labels = encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], kind)
     if not pa.types.is_integer(labels.type):
         codes, labels = _distinct(codes, labels)
+    return _labelled(codes.astype(np.int64), labels, role, origin, from_text)
+
+
+def _labelled(
+    codes: Int64Array, labels: pa.Array, role: str, origin: Origin, from_text: bool
+) -> tuple[Int64Array, pa.Array]:
+    if not pa.types.is_integer(labels.type):
         empty = pc.equal(labels, "")
         if pc.any(empty).as_py():
             row = int(np.argmax(codes == _first(empty)))
             raise origin.error(row, f"the {role} id is an empty string; fill it in or drop the row")
-    return codes.astype(np.int64), plain_integers(labels) if from_text else labels
+    return codes, plain_integers(labels) if from_text else labels
+
+
+def _codes_by_part(column: pa.ChunkedArray) -> tuple[Int64Array, pa.Array]:
+    """Codes and distinct values, with these and a part of the column in memory."""
+    labels, new = pa.array([], column.type), []
+    for part in _parts(column):
+        new.append(pc.unique(part))
+        if sum(map(len, new)) > len(labels):
+            labels, new = pc.unique(pa.chunked_array([labels, *new])), []
+    labels = pc.unique(pa.chunked_array([labels, *new]))
+    codes, first = budget.empty(len(column), np.int64), 0
+    for part in _parts(column):
+        codes[first : first + len(part)] = pc.index_in(part, labels).to_numpy()
+        first += len(part)
+    return sealed(codes), labels
+
+
+def _parts(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Chunks together until there are some millions of values: every look-up builds its table anew."""
+    waiting: list[pa.Array] = []
+    for chunk in column.chunks:
+        waiting.append(chunk)
+        if sum(map(len, waiting)) >= _PART:
+            yield pa.chunked_array(waiting)
+            waiting = []
+            budget.settle()
+    if waiting:
+        yield pa.chunked_array(waiting)
 
 
 def _distinct(codes: Int64Array, labels: pa.Array) -> tuple[Int64Array, pa.Array]:
@@ -136,12 +178,12 @@ def times(column: pa.ChunkedArray, name: str, origin: Origin) -> Int64Array:
         )
     if pa.types.is_integer(kind):
         try:
-            return column.cast(pa.int64()).to_numpy()
+            return _numbers(column, pa.int64())
         except pa.ArrowInvalid as error:
             raise DataError(f"{origin.name}: column {name!r}: times must fit int64: {error}") from error
     if not pa.types.is_floating(kind):
         raise DataError(f"{origin.name}: column {name!r}: each time must be {expected}, got {kind}")
-    values = column.cast(pa.float64()).to_numpy()
+    values = _numbers(column, pa.float64())
     scale = 1 if np.array_equal(values, np.floor(values)) else 1_000_000
     wrong = ~(np.abs(values) * scale < 2**63)
     if wrong.any():
@@ -164,6 +206,12 @@ def ratings(column: pa.ChunkedArray, name: str, origin: Origin) -> npt.NDArray[n
     if np.isnan(values).any():
         raise origin.error(int(np.argmax(np.isnan(values))), f"column {name!r}: expected a number, got nan")
     return values
+
+
+def _numbers(column: pa.ChunkedArray, kind: Any) -> npt.NDArray[Any]:
+    """Values of a column of numbers as another type, by chunk."""
+    empty = np.zeros(0, kind.to_pandas_dtype())
+    return joined([empty, *(chunk.cast(kind).to_numpy() for chunk in column.chunks)])
 
 
 def _parsed(column: pa.ChunkedArray, kinds: list[Any], what: str, expected: str, origin: Origin) -> pa.ChunkedArray:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rsir import budget
 from rsir.config import DataConfig
+from rsir.data.checking import sealed
+from rsir.data.ordering import by_block, core, counts_of, in_order, where
 from rsir.data.sequences import DataError, Int64Array, Sequences, offsets_of
 
 
@@ -32,12 +36,17 @@ class Events:
 
     def keep(self, which: npt.NDArray[np.bool_] | Int64Array) -> Events:
         """The events of a mask, or of indices in their order."""
+        indices: Int64Array = where(which) if which.dtype == np.bool_ else which  # type: ignore[arg-type, assignment]
+
+        def some(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return by_block(indices.size, values.dtype, lambda block: values[indices[block]])
+
         return replace(
             self,
-            users=self.users[which],
-            items=self.items[which],
-            times=None if self.times is None else self.times[which],
-            ratings=None if self.ratings is None else self.ratings[which],
+            users=some(self.users),
+            items=some(self.items),
+            times=None if self.times is None else some(self.times),
+            ratings=None if self.ratings is None else some(self.ratings),
         )
 
 
@@ -59,15 +68,15 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
             f"{events.name}: there is only one user, {user_labels[0].as_py()!r}, but sequences of several "
             "are needed to learn from; check which column holds the users (data.user)"
         )
-    counts = np.bincount(users)
+    counts = counts_of(users, len(user_labels))
     if counts.max() < 3:
         raise DataError(
             f"{events.name}: no user has 3 or more items (the most is {counts.max()}), one each to train, "
             "validate and test; check which column holds the users (data.user)"
         )
     return Sequences(
-        items=(items + 1).astype(np.int32),
-        offsets=offsets_of(counts),
+        items=by_block(items.size, np.int32, lambda block: items[block] + 1),
+        offsets=sealed(offsets_of(counts)),
         num_items=len(item_labels),
         times=events.times,
         item_labels=item_labels,
@@ -137,8 +146,9 @@ def _rated(events: Events, config: DataConfig) -> Events:
     """Without events rated lower than the least."""
     if config.min_rating is None or events.ratings is None:
         return events
-    highest = events.ratings.max()
-    events = events.keep(events.ratings >= config.min_rating)
+    ratings, least = events.ratings, config.min_rating
+    highest = max(ratings[block].max() for block in budget.blocks(ratings.size))
+    events = events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least))
     if not events.users.size:
         raise DataError(
             f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
@@ -150,20 +160,19 @@ def _rated(events: Events, config: DataConfig) -> Events:
 def _in_order(events: Events) -> Events:
     """Sorted by user label, then time, then place in the file; later steps only drop events."""
     users, user_labels = _dense(events.users, events.user_labels)
-    keys = (users,) if events.times is None else (events.times, users)
-    return replace(events, users=users, user_labels=user_labels, ratings=None).keep(np.lexsort(keys))
+    order = in_order(users, events.times, counts_of(users, len(user_labels)))
+    return replace(events, users=users, user_labels=user_labels, ratings=None).keep(order)
 
 
 def _without_duplicates(events: Events, times: Int64Array) -> Events:
     """Of events of the same user, item and time, the first. The events are in order."""
     users, items = events.users, events.items
-    tied = np.zeros(users.size + 1, bool)
-    tied[1:-1] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
-    candidates = np.flatnonzero(tied[1:] | tied[:-1])
-    order = candidates[np.lexsort((items[candidates], times[candidates], users[candidates]))]
-    before, after = order[:-1], order[1:]
-    same = (users[after] == users[before]) & (items[after] == items[before]) & (times[after] == times[before])
-    dropped = int(np.count_nonzero(same))
+    kept = budget.empty(users.size, np.bool_)
+    offsets = offsets_of(counts_of(users, len(events.user_labels)))
+    for rows in budget.row_blocks(offsets):
+        first, last = offsets[rows.start], offsets[rows.stop]
+        kept[first:last] = _first_of_equals(users[first:last], items[first:last], times[first:last])
+    dropped = users.size - sum(int(np.count_nonzero(kept[block])) for block in budget.blocks(users.size))
     if not dropped:
         return events
     warnings.warn(
@@ -171,15 +180,30 @@ def _without_duplicates(events: Events, times: Int64Array) -> Events:
         DataWarning,
         stacklevel=4,  # the caller of read or from_frame
     )
-    mask = np.ones(users.size, bool)
-    mask[after[same]] = False
-    return events.keep(mask)
+    return events.keep(sealed(kept))
+
+
+def _first_of_equals(users: Int64Array, items: Int64Array, times: Int64Array) -> npt.NDArray[np.bool_]:
+    """Whether no event before one has its user, item and time. The events are in order."""
+    tied = np.zeros(users.size + 1, bool)
+    tied[1:-1] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    candidates = np.flatnonzero(tied[1:] | tied[:-1])
+    order = candidates[np.lexsort((items[candidates], times[candidates], users[candidates]))]
+    before, after = order[:-1], order[1:]
+    same = (users[after] == users[before]) & (items[after] == items[before]) & (times[after] == times[before])
+    first = np.ones(users.size, bool)
+    first[after[same]] = False
+    return first
 
 
 def _core(events: Events, k: int) -> Events:
-    from rsir.data.kcore import k_core  # imports numba, which takes a while
+    if budget.current() is None:
+        from rsir.data.kcore import k_core  # imports numba, which takes a while
 
-    kept = events.keep(k_core(events.users, events.items, k))
+        alive = k_core(events.users, events.items, k)
+    else:
+        alive = core(events.users, events.items, k)
+    kept = events.keep(alive)
     if not kept.users.size:
         raise DataError(f"{events.name}: the {k}-core is empty: of {events.users.size} events none is left once every "
                         f"user and item must have {k}; lower k_core")  # fmt: skip
@@ -189,9 +213,10 @@ def _core(events: Events, k: int) -> Events:
 def _dense(codes: Int64Array, labels: pa.Array) -> tuple[Int64Array, pa.Array]:
     """Codes renumbered 0.. in the order of the labels that occur."""
     occurs = np.zeros(len(labels), bool)
-    occurs[codes] = True
+    for block in budget.blocks(codes.size):
+        occurs[codes[block]] = True
     ranked = pc.array_sort_indices(labels).to_numpy()
     ranked = ranked[occurs[ranked]]
     place = np.zeros(len(labels), np.int64)
     place[ranked] = np.arange(ranked.size)
-    return place[codes], labels.take(pa.array(ranked))
+    return by_block(codes.size, np.int64, lambda block: place[codes[block]]), labels.take(pa.array(ranked))

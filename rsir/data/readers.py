@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rsir import budget
 from rsir.config import DataConfig
 from rsir.data import columns
-from rsir.data.columnar import ColumnarSource
+from rsir.data.columnar import ColumnarSource, encode_batches
 from rsir.data.columns import Origin
 from rsir.data.events import Events, Histories, to_histories, to_sequences
 from rsir.data.limits import check_compressed_text
@@ -208,7 +209,11 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
     def load(names: list[str]) -> pa.Table:
         encoded = pa.dictionary(pa.int32(), pa.string())
         kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[:2], encoded)  # user and item come first
-        return arrow_csv.read_csv(
+        within = budget.current() is not None
+        if within:
+            kinds |= dict.fromkeys(names[:2], pa.large_string())
+        read_csv = arrow_csv.open_csv if within else arrow_csv.read_csv
+        result = read_csv(
             _open(path),
             read_options=arrow_csv.ReadOptions(column_names=present, skip_rows=1),
             parse_options=arrow_csv.ParseOptions(
@@ -225,6 +230,7 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
                 quoted_strings_can_be_null=False,
             ),
         )
+        return encode_batches(result, result.schema, names) if within else result
 
     origin = Origin(str(path), lambda row: f"line {_line_of(path, row)}")
     try:
@@ -277,6 +283,8 @@ def _undecodable(path: Path) -> DataError:
 
 def _read_text(path: Path) -> Events:
     """`user item item ...` lines."""
+    if (limit := budget.current()) is not None:
+        limit.left({f"{path}, as text, which is held whole": 20 * path.stat().st_size})
     with _open(path) as file:
         content = file.read().removeprefix(b"\xef\xbb\xbf")
     if b"\0" in content:
