@@ -95,6 +95,7 @@ class Phases:
 
         wall, processor = self._since
         self.done.append(Phase(name, time.perf_counter() - wall, time.process_time() - processor, peak()))
+        print(self.done[-1], file=sys.stderr, flush=True)
         self._begin()
 
     def progress(self, phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:

@@ -82,8 +82,8 @@ class Engine:
         world: World = ALONE,
         numbers: np.ndarray | None = None,
     ) -> None:
-        self.numbers = numbers
-        self.world, self.model, self.sources, self.config, self.fidelity = world, model, sources, config, fidelity
+        self.world, self.numbers = world, numbers
+        self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
         self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
         index = getattr(fidelity, "index", None)
         if table is not None and index is not None and table is not index.packed:
@@ -93,7 +93,6 @@ class Engine:
         order = rows[np.argsort(self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
-
         self.block = world.part_size(len(order), max(len(order), 1)) * config.m  # jobs taken at a time
         slots = min(config.slots, self.block)
         device = self.device = self.packed.weights.device
@@ -130,7 +129,7 @@ class Engine:
             parts: list[Mapping[str, Tensor]] = []
             if self.world.leads:
                 parts = self._saved(partial)
-            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, _jobs)
+            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, bound(np.frombuffer, dtype=np.int64))
             if not len(todo):
                 return self._found(parts) if self.world.leads else None
             self._decode(todo, [], progress, partial)
@@ -401,10 +400,6 @@ class Engine:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def _jobs(content: bytes) -> np.ndarray:
-    return np.frombuffer(content, np.int64)
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
