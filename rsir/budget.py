@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Budget:
         self.limit, self.folder = limit, folder
         self._hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._adding = threading.Lock()  # training batches are built by a thread of their own
 
     def empty(self, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A writable array (size,) in a file of its own that is gone when the array is."""
@@ -90,7 +92,8 @@ class Budget:
 
     def holds(self, mapped: mmap.mmap) -> None:
         """Let the pages of a mapped file be given back, too."""
-        self._maps.add(mapped)
+        with self._adding:
+            self._maps.add(mapped)
 
     def table(self, tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
         """Tables one after the other, in a mapped file that is gone when they are."""
@@ -148,7 +151,9 @@ class Budget:
         """:func:`_statm` once the process has given back what it can."""
         import pyarrow as pa
 
-        for mapped in list(self._maps):
+        with self._adding:
+            maps = list(self._maps)
+        for mapped in maps:
             mapped.madvise(mmap.MADV_DONTNEED)  # what was written stays in the file
         pa.default_memory_pool().release_unused()
         ctypes.CDLL(None).malloc_trim(0)

@@ -36,8 +36,8 @@ def _needs(config: RecursionConfig, data: Sequences) -> dict[str, int]:
         # weights, gradients, two moments, their average, the best ones, and copies to validate and to save; models
         # that recommend together are there twice more, as one wide table
         f"the item table of {data.num_items:,} items": table * (10 + 3 * models),
-        # weights and order of training, places and gains of the rounds that are compared
-        f"numbers kept for each of {len(data):,} users": 100 * len(data),
+        # their labels, weights and order in training, their places and gains in the rounds that are compared
+        f"numbers kept for each of {len(data):,} users": 250 * len(data),
     }
 
 

@@ -19,6 +19,7 @@ from rsir.budget import BudgetExceeded
 from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig
 from rsir.data import Sequences, global_time, leave_one_out, simulate
 from rsir.data.splits import EvaluationSet, Split
+from rsir.enrichment import enrich
 from rsir.fidelity import build as build_policy
 from rsir.generation import Generated, generate
 from rsir.models import build
@@ -193,6 +194,17 @@ def test_shards_change_nothing(problem: tuple[Any, Split], monkeypatch: pytest.M
     assert len(whole.trajectories) > 100
     in_shards(monkeypatch, sources)
     assert facts(decode(problem)) == facts(whole)
+
+
+def test_enrichment_in_shards_changes_nothing(
+    problem: tuple[Any, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, parts = problem
+    settings = {"generation": GenerationConfig(m=2), "fidelity": FidelityConfig(tau=25)}
+    expected = enrich(parts.train, model, **settings).fingerprint()  # type: ignore[arg-type]
+    in_shards(monkeypatch, 50)
+    with budget.limited(AMPLE, tmp_path):
+        assert enrich(parts.train, model, **settings).fingerprint() == expected  # type: ignore[arg-type]
 
 
 def test_the_size_of_a_shard_follows_the_limit(problem: tuple[Any, Split], tmp_path: Path) -> None:
