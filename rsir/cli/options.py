@@ -179,7 +179,8 @@ def _build(everything: bool) -> argparse.ArgumentParser:
     run.add_argument("--resume", action="store_true", help="Go on with the run in --out, with its own settings")
     run.add_argument("--gpu", action="store_true", help="Compute on a CUDA device")
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")
-    run.add_argument("--memory", metavar="SIZE", help="Most memory a process may take, as in 4GiB [all there is]")
+    memory = "Most memory a process may take, as in 4GiB [all there is]"
+    run.add_argument("--memory", metavar="SIZE", help=memory if everything else argparse.SUPPRESS)
     run.add_argument("--profile", action="store_true", help="Trace some steps of each round into the run's folder")
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
