@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsir import budget
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data.batches import Batches, SoftTargets, TrainingBatch
+from rsir.data.ordering import counts_of
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.distributed import ALONE, World
@@ -353,10 +353,7 @@ def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
 
 def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
     """(N + 1,) int64: how often each item occurs in the real sequences."""
-    counts = np.zeros(train.num_items + 1, np.int64)
-    for block in budget.blocks(int(train.offsets[train.num_real])):
-        counts += np.bincount(train.items[block], minlength=train.num_items + 1)
-    return counts
+    return counts_of(train.items[: train.offsets[train.num_real]], train.num_items + 1)
 
 
 def _start_from(model: nn.Module, init: nn.Module | Mapping[str, Tensor]) -> None:

@@ -25,7 +25,7 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
-from rsir import optimizer
+from rsir import generation, optimizer
 from rsir import partial as partials
 from rsir import recurse as command
 from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
@@ -257,6 +257,9 @@ def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> No
         load, loads = Partial.load, []
 
         def losing(self: Partial, kind: str) -> Any:
+            if kind != "trajectories":
+                yield from load(self, kind)
+                return
             loads.append(sorted(folder.iterdir()))
             if len(loads) == 2:  # all has been decoded, nothing read yet
                 (gone, *_), hurt = loads[-1], loads[-1][-1]
@@ -274,6 +277,20 @@ def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> No
     assert files[0] == 0
     assert files[1] > 2
     assert (loads, others) == (3, 0), "the first process alone reads: before, after, and after what was made again"
+
+
+@check
+def shards_of_several_processes_hold_what_one_makes(scratch: Path) -> None:
+    expected = _facts(_generated(ALONE, None, _silent))
+    folder = scratch / "parts"
+    folder.mkdir()
+
+    def work(world: World) -> Any:
+        generation._sources_at_once = lambda *_: 21
+        return _facts(_generated(world, folder, _silent))
+
+    assert in_ranks(2, scratch, work) == [expected] * 2
+    assert sum(path.name.startswith("shard-") for path in folder.iterdir()) == 3, "the last of four is not saved"
 
 
 @check

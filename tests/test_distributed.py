@@ -28,6 +28,7 @@ CHECKS = [
     "a_stopped_training_of_two_goes_on_to_the_same_bits",
     "a_killed_process_is_started_again_to_the_same_files",
     "processes_started_differently_are_refused_by_one_message",
+    "shards_of_several_processes_hold_what_one_makes",
     "a_folder_that_is_not_shared_is_named",
     "bad_options_are_refused_once_and_restarts_need_a_folder",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rsir import budget
+from rsir.data.ordering import counts_of
 from rsir.data.sequences import DataError, Sequences
 from rsir.distributed import World
 
@@ -215,7 +216,7 @@ class Batches:
         self._drawn: npt.NDArray[np.int64] | None = None  # cumulative counts of items 0..N
         self._corrections: Tensor | None = None
         if proposal == "popularity" and negatives < train.num_items:
-            counts = np.bincount(train.items, minlength=train.num_items + 1) + 1
+            counts = counts_of(train.items, train.num_items + 1) + 1
             counts[0] = 0
             self._drawn = counts.cumsum()
             corrections = np.log(self._drawn[-1] / np.maximum(counts, 1)).astype(np.float32)

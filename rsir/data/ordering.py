@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsir import budget
-from rsir.data.checking import Int64Array, offsets_of, sealed
+from rsir.data.checking import Int32Array, Int64Array, offsets_of, sealed
 
 __all__ = ["by_block", "core", "counts_of", "in_order", "where"]
 
@@ -33,7 +33,7 @@ def where(mask: npt.NDArray[np.bool_]) -> Int64Array:
     return sealed(out)
 
 
-def counts_of(codes: Int64Array, size: int) -> Int64Array:
+def counts_of(codes: Int32Array | Int64Array, size: int) -> Int64Array:
     """How often each code 0..size - 1 occurs, (size,) int64."""
     counts = np.zeros(size, np.int64)
     for block in budget.blocks(codes.size):
