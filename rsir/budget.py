@@ -104,11 +104,12 @@ class Budget:
         try:
             with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for table in tables:
-                    writer.write_table(table)
+                    try:
+                        writer.write_table(table)
+                    except OSError as cause:
+                        raise durable.refused(self.folder, cause) from cause
                     self.settle()
             mapped = opened(Path(name))
-        except OSError as cause:
-            raise durable.refused(self.folder, cause) from cause
         finally:
             os.unlink(name)
         return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
@@ -128,7 +129,7 @@ class Budget:
             raise BudgetExceeded(f"the process takes {shown(taken)}, over the limit of {shown(self.limit)}")
         # What is reserved may never be used, so the kernel's limit follows what is.
         data = reserved + self.limit - taken + _UNTOUCHED
-        if self._hard < 0 or data <= self._hard:
+        if self._hard == resource.RLIM_INFINITY or data <= self._hard:
             resource.setrlimit(resource.RLIMIT_DATA, (data, self._hard))
 
     def left(self, needs: Mapping[str, int]) -> int:
@@ -189,8 +190,8 @@ def limited(limit: int | None, folder: Path | None = None) -> Iterator[Budget | 
         raise ConfigError(f"memory: the process takes {shown(resident())} before it begins, got {shown(limit)}")
     before, outer = resource.getrlimit(resource.RLIMIT_DATA), _current
     _current = Budget(limit, Path(tempfile.gettempdir()) if folder is None else folder)
-    _current.settle()
     try:
+        _current.settle()
         yield _current
     finally:
         _current = outer
@@ -262,7 +263,7 @@ def peak() -> int:
 
 def parse(text: str) -> int:
     """Bytes of a text such as ``4GiB`` or ``700 MiB``; ConfigError if it is no size."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{0,15}\.?[0-9]{1,15})\s*([A-Za-z]*)\s*", text)
     units = {unit.lower(): size for unit, size in _UNITS.items()}
     if match is None or match[2].lower() not in units:
         raise ConfigError(f"memory: expected a size such as 4GiB or 700MiB, got {text!r}")
