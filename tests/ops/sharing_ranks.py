@@ -22,17 +22,7 @@ from rsir.evaluation import evaluate, recommend
 from rsir.fidelity import Rank
 from rsir.generation import generate
 from rsir.models import build
-
-
-class Processes:
-    """The processes that gloo has brought together."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-
-    def add(self, *tensors: Tensor) -> None:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+from rsir.processes import Processes
 
 
 class Sharing:
@@ -50,8 +40,10 @@ class Sharing:
 
 def main(rank: int, size: int, store: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
-    sharing = Sharing(Processes(rank, size))
+    meeting = dist.FileStore(store, size)
+    dist.init_process_group("gloo", store=meeting, rank=rank, world_size=size)
+    world = Processes(meeting, rank, size, restarted=False)
+    sharing = Sharing(world)
     for shape, k, tau in (((7, 5, 3), 1, None), ((40, 300, 12), 5, 10), ((3, 2, 2), 20, 1)):
         _check_everything(sharing, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
 
@@ -71,7 +63,7 @@ def main(rank: int, size: int, store: str) -> None:
     assert len(kept) > 5
     assert np.array_equal(kept.items, their_kept.items)
     assert np.array_equal(kept.offsets, their_kept.offsets)
-    dist.destroy_process_group()
+    world.leave()
     print("all as on one table")
 
 
