@@ -19,7 +19,7 @@ BENCHMARKS = {
     "large": "one round of generation and one evaluation over 1,000,000 items within 4 GiB",
     "scale": "hours, GPUs, bytes and money for up to a billion users, predicted; the error of predictions here",
     "rounding": "what a half-precision item table changes: lists, metrics, trajectories",
-    "streaming": "one whole round of 5,000,000 users and 50,000,000 interactions within 4 GiB",
+    "streaming": "a whole round of up to 5,000,000 users, each size held to a limit on memory",
     "growth": "time and memory against users, items, length, m and rounds, with fitted exponents",
 }
 
