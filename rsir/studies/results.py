@@ -77,6 +77,8 @@ def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | 
             parts += [*_summary(lines), ""]
         for group in _groups(lines):
             parts += [*_table(lines, group), ""]
+            if name == "main":
+                parts += _published(group)
             if name == "cost":
                 parts += [*_costs(lines, group), ""]
             if measured := _trainings(lines, group, "measurement"):
@@ -127,10 +129,15 @@ def _table(lines: Lines, group: Group) -> list[str]:
             p = comparison[metric]["p_value"] if len(comparison.get("seeds", [])) == len(found) else None
             cells += [*_cells(found, same, "test", metric, arm), "" if p is None else f"{p:.4f}"]
         rows.append("| " + " | ".join(cells) + " |")
-    if backbone == "sasrec" and data in _PUBLISHED:
-        before, after = _PUBLISHED[data]
-        rows += ["", f"Published Recall@10 (arXiv 2602.15659): best other method {before:.4f}, RSIR {after:.4f}."]
     return rows
+
+
+def _published(group: Group) -> list[str]:
+    """The paper's figures of a data set, where it has any."""
+    if group[1] != "sasrec" or group[0] not in _PUBLISHED:
+        return []
+    before, after = _PUBLISHED[group[0]]
+    return [f"Published Recall@10 (arXiv 2602.15659): best other method {before:.4f}, RSIR {after:.4f}.", ""]
 
 
 _SUMMARY = {
