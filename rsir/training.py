@@ -302,7 +302,9 @@ class _Run:
             self.rows.settle()
             averages = self.rows.averages
         # Processors that round differently drift apart; all processes go on from the weights of the first.
-        self.world.follow(*self.model.state_dict().values(), *state.average.values(), *averages.values())
+        # By name: a state that was read has its tensors in an order that differs from process to process.
+        own = [state.average[name] for name in sorted(state.average)]
+        self.world.follow(*self.model.state_dict().values(), *own, *averages.values())
         with state.averaged(self.model, averages):
             metrics = evaluate(
                 self.model, self.validation, spread=False, backend=self.backend, world=self.world

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import os
 import random
 import shutil
@@ -92,11 +93,19 @@ def harness(kills: int, seed: int, report: Callable[[str], None] = print) -> Non
                 number += 1
             found = tiny.contents(folder)
             differing = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
-            assert not differing, f"seed {seed}, run {runs}: other files than without a kill: {differing}"
+            values = [_values(scratch / "whole", differing) ^ _values(folder, differing)]
+            assert not differing, f"seed {seed}, run {runs}: other files than without a kill: {differing} {values}"
+            report(f"{points.total():12}  kills in {runs} runs: files identical")
     for title, counter in (("point", points), ("place", places)):
         for key, count in sorted(counter.items()):
             report(f"{title:6} {count:5}  {key}")
     report(f"{kills} of {kills} kills of one of {PROCESSES} processes survived in {runs} runs: files identical")
+
+
+def _values(folder: Path, names: list[str]) -> set[str]:
+    """What the metrics among these files hold."""
+    files = [json.loads((folder / name).read_bytes()) for name in names if Path(name).name == "metrics.json"]
+    return {f"{key}: {value}" for file in files for key, value in file.items()}
 
 
 def main() -> int:
@@ -104,7 +113,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    harness(options.kills, options.seed)
+    harness(options.kills, options.seed, lambda line: print(line, flush=True))
     return 0
 
 
