@@ -129,7 +129,7 @@ class Engine:
             parts: list[Mapping[str, Tensor]] = []
             if self.world.leads:
                 parts = self._saved(partial)
-            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, bound(np.frombuffer, dtype=np.int64))
+            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, _writable)
             if not len(todo):
                 return self._found(parts) if self.world.leads else None
             self._decode(todo, [], progress, partial)
@@ -400,6 +400,11 @@ class Engine:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _writable(content: bytes) -> np.ndarray:
+    """(n,) int64 that torch may share."""
+    return np.frombuffer(bytearray(content), np.int64)
 
 
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
