@@ -43,15 +43,19 @@ _TITLES = {
 def main(arguments: list[str] | None = None) -> int:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(prog="python -m rsir.studies.results", description=__doc__)
-    parser.add_argument("lines", type=Path, metavar="DIR", help="folder with the studies' .jsonl files")
+    parser.add_argument(
+        "lines",
+        type=Path,
+        metavar="DIR",
+        help="folder with the studies' .jsonl files; the text of notes.md there begins the page",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"), metavar="FILE", help="the page")
     options = parser.parse_args(arguments)
     studies = {name: Lines(path) for name in _TITLES if (path := options.lines / f"{name}.jsonl").exists()}
     if not studies:
         print(f"{options.lines}: no lines of a study found; run python -m rsir.studies first", file=sys.stderr)
         return 2
-    head = options.out.with_name(f"{options.out.stem}-notes.md")
-    notes = head.read_text() if head.exists() else ""
+    notes = head.read_text() if (head := options.lines / "notes.md").exists() else ""
     pictures = _pictures(studies, options.out.parent)
     durable.replace(options.out, page(studies, notes, pictures).encode())
     return 0
