@@ -265,7 +265,7 @@ def _draw_gains(lines: Lines) -> Any:
             axis.bar(where, values, width, label=column)
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set(title=f"test {_NAMES[metric]}, change against the base (%)", xticks=range(len(groups)))
-        axis.set_xticklabels([f"{data}\n{backbone}" for data, backbone in groups], fontsize=7)
+        axis.set_xticklabels([f"{data.removeprefix('amazon-')}\n{backbone}" for data, backbone in groups], fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=7)
     return figure
