@@ -3,7 +3,7 @@
 For each seed: train on the training part, keep the weights best on validation; let rsir generate, verify and acquire
 with that model; train another on real and generated sequences, with as many steps, weights again chosen by validation;
 rank the whole catalogue for the held-out test items with both. Needs rsir and RecTools in one environment
-(docs/models.md); about two minutes a seed on simulated users and one core.
+(docs/models.md); some minutes a seed on simulated users and one core.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def compare(data: Sequences, options: argparse.Namespace, seed: int) -> dict[str
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="interactions [2,000 simulated users]")
-    parser.add_argument("--users", type=int, default=2000, help="simulated users [2000]")
-    parser.add_argument("--items", type=int, default=1200, help="simulated items [1200]")
+    parser.add_argument("--data", help="interactions [4,000 simulated users]")
+    parser.add_argument("--users", type=int, default=4000, help="simulated users [4000]")
+    parser.add_argument("--items", type=int, default=2400, help="simulated items [2400]")
     parser.add_argument("--seeds", type=int, default=3, help="[3]")
-    parser.add_argument("--evaluations", type=int, default=15, help="validations of a training [15]")
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the real sequences between them [3]")
+    parser.add_argument("--evaluations", type=int, default=12, help="validations of a training [12]")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the real sequences between them [5]")
     parser.add_argument("--m", type=int, default=10, help="trajectories a user [10]")
     parser.add_argument("--tau", type=int, default=50, help="rank threshold of fidelity [50]")
     options = parser.parse_args(arguments)

@@ -207,6 +207,7 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         gain = 100 * (value / reference - 1)
         extra = "" if gain <= 0 else f"{(seconds - before) / gain:+,.0f} s, {(operations - taken) / 1e12 / gain:+,.1f}"
         cells = [arm, str(round_), f"{seconds:,.0f}", f"{operations / 1e12:,.1f}", f"{value:.4f}", extra]
+        cells = [cell.removesuffix(", +nan").replace("nan", "") for cell in cells]  # what was not counted
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
