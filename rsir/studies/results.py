@@ -205,9 +205,11 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         seconds, operations = _mean(found, "seconds"), _mean(found, "operations")
         value = float(np.mean([line["validation"]["ndcg@20"] for line in found]))
         gain = 100 * (value / reference - 1)
-        extra = "" if gain <= 0 else f"{(seconds - before) / gain:+,.0f} s, {(operations - taken) / 1e12 / gain:+,.1f}"
-        cells = [arm, str(round_), f"{seconds:,.0f}", f"{operations / 1e12:,.1f}", f"{value:.4f}", extra]
-        cells = [cell.removesuffix(", +nan").replace("nan", "") for cell in cells]  # what was not counted
+        extra = [f"{(seconds - before) / gain:+,.0f} s"] if gain > 0 else []
+        if gain > 0 and not np.isnan(operations - taken):
+            extra.append(f"{(operations - taken) / 1e12 / gain:+,.1f}")
+        counted = "" if np.isnan(operations) else f"{operations / 1e12:,.1f}"
+        cells = [arm, str(round_), f"{seconds:,.0f}", counted, f"{value:.4f}", ", ".join(extra)]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -257,11 +259,11 @@ def _draw_gains(lines: Lines) -> Any:
     """The summary as bars."""
     groups = _groups(lines)
     figure, axes = panels(len(METRICS))
+    by_group = [_gains(lines, group) for group in groups]
     width = 0.8 / len(_SUMMARY)
     for place, (metric, axis) in enumerate(zip(METRICS, axes, strict=True)):
         for number, column in enumerate(_SUMMARY):
-            found = [_gains(lines, group)[column] for group in groups]
-            values = [100 * gains[place][0] if gains else np.nan for gains in found]
+            values = [100 * gains[column][place][0] if gains[column] else np.nan for gains in by_group]
             where = np.arange(len(groups)) + (number - (len(_SUMMARY) - 1) / 2) * width
             axis.bar(where, values, width, label=column)
         axis.axhline(0, color="0.4", linewidth=0.8)
