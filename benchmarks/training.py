@@ -28,7 +28,7 @@ from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.models import build
 from rsir.ops import cpp
-from rsir.optimizer import RowAdam
+from rsir.optimizer import TableAdam, table_adam
 from rsir.training_state import TrainingState
 
 from . import toys
@@ -207,20 +207,16 @@ def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) ->
     model: Any = build(model_config, train.num_items, seed=0)
     model.threads = threads
     model.train()
-    by_rows = RowAdam(model, config.learning_rate, threads, config.ema) if rows else None
-    optimizer = by_rows or torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    optimizer = TableAdam(model, config.learning_rate, threads, config.ema, lazy=rows)
     stream = iter(_batches(train, model_config, config))
-    state = TrainingState()
 
     def run(steps: int = count) -> None:
-        torch.set_num_threads(1 if rows else threads)  # as rsir.training.fit sets it for so many parameters
+        torch.set_num_threads(1)  # as rsir.training.fit sets it
         for _ in range(steps):
             batch, negatives = next(stream)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             model.loss(batch, negatives).backward()
             optimizer.step()
-            state.average_weights(model, config.ema, by_rows.averages if by_rows else ())
-            state.step += 1
 
     if rows:
         run(200)  # rows then have as many steps to make up for as in a long training
@@ -254,16 +250,17 @@ def runner(
         plain.load_state_dict(model.state_dict())
         model = plain
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    table = table_adam(model, config, threads)
+    optimizer: Any = table or torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     state = TrainingState()
 
     def run() -> None:
-        torch.set_num_threads(1 if name == "rsir" else threads)
+        torch.set_num_threads(1 if table else threads)  # as rsir.training.fit sets it
         for batch, negatives in steps:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             model.loss(batch, negatives).backward()
             optimizer.step()
-            state.average_weights(model, config.ema)
+            state.average_weights(model, config.ema, table.averages if table else ())
             state.step += 1
 
     return run

@@ -154,8 +154,10 @@ void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int6
   struct Place {
     std::int64_t row, at;
   };
-  std::vector<Place> places(static_cast<std::size_t>(n));
-  for (std::int64_t k = 0; k < n; ++k) places[static_cast<std::size_t>(k)] = {ids[k], k};
+  std::vector<Place> places;
+  places.reserve(static_cast<std::size_t>(n));
+  for (std::int64_t k = 0; k < n; ++k)
+    if (ids[k] != t.padding) places.push_back({ids[k], k});
   std::sort(places.begin(), places.end(),
             [](const Place& a, const Place& b) { return a.row != b.row ? a.row < b.row : a.at < b.at; });
   std::vector<std::size_t> starts;
@@ -195,6 +197,55 @@ void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int6
         for (std::int64_t i = 0; i < t.dim; ++i) average[i] = w[i] + kept * (average[i] - w[i]);
       }
       t.last[row] = static_cast<std::int32_t>(step);
+    }
+  });
+}
+
+void adam_whole(const TrainingKernels& kernels, const AdamSettings& settings, const AdamTable& t,
+                const std::int64_t* ids, std::int64_t n, const float* gradients, std::int64_t step, int threads) {
+  const double when = static_cast<double>(step);
+  AdamStep s = {};
+  s.rate = static_cast<float>(settings.rate / (1.0 - std::pow(settings.beta1, when)));
+  s.epsilon = static_cast<float>(settings.epsilon);
+  s.root = static_cast<float>(std::sqrt(1.0 - std::pow(settings.beta2, when)));
+  s.take1 = static_cast<float>(1.0 - settings.beta1);
+  s.keep2 = static_cast<float>(settings.beta2);
+  s.take2 = static_cast<float>(1.0 - settings.beta2);
+  s.follows = static_cast<float>(1.0 - kept_at(settings, step));
+  // The gradients of each row as a list, in their order: its first one, and the one after each.
+  std::vector<std::int64_t> head(static_cast<std::size_t>(ids ? t.rows : 0), -1), after(static_cast<std::size_t>(n));
+  for (std::int64_t k = n - 1; ids && k >= 0; --k) {
+    if (ids[k] == t.padding) continue;
+    after[static_cast<std::size_t>(k)] = head[static_cast<std::size_t>(ids[k])];
+    head[static_cast<std::size_t>(ids[k])] = k;
+  }
+  const std::int64_t d = t.dim;
+  threads = useful_threads(16.0 * static_cast<double>(t.rows * d), threads);
+  parallel_for((t.rows + kRowsOfTask - 1) / kRowsOfTask, threads, [&](std::int64_t task, int) {
+    const std::int64_t first = task * kRowsOfTask, last = std::min(t.rows, first + kRowsOfTask);
+    const auto take = [&](std::int64_t row, std::int64_t rows, const float* gradient) {
+      const std::int64_t at = row * d;
+      kernels.adam(s, rows * d, gradient, t.weights + at, t.first + at, t.second + at,
+                   t.average ? t.average + at : nullptr);
+    };
+    if (!ids) {
+      for (std::int64_t row = first; row < last; ++row) take(row, 1, row == t.padding ? nullptr : gradients + row * d);
+      return;
+    }
+    std::vector<float> sum(static_cast<std::size_t>(d));
+    for (std::int64_t row = first; row < last; ++row) {
+      std::int64_t k = head[static_cast<std::size_t>(row)];
+      if (k < 0) {
+        std::int64_t rest = row + 1;  // rows without gradients together
+        while (rest < last && head[static_cast<std::size_t>(rest)] < 0) ++rest;
+        take(row, rest - row, nullptr);
+        row = rest - 1;
+        continue;
+      }
+      std::fill(sum.begin(), sum.end(), 0.0f);
+      for (; k >= 0; k = after[static_cast<std::size_t>(k)])
+        for (std::int64_t i = 0; i < d; ++i) sum[static_cast<std::size_t>(i)] += gradients[k * d + i];
+      take(row, 1, sum.data());
     }
   });
 }

@@ -280,18 +280,22 @@ float* writeable(const char* name, py::array& value, const std::vector<py::ssize
   return static_cast<float*>(value.mutable_data());  // refuses an array that is not writeable
 }
 
-void adam_rows(py::array& weights, py::array& first, py::array& second, py::array& last, const Optional& ids,
+void adam_rows(py::array& weights, py::array& first, py::array& second, Optional& last, const Optional& ids,
                const Optional& gradients, std::int64_t step, double rate, const std::array<double, 2>& betas,
-               double epsilon, Optional& average, double decay, int threads) {
+               double epsilon, Optional& average, double decay, std::int64_t padding, int threads,
+               const std::string& instruction_set) {
   data_of<float>("weights", weights, 2);
   rsir::AdamTable table = {};
   table.rows = weights.shape(0), table.dim = weights.shape(1);
   const std::vector<py::ssize_t> shape = {table.rows, table.dim};
+  table.padding = padding;
   table.weights = writeable("weights", weights, shape);
   table.first = writeable("first", first, shape);
   table.second = writeable("second", second, shape);
-  shaped<std::int32_t>("last", last, {table.rows});
-  table.last = static_cast<std::int32_t*>(last.mutable_data());
+  if (last) {
+    shaped<std::int32_t>("last", *last, {table.rows});
+    table.last = static_cast<std::int32_t*>(last->mutable_data());
+  }
   if (average) table.average = writeable("average", *average, shape);
   const std::int64_t n = ids ? ids->size() : 0;
   const std::int64_t* rows = optional<std::int64_t>("ids", ids, {n});
@@ -299,8 +303,10 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, py::arra
     if (rows[k] < 0 || rows[k] >= table.rows)
       throw py::value_error("ids: expected rows below " + std::to_string(table.rows) + ", got " +
                             std::to_string(rows[k]));
-  const float* values = optional<float>("gradients", gradients, {n, table.dim});
-  if (values && !rows) throw py::value_error("gradients: expected ids to go with them");
+  const bool of_all = !last && !ids;
+  const float* values = optional<float>("gradients", gradients, {of_all ? table.rows : n, table.dim});
+  if (last && values && !rows) throw py::value_error("gradients: expected ids to go with them");
+  if (!last && !values) throw py::value_error("gradients: expected some, as no row stays behind without `last`");
   if (step < 1 || step > std::numeric_limits<std::int32_t>::max())
     throw py::value_error("step: expected 1..2**31 - 1, got " + std::to_string(step));
   for (const double beta : betas)
@@ -309,9 +315,12 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, py::arra
     throw py::value_error("betas: expected the first one's square below the second");
   if (!(decay >= 0.0 && decay < 1.0)) throw py::value_error("decay: expected a number in [0, 1)");
   check_threads(threads);
+  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
   const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon, decay};
   const py::gil_scoped_release release;
-  if (values)
+  if (!last)
+    rsir::adam_whole(kernels, settings, table, rows, n, values, step, threads);
+  else if (values)
     rsir::adam_step(settings, table, rows, n, values, step, threads);
   else
     rsir::adam_catch_up(settings, table, rows, n, step, threads);
@@ -333,9 +342,10 @@ void bind_training(py::module_& m) {
   m.def("layer_backward", &::layer_backward, py::arg("x"), py::arg("segments"), py::arg("parameters"),
         py::arg("bytes").none(true), py::arg("heads"), py::arg("dropped"), py::arg("epsilon"), py::arg("threads"),
         py::arg("instruction_set"), py::arg("saved"), py::arg("grad_y"));
-  m.def("adam_rows", &::adam_rows, py::arg("weights"), py::arg("first"), py::arg("second"), py::arg("last"),
+  m.def("adam_rows", &::adam_rows, py::arg("weights"), py::arg("first"), py::arg("second"), py::arg("last").none(true),
         py::arg("ids").none(true), py::arg("gradients").none(true), py::arg("step"), py::arg("rate"), py::arg("betas"),
-        py::arg("epsilon"), py::arg("average").none(true), py::arg("decay"), py::arg("threads"));
+        py::arg("epsilon"), py::arg("average").none(true), py::arg("decay"), py::arg("padding"),
+        py::arg("threads"), py::arg("instruction_set"));
   m.def("encode", &::encode, py::arg("items"), py::arg("offsets"), py::arg("table"), py::arg("positions"),
         py::arg("layers"), py::arg("heads"), py::arg("epsilon"), py::arg("threads"), py::arg("instruction_set"));
   m.def("step", &::step, py::arg("slots"), py::arg("items"), py::arg("at"), py::arg("keys"), py::arg("values"),

@@ -170,4 +170,27 @@ void exponentiate(float* x, std::int64_t n, const float* top, float* total) {
   for (int v = 0; v < kVectors; ++v) Isa::store_any(total + v * kLanes, sum[v]);
 }
 
+// One step of Adam over n elements, then of the average: bit for bit what torch.optim.Adam(fused=True) and torch.lerp
+// give wherever these have a fused multiply-add.
+void adam(const rsir::AdamStep& s, std::int64_t n, const float* gradient, float* weights, float* first, float* second,
+          float* average) {
+  const Vector take1 = Isa::set1(s.take1), keep2 = Isa::set1(s.keep2), take2 = Isa::set1(s.take2);
+  const Vector rate = Isa::set1(-s.rate), root = Isa::set1(s.root), epsilon = Isa::set1(s.epsilon);
+  const bool near = s.follows < 0.5f;
+  const Vector follows = Isa::set1(near ? s.follows : s.follows - 1.0f);
+  each_vector(n, [&](std::int64_t i, auto lanes) {
+    const Vector g = gradient ? load(gradient + i, lanes) : Isa::set1(0.0f);
+    const Vector before = load(first + i, lanes);
+    const Vector mean = Isa::madd(take1, g - before, before);
+    const Vector square = Isa::madd(take2 * g, g, load(second + i, lanes) * keep2);
+    const Vector w = load(weights + i, lanes) + rate * mean / (Isa::root(square) / root + epsilon);
+    store(first + i, mean, lanes);
+    store(second + i, square, lanes);
+    store(weights + i, w, lanes);
+    if (!average) return;
+    const Vector a = load(average + i, lanes);
+    store(average + i, Isa::madd(follows, w - a, near ? a : w), lanes);
+  });
+}
+
 }  // namespace

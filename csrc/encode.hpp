@@ -135,6 +135,6 @@ void step_layer(const LayerShape& s, const LayerWeights& w, const LayerTranspose
 
 constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,            raise_tops,
                                                     exponentiate, layer_forward, layer_backward, encode_layer,
-                                                    step_layer};
+                                                    step_layer,   adam};
 
 }  // namespace

@@ -37,6 +37,7 @@ struct Isa {
   }
   static F madd(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+  static F root(F x) { return _mm256_sqrt_ps(x); }
 
   static void count_above(std::int32_t* counter, const F (&x)[kVectors], F bar) {
     __m256i* lanes = reinterpret_cast<__m256i*>(counter);

@@ -42,6 +42,7 @@ struct Isa {
   }
   static F madd(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static float madd(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+  static F root(F x) { return _mm512_maskz_sqrt_ps(0xffff, x); }
 
   static void count_above(std::int32_t* counter, const F (&x)[kVectors], F bar) {
     const __m512i one = _mm512_set1_epi32(1);

@@ -38,6 +38,9 @@ struct Isa {
   static float sum(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
   static F madd(F a, F b, F c) { return a * b + c; }
   static float madd(float a, float b, float c) { return a * b + c; }
+  static F root(F x) {
+    return F{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+  }
 
   // Adds one to each lane of the counter for every vector whose lane is above the bar (NaN never is).
   static void count_above(std::int32_t* counter, const F (&x)[kVectors], F bar) {

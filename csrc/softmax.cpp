@@ -5,8 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "parallel.hpp"
-#include "table.hpp"
+#include "sums.hpp"
 
 namespace rsir {
 
@@ -25,16 +24,11 @@ const TrainingKernels* find_training_kernels(const char* name) {
 namespace {
 
 constexpr std::int64_t kTile = kSoftmaxTile;
-// Sums that are taken apart and then added in order, whatever the number of threads: also the most threads of use.
-constexpr std::int64_t kGroups = 8;
 // Logits of a tile that stay in the second-level cache until their gradient is taken (1 MiB): with more columns than
 // this they are computed twice, four products instead of three.
 constexpr std::int64_t kColumns = 4096;
 constexpr std::int64_t kBlock = 1024;  // columns at a time then
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// Part number `group` of `groups` parts of 0..n.
-std::int64_t part_begin(std::int64_t n, std::int64_t group, std::int64_t groups) { return n * group / groups; }
 
 class Problem {
  public:
@@ -128,20 +122,17 @@ class Problem {
 // Few columns: all logits of a tile at once, tiles shared out, one sum of the negatives' gradients a group.
 double few_columns(const Problem& p, int threads) {
   const std::int64_t d = p.s.dim, columns = p.s.columns, size = columns * d;
-  const std::int64_t groups = std::min(kGroups, p.tiles);
-  if (groups == 0) {
+  if (p.tiles == 0) {
     std::fill_n(p.g.negatives, size, 0.0f);
     return 0.0;
   }
-  const Aligned<float> sums = allocate_aligned<float>((groups - 1) * size);
-  std::vector<double> losses(static_cast<std::size_t>(groups), 0.0);
-  parallel_for(groups, threads, [&](std::int64_t group, int) {
+  double losses[kGroups] = {};
+  sum_in_groups(p.tiles, threads, size, p.g.negatives,
+                [&](std::int64_t group, std::int64_t first, std::int64_t last, float* sum) {
     const Aligned<float> shares = allocate_aligned<float>(columns * kTile);
     const Aligned<float> across = allocate_aligned<float>(d * kTile), rows = allocate_aligned<float>(d * kTile);
     float target[kTile], top[kTile], total[kTile], scale[kTile], pull[kTile];
     double exact[kTile];
-    float* sum = group == 0 ? p.g.negatives : sums.get() + (group - 1) * size;
-    const std::int64_t first = part_begin(p.tiles, group, groups), last = part_begin(p.tiles, group + 1, groups);
     for (std::int64_t tile = first; tile < last; ++tile) {
       const std::int64_t n = p.height(tile);
       p.gather_across(tile, across.get());
@@ -173,8 +164,6 @@ double few_columns(const Problem& p, int threads) {
   });
   double loss = 0.0;
   for (const double part : losses) loss += part;
-  for (std::int64_t group = 1; group < groups; ++group)
-    for (std::int64_t i = 0; i < size; ++i) p.g.negatives[i] += sums[(group - 1) * size + i];
   return loss;
 }
 

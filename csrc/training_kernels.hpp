@@ -50,6 +50,14 @@ struct LayerSaved {  // what the backward pass needs, of one row of the batch
   float* rstd;       // (width, 2)
 };
 
+// One step of Adam, and of the average that follows the weights.
+struct AdamStep {
+  float rate, epsilon;        // rate: over 1 - beta1^step
+  float root;                 // of 1 - beta2^step
+  float take1, keep2, take2;  // 1 - beta1, beta2, 1 - beta2
+  float follows;              // the average goes this share of its way to the weights
+};
+
 struct TrainingKernels {
   const char* name;
   // c (m, n) = a b, or c += a b. a is (m, k) with rows lda apart, or with across its transpose (k, m) is.
@@ -75,6 +83,9 @@ struct TrainingKernels {
   void (*step_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, std::int64_t rows,
                      float* const* keys, float* const* values, const std::int64_t* at, const float* x, float* y,
                      float* scratch);
+  // n elements; no gradient (null) is one of zeros, no average is kept where that is null.
+  void (*adam)(const AdamStep&, std::int64_t n, const float* gradient, float* weights, float* first, float* second,
+               float* average);
 };
 
 inline std::int64_t layer_scratch(const LayerShape& s) {

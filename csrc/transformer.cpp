@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
-#include "parallel.hpp"
-#include "table.hpp"
+#include "sums.hpp"
 
 namespace rsir {
 
 namespace {
 
-// Sums of the weights' gradients taken apart and added in order, whatever the number of threads.
-constexpr std::int64_t kGroups = 8;
 // Positions that are encoded together, about: their activations stay in the second-level cache.
 constexpr std::int64_t kTogether = 128;
 
@@ -77,13 +74,13 @@ void layer_forward(const TrainingKernels& kernels, const LayerShape& s, const La
   const std::int64_t d = s.dim;
   Aligned<float> room;
   const LayerTransposed t = turn(s, w, room);
-  const std::int64_t tasks = std::min(kGroups, batch.rows);
-  parallel_for(tasks, useful_threads(operations(s, batch.rows), threads), [&](std::int64_t task, int) {
-    const Aligned<float> scratch = allocate_aligned<float>(layer_scratch(s));
-    for (std::int64_t row = batch.rows * task / tasks; row < batch.rows * (task + 1) / tasks; ++row)
-      kernels.layer_forward(s, w, t, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
-                            batch.x + row * s.width * d, saved_of(s, saved, row), y + row * s.width * d,
-                            scratch.get());
+  threads = useful_threads(operations(s, batch.rows), threads);
+  std::vector<Aligned<float>> scratch(static_cast<std::size_t>(threads));
+  parallel_for(batch.rows, threads, [&](std::int64_t row, int worker) {
+    Aligned<float>& own = scratch[static_cast<std::size_t>(worker)];
+    if (!own) own = allocate_aligned<float>(layer_scratch(s));
+    kernels.layer_forward(s, w, t, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
+                          batch.x + row * s.width * d, saved_of(s, saved, row), y + row * s.width * d, own.get());
   });
 }
 
@@ -91,21 +88,21 @@ void layer_backward(const TrainingKernels& kernels, const LayerShape& s, const L
                     const LayerBatch& batch, int threads, const float* saved, const float* grad_y, float* grad_x,
                     float* gradients) {
   const std::int64_t d = s.dim, size = layer_parameters(s);
-  const std::int64_t groups = std::min(kGroups, batch.rows);
-  std::fill_n(gradients, size, 0.0f);
-  const Aligned<float> sums = allocate_aligned<float>(groups * size);
-  parallel_for(groups, useful_threads(2.0 * operations(s, batch.rows), threads), [&](std::int64_t group, int) {
+  if (batch.rows == 0) {
+    std::fill_n(gradients, size, 0.0f);
+    return;
+  }
+  threads = useful_threads(2.0 * operations(s, batch.rows), threads);
+  sum_in_groups(batch.rows, threads, size, gradients,
+                [&](std::int64_t, std::int64_t first, std::int64_t last, float* sum) {
     const Aligned<float> scratch = allocate_aligned<float>(layer_scratch(s));
-    float* sum = group == 0 ? gradients : sums.get() + group * size;
     std::fill_n(sum, size, 0.0f);
     const LayerGradients g = gradients_in(s, sum);
-    for (std::int64_t row = batch.rows * group / groups; row < batch.rows * (group + 1) / groups; ++row)
+    for (std::int64_t row = first; row < last; ++row)
       kernels.layer_backward(s, w, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
-                             batch.x + row * s.width * d, saved_of(s, const_cast<float*>(saved), row), grad_y + row * s.width * d,
-                             grad_x + row * s.width * d, g, scratch.get());
+                             batch.x + row * s.width * d, saved_of(s, const_cast<float*>(saved), row),
+                             grad_y + row * s.width * d, grad_x + row * s.width * d, g, scratch.get());
   });
-  for (std::int64_t group = 1; group < groups; ++group)
-    for (std::int64_t i = 0; i < size; ++i) gradients[i] += sums[group * size + i];
 }
 
 void encode(const TrainingKernels& kernels, const LayerShape& s, const std::vector<LayerWeights>& layers,

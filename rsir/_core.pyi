@@ -135,7 +135,7 @@ def adam_rows(
     weights: NDArray[np.float32],
     first: NDArray[np.float32],
     second: NDArray[np.float32],
-    last: NDArray[np.int32],
+    last: NDArray[np.int32] | None,
     ids: NDArray[np.int64] | None,
     gradients: NDArray[np.float32] | None,
     step: int,
@@ -144,9 +144,15 @@ def adam_rows(
     epsilon: float,
     average: NDArray[np.float32] | None,
     decay: float,
+    padding: int,
     threads: int,
+    instruction_set: str,
 ) -> None:
-    """A step of Adam on the rows that ids name, or, without gradients, what steps without any do to them."""
+    """A step of Adam on the rows that ids name, or, without gradients, what steps without any do to them.
+
+    Row number padding has no gradient; -1: there is none. Without last a step of the whole table, with gradients of the
+    rows that ids name or, without these, of all.
+    """
 
 def encode(
     items: NDArray[np.int32],

@@ -22,7 +22,7 @@ from rsir.evaluation import evaluate
 from rsir.memory import first_line, out_of_memory
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
-from rsir.optimizer import RowAdam, suits
+from rsir.optimizer import table_adam
 from rsir.partial import Partial, Saved
 from rsir.progress import Progress, silent
 from rsir.training_state import Checkpoint, TrainingState
@@ -195,7 +195,7 @@ class _Run:
         self.draws_apart = world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
-        self.rows = RowAdam(model, config.learning_rate, self.threads, config.ema) if suits(model, config) else None
+        self.rows = table_adam(model, config, self.threads)
 
     def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
         small = self.rows is not None or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
@@ -214,7 +214,7 @@ class _Run:
     def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
         rows = self.rows
         # foreach and plain Adam take three times as long on a CPU
-        optimizer = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
+        optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
         state = TrainingState()
         saved = None if self.partial is None else self.partial.newest("training")
         if saved is not None:
@@ -232,7 +232,7 @@ class _Run:
         try:
             while not self._finished(state):
                 batch, negatives = next(stream)
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
                 optimizer.step()
                 state.average_weights(self.model, self.config.ema, rows.averages if rows else ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,8 @@ class TrainingState:
         if decay == 0:
             return
         weights = {name: value for name, value in model.state_dict().items() if name not in others}
+        if not weights:
+            return
         if not self.average:
             self.average = {name: value.clone() for name, value in weights.items()}
         follows = 1 - ops.average_keeps(decay, 1 + self.step)
@@ -86,7 +89,7 @@ class TrainingState:
     @contextmanager
     def averaged(self, model: nn.Module, others: Mapping[str, Tensor]) -> Iterator[None]:
         """The model with the averages, `others` among them, for a while; with its own weights where none is kept."""
-        if not self.average:
+        if not (self.average or others):
             yield
             return
         own = {name: value.clone() for name, value in model.state_dict().items()}
@@ -96,7 +99,7 @@ class TrainingState:
         finally:
             model.load_state_dict(own)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Saved:
+    def save(self, model: nn.Module, optimizer: Any, generator: torch.Generator) -> Saved:
         """Everything :meth:`restore` needs, torch's global generators among it, which foreign backbones draw from."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
@@ -113,9 +116,7 @@ class TrainingState:
         return Saved(tensors, values | {"history": [asdict(entry) for entry in self.history]})
 
     @classmethod
-    def restore(
-        cls, saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> TrainingState:
+    def restore(cls, saved: Saved, model: nn.Module, optimizer: Any, generator: torch.Generator) -> TrainingState:
         """The state that was saved, with model, optimizer and generators as they were then."""
         device = generator.device
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
@@ -128,7 +129,7 @@ class TrainingState:
             number, _, part = name.partition(".")
             moments.setdefault(int(number), {})[part] = value
         model.load_state_dict(groups["model"])
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
         generator.set_state(saved.tensors["generator"])
         torch.set_rng_state(saved.tensors["cpu_generator"])
         if device.type == "cuda":

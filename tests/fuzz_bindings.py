@@ -71,14 +71,16 @@ def learn(rng: np.random.Generator, threads: int) -> None:
     shapes = [(3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,)]
     if kind == "adam":
         moments = [_floats(rng, (rows, dim)) for _ in range(2)]
-        last = _array(rng, (rows,), np.int32, 0, 9)
+        last = None if rng.random() < 0.3 else _array(rng, (rows,), np.int32, 0, 9)
         ids = None if rng.random() < 0.2 else _array(rng, (wide,), np.int64, 0, max(rows, 1))
         gradients = None if rng.random() < 0.5 else _floats(rng, (wide, dim))
         betas = (0.9, 0.999) if rng.random() < 0.9 else tuple(rng.choice([0.0, 0.5, 1.0, np.nan], 2))
         arrays = (_floats(rng, (rows, dim)), *moments, last, ids, gradients)
         average = None if rng.random() < 0.5 else _floats(rng, (rows, dim))
         decay = float(rng.choice([0.0, 0.5, 0.999, 1.0, np.nan], p=[0.3, 0.3, 0.3, 0.05, 0.05]))
-        _core.adam_rows(*arrays, _count(rng, 20), 1e-3, betas, 1e-8, average, decay, threads)
+        _core.adam_rows(
+            *arrays, _count(rng, 20), 1e-3, betas, 1e-8, average, decay, int(rng.integers(-2, 9)), threads, name
+        )
         return
     if kind == "encode":
         layers = [[_floats(rng, shape) for shape in shapes] for _ in range(rng.integers(0, 3))]

@@ -158,20 +158,20 @@ def by_rows() -> Iterator[None]:
 def training_by_rows_of_a_large_table(scratch: Path) -> None:
     """As above, with the optimizer of large catalogues."""
     taken = []
-    step = optimizer.RowAdam.step
+    step = optimizer.TableAdam.step
 
-    def counted(self: optimizer.RowAdam) -> None:
+    def counted(self: optimizer.TableAdam) -> None:
         taken.append(1)
         step(self)
 
-    optimizer.RowAdam.step = counted  # type: ignore[method-assign, assignment]
+    optimizer.TableAdam.step = counted  # type: ignore[method-assign, assignment]
     try:
         with by_rows():
             for name in ("sasrec", "cl4srec"):
                 CHECKS[f"training_{name}"](scratch)
         assert len(taken) == 2 * TRAINING.max_evaluations * (TRAINING.evaluate_every or 0)
     finally:
-        optimizer.RowAdam.step = step  # type: ignore[method-assign]
+        optimizer.TableAdam.step = step  # type: ignore[method-assign]
 
 
 @check

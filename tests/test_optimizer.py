@@ -1,4 +1,4 @@
-"""Training a large catalogue's item table by rows; here "large" is lowered to the toy one."""
+"""Adam on the item table: whole, and by rows for a large catalogue, which is here lowered to the toy one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsir import optimizer, partial
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import Sequences, Split, leave_one_out
 from rsir.models import build
-from rsir.optimizer import RowAdam, suits
+from rsir.optimizer import TableAdam, table_adam
 from rsir.partial import Interrupted, Partial
 from rsir.training import CRITERION, Trained, fit
 
@@ -41,35 +41,39 @@ def train(parts: Split, model: str = "sasrec", ema: float = 0.3, **options: obje
     return fit(config, settings, parts.train, parts.validation, seed=3, **options)
 
 
-def taking_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps that RowAdam takes from now on."""
-    taken: list[int] = []
-    step = RowAdam.step
-
-    def counted(self: RowAdam) -> None:
-        step(self)
-        taken.append(self._taken)
-
-    monkeypatch.setattr(RowAdam, "step", counted)
-    return taken
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch's Adam step everything."""
+    monkeypatch.setattr("rsir.training.table_adam", lambda *_: None)
 
 
+@pytest.mark.parametrize("large", [50_000, 100])
 @pytest.mark.parametrize(("model", "ema"), [("sasrec", 0.0), ("sasrec", 0.3), ("cl4srec", 0.999), ("gru4rec", 0.3)])
-def test_ends_where_the_whole_table_would(
-    parts: Split, model: str, ema: float, monkeypatch: pytest.MonkeyPatch
+def test_ends_where_the_adam_of_torch_would(
+    parts: Split, model: str, ema: float, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = taking_rows(monkeypatch)
-    whole = train(parts, model, ema)
-    assert not taken
-    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
-    rows = train(parts, model, ema)
-    assert taken == list(range(1, 13))
-    expected = whole.model.state_dict()
-    for name, value in rows.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-3 * SETTINGS.learning_rate)
-    assert rows.best.metrics[CRITERION] == pytest.approx(whole.best.metrics[CRITERION], abs=1e-6)
-    assert not rows.model.items.sparse
-    assert not rows.model.items._forward_pre_hooks
+    with monkeypatch.context() as patch:
+        by_torch(patch)
+        expected = train(parts, model, ema)
+    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", large)
+    taken: list[bool] = []
+    step = TableAdam.step
+
+    def counted(self: TableAdam) -> None:
+        step(self)
+        taken.append(self._lazy)
+
+    monkeypatch.setattr(TableAdam, "step", counted)
+    found = train(parts, model, ema)
+    assert taken == [large == 100] * 12
+    weights = expected.model.state_dict()
+    for name, value in found.model.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-3 * SETTINGS.learning_rate)
+    assert found.best.metrics[CRITERION] == pytest.approx(expected.best.metrics[CRITERION], abs=1e-6)
+    assert not found.model.items.sparse
+    assert found.model.items.padding_idx == 0
+    assert not found.model.items._forward_pre_hooks
+    storages = [value.untyped_storage() for value in found.model.parameters()]
+    assert all(each.nbytes() == value.nbytes for each, value in zip(storages, found.model.parameters(), strict=True))
 
 
 def test_any_number_of_threads_gives_the_same_bits(parts: Split, large: None) -> None:
@@ -100,17 +104,30 @@ def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
 
 
 def test_whom_it_suits(large: None) -> None:
-    model = build(MODEL, ITEMS, seed=0)
-    assert suits(model, SETTINGS)
-    assert not suits(model, dataclasses.replace(SETTINGS, negatives=ITEMS // 2))
-    assert not suits(model.double(), SETTINGS)
-    assert not suits(build(MODEL, 50, seed=0), SETTINGS)
-    assert not suits(torch.nn.Linear(1, 1), SETTINGS)
+    def lazy(model: object, settings: TrainingConfig = SETTINGS) -> bool | None:
+        stepping = table_adam(model, settings, 1)
+        return None if stepping is None else stepping._lazy
+
+    assert lazy(build(MODEL, ITEMS, seed=0)) is True
+    assert lazy(build(MODEL, ITEMS, seed=0), dataclasses.replace(SETTINGS, negatives=ITEMS // 2)) is False
+    assert lazy(build(MODEL, 50, seed=0)) is False
+    assert lazy(build(MODEL, ITEMS, seed=0).double()) is None
+    assert lazy(torch.nn.Linear(1, 1)) is None
 
 
-def test_a_loss_that_reads_the_table_in_another_way_is_refused() -> None:
+def test_a_loss_that_reads_the_table_in_another_way_is_for_a_small_one() -> None:
+    def loss(model: torch.nn.Module) -> torch.Tensor:
+        return model.items(torch.tensor([1])).sum() + (model.items.weight * 2).sum()
+
     model = build(MODEL, ITEMS, seed=0)
-    stepping = RowAdam(model, 1e-3, 1)
-    (model.items(torch.tensor([1])).sum() + model.items.weight.sum()).backward()
+    stepping = TableAdam(model, 1e-3, 1, 0.0, lazy=True)
+    loss(model).backward()
     with pytest.raises(ValueError, match="item_table: the loss read this model's item embeddings in another way"):
         stepping.step()
+    model, same = build(MODEL, ITEMS, seed=0), build(MODEL, ITEMS, seed=0)
+    stepping, expected = TableAdam(model, 1e-3, 1, 0.0, lazy=False), torch.optim.Adam(same.parameters(), lr=1e-3)
+    for each, by in ((model, stepping), (same, expected)):
+        loss(each).backward()
+        by.step()
+    torch.testing.assert_close(model.items.weight[1:], same.items.weight[1:])
+    assert not model.items.weight[0].any()

@@ -14,6 +14,7 @@ from rsir.data import DataError, Sequences, leave_one_out
 from rsir.evaluation import evaluate
 from rsir.models import BackboneError, build, registry
 from rsir.ops import backend
+from rsir.optimizer import table_adam
 from rsir.training import CRITERION, TrainingError, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
@@ -210,13 +211,19 @@ def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypa
     """One step a validation: the kept weights are the average after the best step, written out."""
     config = dataclasses.replace(SETTINGS, ema=0.9, evaluate_every=1, max_evaluations=6)
     seen = []
-    step = torch.optim.Adam.step
 
-    def spy(self, *arguments):
-        step(self, *arguments)
-        seen.append([value.detach().clone() for group in self.param_groups for value in group["params"]])
+    def spied(model, *arguments):
+        stepping = table_adam(model, *arguments)
+        step = stepping.step
 
-    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+        def spy():
+            step()
+            seen.append([value.detach().clone() for value in model.parameters()])
+
+        stepping.step = spy
+        return stepping
+
+    monkeypatch.setattr("rsir.training.table_adam", spied)
     trained = fit_toy(parts, config=config)
     assert len(seen) == trained.steps
     average, averages = seen[0], []

@@ -27,8 +27,10 @@ class _WithGradients(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        scale = upstream[0]
-        return (None, None, *(gradient * scale for gradient in ctx.saved_tensors), *([None] * ctx.rest))
+        scale, gradients = upstream[0], ctx.saved_tensors
+        if scale.device.type != "cpu" or scale != 1:  # 1: the loss itself is what is differentiated
+            gradients = [gradient * scale for gradient in gradients]
+        return (None, None, *gradients, *([None] * ctx.rest))
 
 
 def sampled_softmax(

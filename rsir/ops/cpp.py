@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -211,13 +212,15 @@ def adam_rows(
     epsilon: float,
     average: Tensor | None,
     decay: float,
+    padding: int | None,
     threads: int,
+    instruction_set: str | None,
 ) -> None:
     _core.adam_rows(
         weights.detach().numpy(),
         moments.first.numpy(),
         moments.second.numpy(),
-        moments.last.numpy(),
+        None if moments.last is None else moments.last.numpy(),
         None if ids is None else ids.contiguous().numpy(),
         None if gradients is None else gradients.numpy(),
         step,
@@ -226,7 +229,9 @@ def adam_rows(
         epsilon,
         None if average is None else average.numpy(),
         decay,
+        -1 if padding is None else padding,
         threads,
+        _instruction_set(instruction_set),
     )
     torch.autograd.graph.increment_version(weights)  # packed copies of the table are out of date
 
@@ -312,8 +317,13 @@ class _TransformerLayer(torch.autograd.Function):
         return (None, None, torch.from_numpy(grad_x), *shaped)
 
 
+@cache
+def _usable() -> list[str]:
+    return _core.instruction_sets()
+
+
 def _instruction_set(name: str | None) -> str:
-    usable = _core.instruction_sets()
+    usable = _usable()
     if name is None:
         return usable[0]
     if name not in _INSTRUCTION_SETS:

@@ -232,8 +232,10 @@ def adam_rows(
     epsilon: float = 1e-8,
     average: Tensor | None = None,
     decay: float = 0.0,
+    padding: int | None = None,
     backend: str = "auto",
     threads: int | None = None,
+    instruction_set: str | None = None,
 ) -> None:
     """Adam on the rows of a table that a step looked up, in place.
 
@@ -242,6 +244,9 @@ def adam_rows(
     less one and no gradients; after it, with their gradients; and before anything reads the whole table, with neither
     ids nor gradients. What is read is then what Adam over the whole table gives, but for rounding and for how epsilon
     enters, which is averaged over the steps that are made up for.
+
+    Without ``moments.last`` every step takes all rows, the better choice for a table of some ten thousand: one pass,
+    in which rows without gradients have zeros.
 
     Parameters
     ----------
@@ -253,15 +258,19 @@ def adam_rows(
     ids : (n,) int64, optional
         May repeat: gradients of one row are added up in their order. Default: all rows.
     gradients : (n, d) float, optional
+        Without ids (N, d), which only a step of all rows takes.
     learning_rate, betas, epsilon
         As of ``torch.optim.Adam``; the square of the first beta must be below the second.
     average : (N, d) float, optional
         A moving average of the weights, equal to them before the first step; brought up to date with them.
     decay : float, default 0
         0 to below 1; step j keeps :func:`average_keeps` of it.
-    backend, threads
+    padding : int, optional
+        A row whose gradients are zero, whatever they hold.
+    backend, threads, instruction_set
         As for :func:`sampled_softmax`. The reference takes one step after the other. Answers of cpp do not depend on
-        the number of threads.
+        the number of threads. Instruction sets are for steps of all rows, which on all but "base" are, to the bit,
+        those of torch's fused Adam.
 
     Raises
     ------
@@ -272,29 +281,35 @@ def adam_rows(
     for name, value in (("first", moments.first), ("second", moments.second)):
         _check_floats(f"moments.{name}", value, tuple(weights.shape), weights)
     last = moments.last
-    if last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device:
+    if last is not None and (
+        last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device
+    ):
         raise ValueError(f"moments.last: expected ({len(weights)},) int32, got {tuple(last.shape)} {last.dtype}")
     if average is not None:
         _check_floats("average", average, tuple(weights.shape), weights)
-    if not all(value.is_contiguous() for value in (weights, *moments) + (() if average is None else (average,))):
+    if not all(value is None or value.is_contiguous() for value in (weights, *moments, average)):
         raise ValueError("weights, moments, average: expected contiguous tensors, which are changed in place")
     if ids is not None:
         _check_ids("ids", ids, len(ids), weights)
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weights):
             raise ValueError(f"ids: expected 0..{len(weights) - 1}, got {int(ids.min())}..{int(ids.max())}")
     if gradients is not None:
-        if ids is None:
+        if ids is None and last is not None:
             raise ValueError("gradients: expected ids that say whose they are")
-        _check_floats("gradients", gradients, (len(ids), weights.shape[1]), weights)
+        _check_floats("gradients", gradients, (len(weights if ids is None else ids), weights.shape[1]), weights)
+    elif last is None:
+        raise ValueError("gradients: expected some, as no row stays behind without moments.last")
     if not 1 <= step < 2**31:
         raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
     if not 0 <= betas[0] ** 2 < betas[1] < 1:
         raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
     if not 0 <= decay < 1:
         raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
-    settings = (learning_rate, betas, epsilon, average, decay)
+    if padding is not None and not 0 <= padding < len(weights):
+        raise ValueError(f"padding: expected a row in 0..{len(weights) - 1}, got {padding}")
+    settings = (learning_rate, betas, epsilon, average, decay, padding, thread_count(threads), instruction_set)
     chosen = _backend.resolve_training(backend, weights)
-    _backend.load(chosen).adam_rows(weights, moments, step, ids, _plain(gradients), *settings, thread_count(threads))
+    _backend.load(chosen).adam_rows(weights, moments, step, ids, _plain(gradients), *settings)
 
 
 def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:

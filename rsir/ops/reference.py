@@ -273,13 +273,20 @@ def adam_rows(
     epsilon: float,
     average: Tensor | None,
     decay: float,
+    padding: int | None,
     threads: int,
+    instruction_set: str | None,
 ) -> None:
-    rows = torch.arange(len(weights), device=weights.device) if ids is None else ids.unique()
+    if padding is not None and ids is not None and gradients is not None:
+        ids, gradients = ids[ids != padding], gradients[ids != padding]
+    everything = torch.arange(len(weights), device=weights.device)
+    rows = everything if ids is None or moments.last is None else ids.unique()
     total = torch.zeros_like(weights)
-    if ids is not None and gradients is not None:
-        total.index_add_(0, ids, gradients)
-    last = moments.last[rows]
+    if gradients is not None:
+        total.index_add_(0, everything if ids is None else ids, gradients)
+        if padding is not None:
+            total[padding] = 0.0
+    last = torch.full_like(rows, step - 1) if moments.last is None else moments.last[rows]
     ready = int(last[last > 0].min()) if bool((last > 0).any()) else step
     for now in range(min(ready + 1, step), step + 1):
         # Rows that had no gradient yet have means of zero, which move nothing.
@@ -291,7 +298,8 @@ def adam_rows(
         weights[own] -= learning_rate * mean / (square.sqrt() + epsilon)
         if average is not None:
             average[own] = torch.lerp(weights[own], average[own], average_keeps(decay, now))
-        moments.last[own] = now
+        if moments.last is not None:
+            moments.last[own] = now
 
 
 def encode_histories(

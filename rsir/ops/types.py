@@ -128,14 +128,15 @@ class LayerDropout(NamedTuple):
 
 
 class AdamMoments(NamedTuple):
-    """What Adam remembers of a table whose rows it brings up to date one by one; all zero to begin with."""
+    """What Adam remembers of a table; all zero to begin with."""
 
     first: Tensor
     """(N, d) like the table: running means of the gradients."""
     second: Tensor
     """(N, d) like the table: of their squares."""
-    last: Tensor
-    """(N,) int32: the step up to which weights and means of a row are right; 0: it has had no gradient yet."""
+    last: Tensor | None = None
+    """(N,) int32, where rows are brought up to date one by one: the step up to which weights and means of a row are
+    right; 0: it has had no gradient yet. None: every step is one of all rows."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsir import ops
+from rsir import _core, ops
 
 BACKENDS = ["reference", "cpp"]
+
+
+def skip_without(instruction_set: str | None) -> None:
+    if instruction_set is not None and instruction_set not in _core.instruction_sets():
+        pytest.skip(f"no {instruction_set} here")
 
 
 def lookups(rows: int, dim: int, steps: int, scale: float) -> list[tuple[Tensor, Tensor]]:
@@ -75,6 +80,64 @@ def test_rows_are_where_adam_over_the_whole_table_takes_them(
     assert set(moments.last.tolist()) <= {0, steps}
 
 
+@pytest.mark.parametrize("instruction_set", [None, "base", "avx2", "avx512"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("rows", "dim"), [(1, 1), (40, 7), (600, 64), (3, 0), (0, 4)])
+def test_steps_of_all_rows_are_those_of_torch(backend: str, instruction_set: str | None, rows: int, dim: int) -> None:
+    if backend == "cpp":
+        skip_without(instruction_set)
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(rows, dim, generator=generator) * 0.02
+    taken = lookups(rows, dim, 12, 1.0) if rows else [(torch.empty(0, dtype=torch.int64), torch.empty(0, dim))] * 3
+    expected, _, expected_average = whole(table, taken, 1e-3, 0.9)
+    found = []
+    for threads in (1, 3):
+        weights, average = table.clone(), table.clone()
+        moments = moments_of(table)._replace(last=None)
+        for number, (ids, gradients) in enumerate(taken, 1):
+            options = {"backend": backend, "instruction_set": instruction_set, "threads": threads}
+            if number % 3 == 0:  # the same, given for all rows
+                ids, gradients = None, torch.zeros_like(table).index_add_(0, ids, gradients)
+            ops.adam_rows(
+                weights, moments, number, ids, gradients, learning_rate=1e-3, average=average, decay=0.9, **options
+            )
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(average, expected_average, rtol=0, atol=1e-6)
+        found.append((weights, average, moments.first, moments.second))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_steps_of_all_rows_have_the_bits_of_the_fused_adam_of_torch() -> None:
+    skip_without("avx2")
+    table = torch.randn(300, 64, generator=torch.Generator().manual_seed(1)) * 0.02
+    weights, moments, theirs = table.clone(), moments_of(table)._replace(last=None), table.clone().requires_grad_()
+    optimizer = torch.optim.Adam([theirs], lr=1e-3, fused=True)
+    for number, (ids, gradients) in enumerate(lookups(300, 64, 20, 1e-2), 1):
+        ops.adam_rows(weights, moments, number, ids, gradients, learning_rate=1e-3, backend="cpp")
+        theirs.grad = torch.zeros_like(table).index_add_(0, ids, gradients)
+        optimizer.step()
+        assert torch.equal(weights, theirs), number
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("lazy", [True, False])
+def test_padding_takes_no_gradient(backend: str, lazy: bool) -> None:
+    weights = torch.ones(3, 2)
+    moments = moments_of(weights) if lazy else moments_of(weights)._replace(last=None)
+    gradients = torch.full((4, 2), torch.nan)
+    gradients[1:3] = 1.0
+    options = {"learning_rate": 0.1, "padding": 1, "backend": backend}
+    ops.adam_rows(weights, moments, 1, torch.tensor([1, 0, 2, 1]), gradients, **options)
+    assert weights[1].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(weights[[0, 2]], torch.full((2, 2), 0.9))
+    if not lazy:
+        of_all = torch.ones(3, 2)
+        of_all[1] = torch.nan
+        ops.adam_rows(weights, moments, 2, None, of_all, **options)
+        assert weights[1].tolist() == [1.0, 1.0]
+        torch.testing.assert_close(weights[[0, 2]], torch.full((2, 2), 0.8))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])  # reached in the first step, in steps 9 and 81, and never
 @pytest.mark.parametrize("steps", [1, 2, 130])
@@ -135,6 +198,8 @@ def test_no_ids_are_no_rows() -> None:
         ({"moments": moments_of(torch.ones(4, 2))}, r"moments.first: expected shape \(3, 2\)"),
         ({"moments": moments_of(torch.ones(3, 2))._replace(last=torch.zeros(3))}, r"moments.last: .* int32"),
         ({"weights": torch.ones(2, 3).T}, "expected contiguous"),
+        ({"moments": moments_of(torch.ones(3, 2))._replace(last=None), "gradients": None}, "gradients: expected some"),
+        ({"padding": 3}, r"padding: expected a row in 0\.\.2, got 3"),
         ({"average": torch.ones(2, 3).T}, "expected contiguous"),
         ({"average": torch.ones(2, 2)}, r"average: expected shape \(3, 2\)"),
         ({"decay": 1.0}, r"decay: expected a number in \[0, 1\), got 1.0"),

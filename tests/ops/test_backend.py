@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rsir import _core, ops
-from rsir.ops import backend
+from rsir.ops import backend, cpp
 
 ITEMS = torch.ones(4, 2)
 
@@ -33,7 +33,7 @@ def test_unknown_names_list_the_choices():
 
 
 def test_an_instruction_set_the_cpu_lacks_says_what_is_usable(monkeypatch):
-    monkeypatch.setattr(_core, "instruction_sets", lambda: ["base"])
+    monkeypatch.setattr(cpp, "_usable", lambda: ["base"])
     with pytest.raises(ops.BackendUnavailable, match=r"'avx512' is not offered .* usable: \['base'\]"):
         ops.pack(ITEMS, backend="cpp", instruction_set="avx512")
 
