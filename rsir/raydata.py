@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from . import __version__, durable
 from . import generation as engine
-from .config import ConfigError, FidelityConfig, GenerationConfig
+from .config import ConfigError, FidelityConfig, GenerationConfig, RecursionConfig
 from .data.sequences import DataError, Sequences
 from .fidelity import build
-from .models import checkpoint
+from .models import checkpoint, packed_items
 from .models.protocol import Backbone
 
 __all__ = ["gather", "generate", "scatter"]
@@ -77,6 +77,7 @@ def generate(
     *,
     generation: GenerationConfig | None = None,
     fidelity: FidelityConfig | None = None,
+    item_table: Literal["float32", "float16"] = "float32",
     seed: int = 0,
     round_: int = 1,
     workers: int = 2,
@@ -97,6 +98,8 @@ def generate(
         :class:`rsir.data.Sequences`, a JSON of the same name has its counts and checksum.
     generation : GenerationConfig, default: its defaults
     fidelity : FidelityConfig, default: its defaults
+    item_table : {"float32", "float16"}
+        As of :class:`rsir.config.RecursionConfig`.
     seed : int, default 0
     round_ : int, default 1
         As of :func:`rsir.generation.generate`.
@@ -114,10 +117,11 @@ def generate(
     Raises
     ------
     ConfigError
-        Ray is not installed.
+        Ray is not installed, or another ``item_table``.
     DataError
         No files of sources, or one that cannot be used; the others have been made.
     """
+    item_table = RecursionConfig(item_table=item_table).item_table  # refuses others
     try:
         import ray.data
     except ImportError as cause:
@@ -129,6 +133,7 @@ def generate(
         "out": out,
         "generation": generation or GenerationConfig(),
         "fidelity": fidelity or FidelityConfig(),
+        "item_table": item_table,
         "seed": seed,
         "round_": round_,
         "threads": threads,
@@ -194,6 +199,7 @@ class _Worker:
         out: str,
         generation: GenerationConfig,
         fidelity: FidelityConfig,
+        item_table: Literal["float32", "float16"],
         seed: int,
         round_: int,
         threads: int,
@@ -206,12 +212,14 @@ class _Worker:
                 (Path(folder) / name).write_bytes(content)
             loaded: Any = checkpoint.load(folder)
         self.model: Backbone = loaded
-        self.policy = build(fidelity, loaded.item_embeddings().detach(), round_)
+        self.table = packed_items(self.model, kept=item_table)
+        self.policy = build(fidelity, loaded.item_embeddings().detach(), round_, self.table)
         self.made_from = {
             "rsir": __version__,
             "model": [_sha256(content) for content in files.values()],
             "generation": asdict(generation),
             "fidelity": asdict(fidelity),
+            "item_table": item_table,
             "seed": seed,
             "round": round_,
         }
@@ -242,6 +250,7 @@ class _Worker:
             seed=self.seed,
             round_=self.round,
             on_fail=self.on_fail,
+            table=self.table,
             threads=self.threads,
             numbers=numbers,
         )

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rsir import generation, raydata
-from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
+from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
 from rsir.data.sequences import DataError
 from rsir.fidelity import build as build_policy
-from rsir.models import build, checkpoint
+from rsir.models import build, checkpoint, packed_items
 
 pytest.importorskip("fsspec")
 
@@ -69,8 +70,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def made(model: str, sources: str, out: str) -> raydata._Worker:
-    return raydata._Worker(model, sources, out, **SETTINGS, seed=5, round_=2, threads=1)
+def made(model: str, sources: str, out: str, item_table: Any = "float32") -> raydata._Worker:
+    return raydata._Worker(model, sources, out, **SETTINGS, item_table=item_table, seed=5, round_=2, threads=1)
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -129,6 +130,25 @@ def test_the_files_may_be_anywhere_and_divided_in_any_way(model: str, expected: 
     assert raydata.gather("memory://mixed/out", DATA).to_bytes() == expected.trajectories.to_bytes()
 
 
+def test_half_precision_is_that_of_one_process(tmp_path: Path) -> None:
+    """Of items that differ by less than half precision tells."""
+    own = build(MODEL, ITEMS, seed=1).eval()
+    with torch.no_grad():
+        own.items.weight[1:] = 1 + 1e-4 * torch.randn(ITEMS, MODEL.dim, generator=torch.Generator().manual_seed(0))
+    checkpoint.save(own, MODEL, tmp_path)
+    raydata.scatter(DATA, "memory://half/sources", rows=60)
+    made_of = {}
+    for kept in ("float32", "float16"):
+        table = packed_items(own, kept=kept)
+        policy = build_policy(SETTINGS["fidelity"], own.item_embeddings().detach(), 2, table)
+        one = generation.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2, table=table)
+        worker = made(str(tmp_path), "memory://half/sources", "memory://half/out", kept)  # the other's is not kept
+        assert json.loads(worker({"name": "part-000000.parquet"})["counts"])["kept"] == 0
+        made_of[kept] = raydata.gather("memory://half/out", DATA).to_bytes()
+        assert made_of[kept] == one.trajectories.to_bytes()
+    assert made_of["float32"] != made_of["float16"]
+
+
 def test_other_settings_or_sources_make_a_file_again(model: str) -> None:
     raydata.scatter(DATA, "memory://again/sources")
     name = {"name": "part-000000.parquet"}
@@ -145,6 +165,8 @@ def test_other_settings_or_sources_make_a_file_again(model: str) -> None:
 
 
 def test_refuses(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"item_table: expected one of .*float16.*, got 'int8'"):
+        raydata.generate(model, "memory://none", "memory://none", item_table="int8")
     with pytest.raises(DataError, match="rows: expected at least 1, got 0"):
         raydata.scatter(DATA, "memory://none", rows=0)
     with pytest.raises(DataError, match=r"memory://nothing: expected files NAME\.parquet, found none"):
