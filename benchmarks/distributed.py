@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,6 +73,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Result:
+    """How much was done, in which unit, and all that must be the same, which is not timed."""
+
+    work: int
+    unit: str
+    facts: Callable[[], Any]
+
+
 class _Tasks:
     """What is timed: the same in every process."""
 
@@ -80,12 +90,12 @@ class _Tasks:
         data, _ = toys.load(quick)
         self.model, self.parts, _ = toys.trained(data, epochs)
         self.policy = build(FidelityConfig(tau=TAU), self.model.item_embeddings().detach(), ROUND)
-        self.kinds: dict[str, Callable[[World], tuple[Any, int, str]]] = {
+        self.kinds: dict[str, Callable[[World], _Result]] = {
             "generation": self.generation,
             "evaluation": self.evaluation,
         }
 
-    def generation(self, world: World) -> tuple[Any, int, str]:
+    def generation(self, world: World) -> _Result:
         name = world.share(lambda: tempfile.mkdtemp(dir=self.folder))
         found = generate(
             self.model,
@@ -98,20 +108,20 @@ class _Tasks:
             partial=Partial(Path(name), lambda *_, **__: None, world=world),
             world=world,
         )
-        return found.trajectories.fingerprint(), found.decoded, "trajectories/s"
+        return _Result(found.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found)[1:]))
 
-    def evaluation(self, world: World) -> tuple[Any, int, str]:
+    def evaluation(self, world: World) -> _Result:
         tasks = self.parts.validation
         found = evaluate(self.model, tasks, threads=self.threads, world=world)
-        return (found.metrics, found.ranks.tolist()), len(tasks), "users/s"
+        return _Result(len(tasks), "users/s", lambda: (found.metrics, found.ranks.tolist()))
 
 
 def _compared(tasks: _Tasks, task: str, world: World, rounds: int, cpu_time: bool) -> tuple[list[Figure], str]:
     """Time one kind of task by all processes and by this one alone, in turns, when both have given the same."""
     run = tasks.kinds[task]
-    alone, work, unit = run(ALONE)
-    together, _, _ = _all(world, task, run)
-    if together != alone:
+    alone = run(ALONE)
+    work, unit = alone.work, alone.unit
+    if _all(world, task, run).facts() != alone.facts():
         raise SystemExit(f"{task}: {PROCESSES} processes give something else than one")
     names = [f"{PROCESSES} processes", "one process"]
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -146,7 +156,7 @@ def _compared(tasks: _Tasks, task: str, world: World, rounds: int, cpu_time: boo
     return figures, f"- {task}: {PROCESSES} processes and one gave the same bytes."
 
 
-def _all(world: World, task: str, run: Callable[[World], tuple[Any, int, str]]) -> tuple[Any, int, str]:
+def _all(world: World, task: str, run: Callable[[World], _Result]) -> _Result:
     world.share(lambda: task)
     return run(world)
 

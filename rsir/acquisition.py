@@ -9,6 +9,7 @@ from . import budget
 from .config import AcquisitionConfig
 from .data.sequences import Sequences, ragged_indices
 from .disagreement import disagreement
+from .distributed import ALONE, World
 from .models.protocol import Backbone
 from .philox import Stream, counters, uniform
 
@@ -16,7 +17,13 @@ __all__ = ["acquire", "novel_share"]
 
 
 def acquire(
-    trajectories: Sequences, config: AcquisitionConfig, model: Backbone, *, seed: int, round_: int
+    trajectories: Sequences,
+    config: AcquisitionConfig,
+    model: Backbone,
+    *,
+    seed: int,
+    round_: int,
+    world: World = ALONE,
 ) -> Sequences:
     """Choose among verified trajectories.
 
@@ -34,6 +41,8 @@ def acquire(
         Of the run.
     round_ : int
         The round they were generated for.
+    world : World, optional
+        Processes that call this together, with the same arguments: "disagreement" is computed by all of them.
 
     Returns
     -------
@@ -54,7 +63,7 @@ def acquire(
         chosen = _first(config.cap, drawn, source)
     else:
         # The dropout of a round must not repeat that of another.
-        scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40)
+        scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40, world=world)
         chosen = _first(1, drawn, source * config.cap + _strata(scores, source, config.cap))
     return trajectories.select(np.sort(chosen))
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial as bound
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from . import ops
 from .config import GenerationConfig
@@ -29,8 +27,12 @@ from .ops import PackedItems, Ragged
 from .partial import Interrupted, Partial, Saved
 from .philox import Stream, counters, uniform
 from .progress import Progress
+from .targets import Targets
 
 __all__ = ["Engine", "Found"]
+
+_BLOCKS = 4
+"""The largest part of the sources, those that take longest, is this part of a process's share."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,11 @@ class Engine:
         if table is not None and index is not None and table is not index.packed:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
         self.packed = packed_items(model, table if index is None else index.packed, backend=backend, world=world)
-        # Sources side by side should be of like length: their items are held as one padded matrix.
-        order = rows[np.argsort(self._lengths(rows), kind="stable")]
+        # What takes long comes first: in the end the batch would run on for a few long trajectories.
+        order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
-        self.block = world.part_size(len(order), max(len(order), 1)) * config.m  # jobs taken at a time
-        slots = min(config.slots, self.block)
+        slots = min(config.slots, max(1, -(-len(order) // world.size) * config.m))
         device = self.device = self.packed.weights.device
         self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else Recomputed(model, slots)
         self.step = model.step if hasattr(model, "step") else Recomputed.step
@@ -103,65 +104,68 @@ class Engine:
         self.length = torch.zeros(slots, dtype=torch.int64, device=device)
         self.given = torch.zeros_like(self.length)  # how many items come from the source: the start
         self.pending = torch.zeros_like(self.length)  # the item to append next
-        self.source = torch.zeros(slots, 1, dtype=torch.int64, device=device)  # items of the source, 0-padded
-        self.used = torch.zeros(slots, 1, dtype=torch.bool, device=device)  # which of them the trajectory has
+        self.targets = Targets(slots, device)  # what is open is known of leaders
         self.leader = torch.arange(slots, device=device)  # the slot that is encoded for this one
         self.query = torch.zeros(slots, self.packed.dim, device=device)  # of leaders
         self.refused = torch.zeros(slots, dtype=torch.bool, device=device)
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
 
-    def run(self, progress: Progress, partial: Partial | None = None) -> Found | None:
+    def run(self, progress: Progress, partial: Partial | None = None) -> Found:
         """Decode every job that ``partial`` does not hold already, and save there what is finished now and then.
 
-        Of several processes each saves what it has decoded; the first one reads it all, and has what is missing, a
-        damaged file's jobs say, decoded again. The others get None.
+        Of several processes each gets some sources' trajectories: what it has decoded, and what it has read.
         """
-        if self.world.size == 1:
-            held = [] if partial is None else self._saved(partial)
-            self._decode(self._todo(held), held, progress, partial)
-            return self._found(held)
-        if partial is None or not partial.shared:
-            raise ValueError(
-                "generation by several processes: expected a folder that all share, as `partial`, got none"
-            )
-        while True:
-            parts: list[Mapping[str, Tensor]] = []
-            if self.world.leads:
-                parts = self._saved(partial)
-            todo = self.world.share(bound(self._todo, parts), np.ndarray.tobytes, _writable)
-            if not len(todo):
-                return self._found(parts) if self.world.leads else None
-            self._decode(todo, [], progress, partial)
+        parts: list[dict[str, Tensor]] = []
+        self._decode(self._todo(partial, parts), parts, progress, partial)
+        return self._found(parts)
 
-    def _saved(self, partial: Partial) -> list[Mapping[str, Tensor]]:
-        """What there is already of these jobs."""
-        parts = [saved.tensors for saved in partial.load("trajectories")]
-        own = [torch.isin(part["job"], torch.from_numpy(self.jobs)) for part in parts]
-        return [{name: part[name][kept] for name in part} for part, kept in zip(parts, own, strict=True)]
+    def _todo(self, partial: Partial | None, parts: list[dict[str, Tensor]]) -> np.ndarray:
+        """(n,) int64: the jobs that no file holds, those from long sources first; what files hold goes to `parts`.
 
-    def _todo(self, parts: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
-        """(n,) int64: the jobs that none of these holds, those from short sources first."""
-        done = np.concatenate([np.zeros(0, np.int64), *(part["job"] for part in parts)])
-        return self.jobs[np.isin(self.jobs, done, invert=True)] if len(done) else self.jobs
+        Each file is read by one of the processes.
+        """
+        names = [] if partial is None else partial.names("trajectories")
+        if partial is None or not names:
+            return self.jobs
+        rank, size = self.world.rank, self.world.size
+        read = (saved.tensors for saved in partial.read(names[rank::size]))
+        found = _joined([self._ended(self.job[:0]), *read])
+        found = _some(found, torch.isin(found["job"], torch.from_numpy(self.jobs)))
+        job, of = (each.numpy() for each in self.world.gather(found["job"], torch.full_like(found["job"], rank)))
+        # What was made again at a restart, as its file was not seen then, is there twice.
+        done, once = np.unique(job, return_index=True)
+        parts.append(_some(found, torch.from_numpy(np.sort(once[of[once] == rank]) - np.searchsorted(of, rank))))
+        return self.jobs[np.isin(self.jobs, done, invert=True)]
 
     def _decode(
-        self, todo: np.ndarray, parts: list[Mapping[str, Tensor]], progress: Progress, partial: Partial | None
+        self, todo: np.ndarray, parts: list[dict[str, Tensor]], progress: Progress, partial: Partial | None
     ) -> None:
         """Decode jobs, as many of them as this process comes to take; what it finishes is appended to `parts`."""
         saved = len(parts)
 
         def unsaved() -> Saved | None:
+            """All of a source's trajectories or none, so that one process filters them."""
             nonlocal saved
-            new, saved = parts[saved:], len(parts)
-            return Saved(_joined(new), {}) if new else None
+            if len(parts) == saved:
+                return None
+            new = _joined(parts[saved:])
+            whole = self._whole(new["job"])
+            if not whole.any():
+                return None
+            parts[saved:] = [_some(new, whole), _some(new, ~whole)]
+            saved += 1
+            return Saved(parts[-2], {})
 
-        claims = self.world.claims(-(-len(todo) // self.block))
+        m, alone = self.config.m, self.world.size == 1
+        most = len(todo) if alone else len(todo) // (m * _BLOCKS * self.world.size)
+        blocks = self.world.parts(len(todo) // m, max(most, 1))
+        claims = self.world.claims(len(blocks))
         waiting, running, taken, stopping = todo[:0], 0, 0, False
         while True:
             if not len(waiting) and running < len(self.job) and (number := next(claims, None)) is not None:
-                waiting = todo[number * self.block : (number + 1) * self.block]
-                taken = number * self.block + len(waiting)
+                waiting = todo[blocks[number].start * m : blocks[number].stop * m]
+                taken = blocks[number].stop * m
             if not len(waiting) and not running:
                 break
             free = (self.job < 0).nonzero()[:, 0][: len(waiting)]
@@ -185,10 +189,15 @@ class Engine:
                 partial.offer("trajectories", unsaved, stopping=False)
         if stopping:
             claims.cancel()  # for all processes
-        if partial is not None and (stopping or self.world.size > 1):
-            partial.save("trajectories", unsaved)
         if self.world.any(stopping):
+            if partial is not None:
+                partial.save("trajectories", unsaved)
             raise Interrupted("stopped as asked")
+
+    def _whole(self, job: Tensor) -> Tensor:
+        """Which of these trajectories are of sources that have all of theirs here."""
+        _, row, count = (job // self.config.m).unique(return_inverse=True, return_counts=True)
+        return (count == self.config.m)[row]
 
     def _found(self, parts: Sequence[Mapping[str, Tensor]]) -> Found:
         found = {name: values.numpy() for name, values in _joined([self._ended(self.job[:0]), *parts]).items()}
@@ -213,21 +222,13 @@ class Engine:
         """Give free slots these jobs."""
         row, number = self._row_and_number(job)
         lengths = self._lengths(row)
-        padded = np.zeros((len(row), int(lengths.max())), np.int64)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = self.sources.items[
-            ragged_indices(self.sources.offsets[row], lengths)
-        ]
-        missing = padded.shape[1] - self.source.shape[1]
-        if missing > 0:
-            self.source, self.used = pad(self.source, (0, missing)), pad(self.used, (0, missing))
-        self.source[slots] = pad(self._tensor(padded), (0, max(-missing, 0)))
-        self.used[slots] = False
+        self.targets.start(slots, self.sources.items[ragged_indices(self.sources.offsets[row], lengths)], lengths)
         self.job[slots] = self._tensor(job)
         self.items[slots] = 0
         for fresh in (self.length, self.refused, self.scanned, self.scanned_refused):
             fresh[slots] = 0
         self.given[slots] = self._tensor(self._start_lengths(row, number, lengths))
-        self.pending[slots] = self.source[slots, 0]
+        self.pending[slots] = self.targets.at(slots, torch.zeros_like(slots))
         first = np.append(True, row[1:] != row[:-1])
         self.leader[slots] = slots[self._tensor(np.maximum.accumulate(np.where(first, np.arange(len(row)), 0)))]
         self.state.reset(slots)
@@ -242,14 +243,14 @@ class Engine:
     def _advance(self, slots: Tensor) -> Tensor:
         """Append each slot's pending item, verify, draw the next one; -> the slots whose trajectory ends."""
         self.items[slots, self.length[slots]] = self.pending[slots]
-        self.used[slots] |= self.source[slots] == self.pending[slots, None]
         leaders = slots[self.leader[slots] == slots]
+        self.targets.use(leaders, self.pending[leaders])
         self.query[leaders] = self.step(self.state, leaders, self.pending[leaders])
         self.length[slots] += 1
         length = self.length[slots]
         ended = length == self.max_length
         starting = (length < self.given[slots]) & ~ended
-        self.pending[slots[starting]] = self.source[slots[starting], length[starting]]
+        self.pending[slots[starting]] = self.targets.at(slots[starting], length[starting])
 
         deciding = (~ended & ~starting).nonzero()[:, 0]
         if len(deciding):
@@ -265,20 +266,21 @@ class Engine:
         lowest = lowest.scatter_reduce(0, group, slots, "amin")[group]
         # The old leader leads again if it goes on: it is the lowest of those it led. Its state stays where it is.
         new = (lowest == slots) & (self.leader[slots] != slots)
-        self.state.copy(self.leader[slots[new]], slots[new])
+        for held in (self.state, self.targets):
+            held.copy(self.leader[slots[new]], slots[new])
         self.leader[slots] = lowest
 
     def _decide(self, slots: Tensor) -> Tensor:
         """Verify trajectories and draw their next items; -> whether each ends here."""
-        source, length = self.source[slots], self.length[slots]
-        passed = self._open(slots).any(dim=1)  # no target left is an end, but no failure
+        length = self.length[slots]
+        passed = self.targets.left[self.leader[slots]] > 0  # no target left is an end, but no failure
 
         generated = length > self.given[slots]
-        checked = (passed & generated).nonzero()[:, 0]
-        accepted = self.fidelity.accepts(self.items[slots[checked], length[checked] - 1], ragged(source[checked]))
         failed = torch.zeros_like(passed)
-        if accepted is not None:
-            failed[checked] = ~accepted
+        if self.fidelity.checks_items:
+            checked = (passed & generated).nonzero()[:, 0]
+            new = self.items[slots[checked], length[checked] - 1]
+            failed[checked] = ~self.fidelity.accepts(new, self.targets.sources(slots[checked]))
 
         going = (passed & ~failed).nonzero()[:, 0]
         own = self._draws_own(slots[going])
@@ -301,10 +303,6 @@ class Engine:
             self.length[back] -= 1
             self.items[back, self.length[back]] = 0
         return drawn == 0
-
-    def _open(self, slots: Tensor) -> Tensor:
-        """(n, w) bool: which places of the source matrix hold items that the trajectory has not used."""
-        return (self.source[slots] > 0) & ~self.used[slots]
 
     def _draws_own(self, slots: Tensor) -> Tensor:
         """Whether each slot's next item comes from its source's own items (probability p)."""
@@ -339,7 +337,7 @@ class Engine:
         if within.any():  # no check, or trusted to pass it
             part = slots[within]
             drawn[within] = ops.topk_sample(
-                self._queries(part), self.packed, excluded=ragged(self.items[part]), **self._sampling(part)
+                self._queries(part), self.packed, excluded=self._used(part), **self._sampling(part)
             ).ids
         tau = self.fidelity.tau
         if tau is not None and len(scan):
@@ -351,7 +349,7 @@ class Engine:
                 self.packed,
                 targets,
                 tau,
-                excluded=ragged(self.items[part]),
+                excluded=self._used(part),
                 **self._sampling(part),
             )
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
@@ -372,7 +370,11 @@ class Engine:
         return self.query[self.leader[slots]]
 
     def _targets(self, slots: Tensor) -> Ragged:
-        return ragged(torch.where(self._open(slots), self.source[slots], 0))
+        return self.targets.lists(self.leader[slots])
+
+    def _used(self, slots: Tensor) -> Ragged:
+        """The items of each trajectory."""
+        return ragged(self.items[:, : int(self.length[slots].max())][slots])
 
     def _sampling(self, slots: Tensor) -> dict[str, Any]:
         return {
@@ -402,10 +404,9 @@ class Engine:
         return torch.from_numpy(array).to(self.device)
 
 
-def _writable(content: bytes) -> np.ndarray:
-    """(n,) int64 that torch may share."""
-    return np.frombuffer(bytearray(content), np.int64)
-
-
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _some(part: Mapping[str, Tensor], kept: Tensor) -> dict[str, Tensor]:
+    return {name: part[name][kept] for name in part}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .data.sequences import Sequences, offsets_of, ragged_indices
+from .distributed import ALONE, World
 from .models.encoding import encode_sequences
 from .models.protocol import Backbone, BackboneError
 
@@ -18,7 +19,9 @@ _LOGITS = 2**22  # held at a time
 
 
 @torch.no_grad()
-def disagreement(model: Backbone, sequences: Sequences, *, passes: int, seed: int) -> npt.NDArray[np.float64]:
+def disagreement(
+    model: Backbone, sequences: Sequences, *, passes: int, seed: int, world: World = ALONE
+) -> npt.NDArray[np.float64]:
     """The target's part of the BALD score, averaged over a sequence's positions after the first.
 
     BALD, the information that an item would give about the model's weights, is the entropy of the mean prediction
@@ -36,6 +39,9 @@ def disagreement(model: Backbone, sequences: Sequences, *, passes: int, seed: in
         Forward passes with dropout, T of the paper; at least 2.
     seed : int
         Of the dropout. torch's global generator is left as it was.
+    world : World, optional
+        Processes that call this together, with the same arguments: they divide the targets, and each returns what one
+        process would.
 
     Returns
     -------
@@ -57,7 +63,9 @@ def disagreement(model: Backbone, sequences: Sequences, *, passes: int, seed: in
     table = model.item_embeddings()
     differs = False
     devices = [table.device] if table.is_cuda else []
-    for first in range(0, len(targets), _POSITIONS):
+    blocks = range(0, len(targets), _POSITIONS)
+    for number in world.claims(len(blocks)):
+        first = blocks[number]
         part = targets[first : first + _POSITIONS]
         lengths = place[part]
         history = sequences.items[ragged_indices(part - lengths, lengths)]
@@ -72,7 +80,8 @@ def disagreement(model: Backbone, sequences: Sequences, *, passes: int, seed: in
         p = log_p.exp()
         mean = p.mean(0)
         scores[part] = (torch.special.entr(mean) - torch.special.entr(p).mean(0)).clamp_(min=0).numpy()
-    if len(targets) and not differs:
+    world.add(torch.from_numpy(scores))
+    if len(targets) and not world.any(differs):
         raise BackboneError(
             "acquisition by disagreement: dropout changes no prediction; expected a model with dropout above 0"
         )

@@ -58,9 +58,9 @@ def soft_targets(
     ids = np.zeros((len(place), config.k), np.int32)
     cumulative = np.zeros((len(place), config.k), np.float32)
     packed = ops.pack(model.item_embeddings().detach())
-    size = world.part_size(len(positions), _POSITIONS)
-    for number in world.claims(-(-len(positions) // size)):
-        part = positions[number * size : (number + 1) * size]
+    parts = world.parts(len(positions), _POSITIONS)
+    for number in world.claims(len(parts)):
+        part = positions[parts[number]]
         lengths = place[part]
         history, offsets = sequences.items[ragged_indices(part - lengths, lengths)], offsets_of(lengths)
         queries = encode_sequences(model, history, offsets)

@@ -99,9 +99,9 @@ class World:
     def add(self, *tensors: Tensor) -> None:
         """Put the sum over all processes in the place of each tensor."""
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """Rows of all processes one below the other, (n, ...) each with an n of its own, in the order of ranks."""
-        return tensor
+    def gather(self, *tensors: Tensor) -> list[Tensor]:
+        """Of each tensor, (n, ...) with an n of its own in every process, the rows of all, in the order of ranks."""
+        return list(tensors)
 
     def follow(self, *tensors: Tensor) -> None:
         """Put the first process's values in the place of each tensor."""
@@ -123,9 +123,9 @@ class World:
 
         return Claims(count, advance)
 
-    def part_size(self, count: int, most: int) -> int:
-        """How many of `count` things one process should do at a time, where it may do `most`."""
-        return most
+    def parts(self, count: int, most: int) -> list[slice]:
+        """0..count in parts of `most` at most, each for one process to do at a time."""
+        return [slice(first, min(first + most, count)) for first in range(0, count, most)]
 
     def first_to(self, what: str) -> bool:
         """Whether no process has asked this before."""

@@ -115,11 +115,10 @@ def evaluate(
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
-    batch_size = world.part_size(len(tasks), _positive("batch_size", batch_size))
-    for number in world.claims(-(-len(tasks) // batch_size)):
+    parts = world.parts(len(tasks), _positive("batch_size", batch_size))
+    for number in world.claims(len(parts)):
         budget.settle()
-        first = number * batch_size
-        last = min(first + batch_size, len(tasks))
+        first, last = parts[number].start, parts[number].stop
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
         queries = encode_sequences(model, items, offsets)

@@ -28,8 +28,11 @@ class Fidelity(Protocol):
     tau: int | None
     """Rank within which some unused real item must stay; None makes no rank check."""
 
-    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
-        """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool; None accepts all."""
+    checks_items: bool
+    """Whether new items are checked, by :meth:`accepts`."""
+
+    def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
+        """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool."""
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         """Rows whose rank check needs no scan: those sure to fail, those to be trusted; None: scan them all.
@@ -42,9 +45,10 @@ class Off:
     """No check: the ablation that the paper reports to collapse."""
 
     tau: int | None = None
+    checks_items = False
 
-    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
-        return None
+    def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
+        return torch.ones_like(items, dtype=torch.bool)
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         return None
@@ -83,22 +87,26 @@ class Neighbours(Off):
     hits : int
     """
 
+    checks_items = True
+
     def __init__(self, embeddings: Tensor, neighbours: int, hits: int) -> None:
         self.hits = hits
         self.graph = torch.from_numpy(neighbour_graph(embeddings, neighbours)).to(embeddings.device)
 
-    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
+    def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return neighbour_votes(self.graph, items, sources) >= self.hits
 
 
 class Both(Rank):
     """The rank check and the neighbour check; both must pass."""
 
+    checks_items = True
+
     def __init__(self, rank: Rank, neighbours: Neighbours) -> None:
         self.tau, self.index, self.verify = rank.tau, rank.index, rank.verify
         self.neighbours = neighbours
 
-    def accepts(self, items: Tensor, sources: Ragged) -> Tensor | None:
+    def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return self.neighbours.accepts(items, sources)
 
 

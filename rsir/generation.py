@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import torch
 
 from . import budget
 from .config import GenerationConfig
-from .data.sequences import Sequences, offsets_of
+from .data.sequences import Sequences, offsets_of, ragged_indices
 from .decoding import Engine, Found
 from .distributed import ALONE, World
 from .fidelity import Fidelity
@@ -21,7 +21,7 @@ from .ops import PackedItems
 from .partial import Partial, Saved
 from .progress import Progress, silent
 
-__all__ = ["Generated", "GenerationError", "from_bytes", "generate", "to_bytes"]
+__all__ = ["Generated", "GenerationError", "generate"]
 
 _ARRAYS = ("items", "offsets", "source", "round")
 
@@ -109,8 +109,8 @@ def generate(
     partial : Partial, optional
         Where to save finished trajectories now and then; those that are there already are not decoded again.
     world : World, optional
-        Processes that call this together, with the same arguments and a folder that they share: they divide the
-        sources, and each returns what one process would.
+        Processes that call this together, with the same arguments and, if any, a folder that they share: they divide
+        the sources, and each returns what one process would.
     numbers : (n,) int64, optional
         Of the rows of ``sources``, where they are some of a larger set: their rows there. Random numbers are keyed by
         them, so that the rows generate what they would there.
@@ -122,8 +122,7 @@ def generate(
     Raises
     ------
     ValueError
-        If the sources have more items than the model, ``table`` is not what the index of ``fidelity`` was built of, or
-        there are several processes and no folder.
+        If the sources have more items than the model, or ``table`` is not what the index of ``fidelity`` was built of.
     GenerationError
         Memory ran out.
     Interrupted, RunError
@@ -136,6 +135,8 @@ def generate(
     rows = _with_two_items(sources)
     shards, done = _finished(partial, sources) if partial is not None and world.leads else ([], 0)
     done, size = world.share(lambda: [done, _sources_at_once(model, config)])
+    if done:
+        shards = [_first_ones(world, lambda: _together(shards), sources)]
     rows, total = rows[np.searchsorted(rows, done) :], len(rows) * config.m
     # Decoding is many small tensors: torch's threads gain nothing on them (2.05 s for Toys with one or two) and stall
     # for each other on a busy machine. The scoring ops have threads of their own.
@@ -161,12 +162,11 @@ def generate(
             )
             found = engine.run(_further(progress, before, total), partial)
             del engine
-            if world.leads:
-                shards.append(_filtered(cast(Found, found), sources, config, round_))
-                if first + size < len(rows) and partial is not None:
-                    end = int(rows[first + size])
-                    _keep(partial, shards[-1], done, end)
-                    done = end
+            shards.append(_gathered(_filtered(found, sources, config), sources, round_, world))
+            if first + size < len(rows) and partial is not None and world.leads:
+                end = int(rows[first + size])
+                _keep(partial, shards[-1], done, end)
+                done = end
             del found
             budget.settle()
     except (MemoryError, RuntimeError) as cause:
@@ -178,11 +178,7 @@ def generate(
         ) from cause
     finally:
         torch.set_num_threads(torch_threads)
-    return world.share(
-        lambda: _together(shards),
-        lambda generated: to_bytes(generated.trajectories, **_counts(generated)),
-        lambda content: _generated(*from_bytes(content, sources)),
-    )
+    return _together(shards)
 
 
 def _sources_at_once(model: Backbone, config: GenerationConfig) -> int:
@@ -237,14 +233,13 @@ def _counts(generated: Generated) -> dict[str, int]:
     return {name: value for name, value in vars(generated).items() if name != "trajectories"}
 
 
-def to_bytes(trajectories: Sequences, **values: int) -> bytes:
-    """Trajectories without labels, and numbers that go with them, for another process."""
-    return _to_saved(trajectories, values).to_bytes()
-
-
-def from_bytes(content: bytes, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
-    """What :func:`to_bytes` was given; labels are those of the sources."""
-    return _from_saved(Saved.from_bytes(content), sources)
+def _first_ones(world: World, make: Callable[[], Generated], sources: Sequences) -> Generated:
+    """What the first process makes, for all."""
+    return world.share(
+        make,
+        lambda generated: _to_saved(generated.trajectories, _counts(generated)).to_bytes(),
+        lambda content: _generated(*_from_saved(Saved.from_bytes(content), sources)),
+    )
 
 
 def _to_saved(trajectories: Sequences, values: dict[str, int]) -> Saved:
@@ -265,7 +260,17 @@ def _from_saved(saved: Saved, sources: Sequences) -> tuple[Sequences, dict[str, 
     return trajectories, dict(saved.values)
 
 
-def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_: int) -> Generated:
+@dataclass(frozen=True)
+class _Kept:
+    """Trajectories that are kept, in the order of source rows: (n,) source row and length of each, and the items."""
+
+    row: np.ndarray
+    lengths: np.ndarray
+    items: np.ndarray
+    counts: dict[str, int]
+
+
+def _filtered(found: Found, sources: Sequences, config: GenerationConfig) -> _Kept:
     """Drop what is too short, a copy of its source's beginning, or the same as an earlier one of its source."""
     decoded = len(found.row)
     long_enough = found.lengths >= config.min_length
@@ -279,25 +284,37 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig, round_
     first = np.unique(key.view(f"V{key.strides[0]}")[:, 0], return_index=True)[1] if len(kept) else kept
     unique = kept[np.sort(first)]
     lengths = found.lengths[unique]
+    counts = {
+        "decoded": decoded,
+        "refused": int(found.refused.sum()),
+        "scanned": int(found.scanned.sum()),
+        "scanned_refused": int(found.scanned_refused.sum()),
+        "too_short": int((~long_enough).sum()),
+        "copies": int(copy.sum()),
+        "duplicates": len(kept) - len(unique),
+    }
+    items = found.items[unique][np.arange(found.items.shape[1]) < lengths[:, None]]
+    return _Kept(found.row[unique], lengths, items, counts)
+
+
+def _gathered(own: _Kept, sources: Sequences, round_: int, world: World) -> Generated:
+    """What all processes kept; every source's trajectories are one process's."""
+    counts = np.array([list(own.counts.values())])
+    parts = world.gather(*(torch.from_numpy(part) for part in (own.row, own.lengths, own.items, counts)))
+    row, lengths, items, counts = (part.numpy() for part in parts)
+    order = np.argsort(row, kind="stable")
+    begin = offsets_of(lengths)[order]
+    lengths = lengths[order]
     trajectories = Sequences(
-        items=found.items[unique][np.arange(found.items.shape[1]) < lengths[:, None]],
+        items=items[ragged_indices(begin, lengths)],
         offsets=offsets_of(lengths),
         num_items=sources.num_items,
-        source=sources.source[found.row[unique]],
-        round=np.full(len(unique), round_, np.int16),
+        source=sources.source[row[order]],
+        round=np.full(len(row), round_, np.int16),
         item_labels=sources.item_labels,
         user_labels=sources.user_labels,
     )
-    return Generated(
-        trajectories,
-        decoded=decoded,
-        refused=int(found.refused.sum()),
-        scanned=int(found.scanned.sum()),
-        scanned_refused=int(found.scanned_refused.sum()),
-        too_short=int((~long_enough).sum()),
-        copies=int(copy.sum()),
-        duplicates=len(kept) - len(unique),
-    )
+    return Generated(trajectories, **dict(zip(own.counts, counts.sum(0).tolist(), strict=True)))
 
 
 def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources: Sequences) -> np.ndarray:

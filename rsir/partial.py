@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
 SHARE = 0.02
 """Most of the time that saving may take; where a save takes long, the next one waits."""
-_VERSION = f"rsir {__version__} partial 2"
+_VERSION = f"rsir {__version__} partial 3"
 
 
 class Interrupted(Exception):
@@ -80,7 +80,7 @@ class Partial:
     stop : callable
         Whether to save and stop; asked at every :meth:`offer`.
     world : World, optional
-        Processes that share the folder and make this together. Each may save there; the first one reads.
+        Processes that share the folder and make this together.
     """
 
     def __init__(
@@ -94,11 +94,6 @@ class Partial:
         newest = world.share(lambda: max((number for _, number, _ in self._files()), default=0))
         self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
         self._due = time.perf_counter() + EVERY
-
-    @property
-    def shared(self) -> bool:
-        """Whether there is a folder."""
-        return self._folder is not None
 
     def asked(self) -> bool:
         """Whether this process is to save and stop."""
@@ -162,7 +157,17 @@ class Partial:
 
     def load(self, kind: str) -> Iterator[Saved]:
         """Every intact file of a kind, newest first."""
-        for path, _, _ in reversed([entry for entry in self._files() if entry[2] == kind]):
+        return self.read([path.name for path, _, other in reversed(self._files()) if other == kind])
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the files of a kind, oldest first, as the first process sees them."""
+        return self._world.share(lambda: [path.name for path, _, other in self._files() if other == kind])
+
+    def read(self, names: Iterable[str]) -> Iterator[Saved]:
+        """Those of some files that are intact; the others are removed."""
+        for name in names:
+            assert self._folder is not None
+            path = self._folder / name
             try:
                 yield Saved.from_bytes(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:

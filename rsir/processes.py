@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -23,8 +24,11 @@ __all__ = ["Processes", "meet"]
 _PATIENCE = timedelta(hours=4)
 """How long a process waits for the others. One that ends is noticed at once; this is for one that hangs, and must be
 longer than what a process may take for what it does alone, such as reading its data."""
-_SHARES = 16
-"""Parts of a task for each process: where one is slow, the others wait for the end of its part at most."""
+_LEAST = 64
+"""The smallest parts of a task are this part of a process's share: so long the others wait for the last one, about."""
+
+_SHORT = 1024
+"""Bytes that are shared in one call."""
 
 T = TypeVar("T")
 
@@ -50,32 +54,40 @@ class Processes(World):
         encode: Callable[[T], bytes] = to_json,
         decode: Callable[[bytes], T] = json.loads,
     ) -> T:
+        first = bytearray(_SHORT)  # the length, and all of what is short: each call takes a while
+        content = b""
         if self.leads:
             value = make()
             content = encode(value)
-            self._call(dist.broadcast, torch.tensor([len(content)]), 0)
-            if content:
-                self._call(dist.broadcast, torch.frombuffer(bytearray(content), dtype=torch.uint8), 0)
-            return value
-        length = torch.zeros(1, dtype=torch.int64)
-        self._call(dist.broadcast, length, 0)
-        received = torch.empty(int(length), dtype=torch.uint8)
-        if len(received):
+            first[:8] = len(content).to_bytes(8, "little")
+            first[8:] = content[: _SHORT - 8].ljust(_SHORT - 8, b"\0")
+        received = torch.frombuffer(first, dtype=torch.uint8)
+        self._call(dist.broadcast, received, 0)
+        length = int.from_bytes(first[:8], "little")
+        if length > _SHORT - 8:
+            received = torch.frombuffer(bytearray(content or length), dtype=torch.uint8)
             self._call(dist.broadcast, received, 0)
-        return decode(received.numpy().tobytes())
+        else:
+            received = received[8 : 8 + length]
+        return value if self.leads else decode(received.numpy().tobytes())
 
     def add(self, *tensors: Tensor) -> None:
         self._together(dist.all_reduce, tensors)
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        counts = torch.zeros(self.size, dtype=torch.int64)
-        counts[self.rank] = len(tensor)
-        self._call(dist.all_reduce, counts)
-        own = tensor.new_zeros((int(counts.max()), *tensor.shape[1:]))
-        own[: len(tensor)] = tensor
-        parts = [torch.empty_like(own) for _ in range(self.size)]
-        self._call(dist.all_gather, parts, own)
-        return torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)])
+    def gather(self, *tensors: Tensor) -> list[Tensor]:
+        # as bytes, one after the other: each call takes a while
+        sizes = torch.zeros(self.size, len(tensors), dtype=torch.int64)
+        sizes[self.rank] = torch.tensor([tensor.nbytes for tensor in tensors])
+        self._call(dist.all_reduce, sizes)
+        own = torch.zeros(int(sizes.sum(1).max()), dtype=torch.uint8, device=tensors[0].device)
+        torch.cat([_bytes(tensor) for tensor in tensors], out=own[: int(sizes[self.rank].sum())])
+        received = [torch.empty_like(own) for _ in range(self.size)]
+        self._call(dist.all_gather, received, own)
+        of_ranks = [part[: int(size.sum())].split(size.tolist()) for part, size in zip(received, sizes, strict=True)]
+        return [
+            torch.cat(parts).view(tensor.dtype).view(-1, *tensor.shape[1:])
+            for tensor, parts in zip(tensors, zip(*of_ranks, strict=True), strict=True)
+        ]
 
     def follow(self, *tensors: Tensor) -> None:
         self._together(lambda flat: dist.broadcast(flat, 0), tensors)
@@ -104,8 +116,13 @@ class Processes(World):
         key = f"claims {self._divided}"
         return Claims(count, lambda by: int(self._call(self._store.add, key, by)) - by)
 
-    def part_size(self, count: int, most: int) -> int:
-        return max(1, min(most, -(-count // (_SHARES * self.size))))
+    def parts(self, count: int, most: int) -> list[slice]:
+        """Half of what is left, divided by the processes, each time: few parts, and small ones in the end."""
+        ends, least = [0], -(-count // (_LEAST * self.size))
+        while ends[-1] < count:
+            half = (count - ends[-1]) // (2 * self.size)
+            ends.append(min(ends[-1] + min(max(half, least), most), count))
+        return [slice(first, end) for first, end in itertools.pairwise(ends)]
 
     def first_to(self, what: str) -> bool:
         try:
@@ -123,6 +140,10 @@ class Processes(World):
             return function(*arguments)
         except RuntimeError as cause:
             raise WorldError(f"lost another process of this run ({str(cause).splitlines()[0]})") from cause
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8)
 
 
 def meet(attempt: int) -> Processes:

@@ -23,7 +23,7 @@ from .distillation import soft_targets
 from .distributed import ALONE, World
 from .evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_interval
 from .fidelity import build
-from .generation import from_bytes, generate, to_bytes
+from .generation import generate
 from .manifest import settled
 from .models import Ensemble, checkpoint, packed_items
 from .opening import open_run
@@ -281,10 +281,8 @@ class _Loop:
             partial=partial,
             world=self.world,
         )
-        new = self.world.share(
-            lambda: acquire(found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_),
-            to_bytes,
-            lambda content: from_bytes(content, sources)[0],
+        new = acquire(
+            found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_, world=self.world
         )
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None

@@ -289,7 +289,7 @@ class _Run:
 
     def _of_all(self, gradient: Tensor) -> Tensor:
         """A sparse gradient with the rows of all processes, so that each steps the same rows; one may come up often."""
-        ids, values = self.world.gather(gradient._indices()[0]), self.world.gather(gradient._values())
+        ids, values = self.world.gather(gradient._indices()[0], gradient._values())
         return torch.sparse_coo_tensor(ids[None], values, gradient.shape, check_invariants=False)
 
     def _validate(self, state: TrainingState, began: float) -> None:

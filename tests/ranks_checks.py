@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -25,12 +26,14 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
-from rsir import generation, optimizer
+from rsir import decoding, generation, optimizer
+from rsir import disagreement as disagreements
 from rsir import partial as partials
 from rsir import recurse as command
 from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.batches import Batches
+from rsir.disagreement import disagreement
 from rsir.distillation import soft_targets
 from rsir.distributed import ALONE, World, join
 from rsir.evaluation import evaluate
@@ -214,6 +217,18 @@ def evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes(scratch
             assert np.array_equal(found[3], expected[3])
 
 
+@check
+def disagreement_does_not_depend_on_the_number_of_processes(scratch: Path) -> None:
+    def scores(world: World) -> np.ndarray:
+        disagreements._POSITIONS = 50  # of some 300
+        return disagreement(build(MODEL, ITEMS, seed=1), PARTS.train, passes=3, seed=5, world=world)
+
+    (expected,) = in_ranks(1, scratch, scores)
+    assert expected.max() > 0
+    for count in (2, 3):
+        assert all(np.array_equal(found, expected) for found in in_ranks(count, scratch, scores))
+
+
 GENERATION = GenerationConfig(m=3, k=4, slots=64)
 
 
@@ -244,39 +259,51 @@ def generation_does_not_depend_on_the_number_of_processes(scratch: Path) -> None
         folder = Path(tempfile.mkdtemp(dir=scratch))
         found = in_ranks(count, scratch, lambda world, folder=folder: _facts(_generated(world, folder, _silent)))
         assert found == [expected] * count
-        assert len(list(folder.iterdir())) >= 1
+        assert in_ranks(count, scratch, lambda world: _facts(_generated(world, None, _silent))) == [expected] * count
 
 
 @check
 def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> None:
+    """Of what two processes saved, by three that are started later; a file that is there twice counts once."""
     expected = _facts(_generated(ALONE, None, _silent))
-    folder = scratch / "shards"
+    folder = scratch / "saved"
     folder.mkdir()
 
     def work(world: World) -> Any:
-        load, loads = Partial.load, []
+        read, begun = [], []
+        start = decoding.Engine._start
+        of_file = partials.Saved.from_bytes
 
-        def losing(self: Partial, kind: str) -> Any:
-            if kind != "trajectories":
-                yield from load(self, kind)
-                return
-            loads.append(sorted(folder.iterdir()))
-            if len(loads) == 2:  # all has been decoded, nothing read yet
-                (gone, *_), hurt = loads[-1], loads[-1][-1]
-                gone.unlink()
-                hurt.write_bytes(hurt.read_bytes()[:-1] + b"?")
-            yield from load(self, kind)
+        def counted(content: bytes) -> partials.Saved:
+            saved = of_file(content)
+            read.append(len(saved.tensors["job"]))
+            return saved
 
-        Partial.load = losing  # type: ignore[method-assign]
+        def starting(self: Any, slots: Any, job: np.ndarray) -> None:
+            begun.extend(job.tolist())
+            start(self, slots, job)
+
+        partials.Saved.from_bytes = counted  # type: ignore[method-assign, assignment]
+        decoding.Engine._start = starting  # type: ignore[method-assign, assignment]
         with tiny.saving_always():
             found = _facts(_generated(world, folder, _silent))
-        return found, len(loads), [len(files) for files in loads]
+        return found, len(begun), read
 
-    (first, loads, files), (second, others, _) = in_ranks(2, scratch, work)
-    assert first == second == expected
-    assert files[0] == 0
-    assert files[1] > 2
-    assert (loads, others) == (3, 0), "the first process alone reads: before, after, and after what was made again"
+    first = in_ranks(2, scratch, work)
+    assert [found for found, _, _ in first] == [expected] * 2
+    assert all(not read for _, _, read in first), "nobody reads what has just been decoded"
+    files = sorted(folder.iterdir())
+    assert len(files) > 6
+    files[0].unlink()
+    files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"?")
+    shutil.copy(files[1], folder / f"trajectories-{len(files) + 10:06d}")
+    again = in_ranks(3, scratch, work)
+    assert [found for found, _, _ in again] == [expected] * 3
+    assert sum(len(read) > 0 for _, _, read in again) == 3, "each reads some of the files"
+    twice = len(partials.Saved.from_bytes(files[1].read_bytes()).tensors["job"])
+    held = sum(sum(read) for _, _, read in again) - twice
+    assert held > 0
+    assert sum(begun for _, begun, _ in again) == expected[1]["decoded"] - held, "only what no file holds is decoded"
 
 
 @check

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore
 
 from rsir.distributed import ALONE, join
+from rsir.processes import Processes
 
 TESTS = Path(__file__).parent
 BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
@@ -22,6 +24,7 @@ CHECKS = [
     "training_by_rows_of_a_large_table",
     "parts_of_a_batch_hold_every_row_once",
     "evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes",
+    "disagreement_does_not_depend_on_the_number_of_processes",
     "generation_does_not_depend_on_the_number_of_processes",
     "a_missing_or_damaged_file_of_trajectories_is_made_again",
     "a_slow_process_holds_the_others_by_what_it_has_taken_alone",
@@ -71,6 +74,20 @@ def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
     assert [event["restarted"] for event in events if event["event"] == "processes"] == [False, True]
     assert (tmp_path / "run" / "round-00" / "DONE").exists()
     assert (tmp_path / "first step").read_text() == "3"
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1000, 19_412])
+@pytest.mark.parametrize("most", [1, 300, 10**6])
+def test_parts_are_whole_and_get_smaller(count: int, most: int) -> None:
+    for world in (ALONE, *(Processes(HashStore(), 0, size, False) for size in (2, 7))):
+        parts = world.parts(count, most)
+        assert [place for part in parts for place in range(part.start, part.stop)] == list(range(count))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes, default=0) <= most
+        if world.size > 1:
+            assert sizes == sorted(sizes, reverse=True)
+            assert max(sizes, default=0) <= max(1, count // (2 * world.size))
+    assert len(ALONE.parts(count, 10**6)) == min(count, 1)
 
 
 def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
