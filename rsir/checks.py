@@ -47,7 +47,7 @@ def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
     limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
     if config.distillation.share > 0:
         limits.append(("distillation.k", config.distillation.k, num_items))
-    if policy in ("rank", "both"):
+    if policy in ("rank", "both") and fidelity.tau is not None:
         limits.append(("fidelity.tau", fidelity.tau, num_items))
     if policy in ("neighbours", "both"):
         limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))

@@ -19,6 +19,8 @@ from .proofs import screen
 
 __all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled"]
 
+_TAU = 50  # by default, on catalogues that are not small; rsir.config.FidelityConfig says why
+
 Verify = Literal["exact", "trust"]
 
 
@@ -126,7 +128,8 @@ def build(config: FidelityConfig, embeddings: Tensor, round_: int, table: Packed
     sharded = table is not None and table.backend == "sharded"
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
-    rank = Rank(scheduled(config.tau, round_), index, config.verify)
+    tau = max(1, min(_TAU, num_items // 20)) if config.tau is None else scheduled(config.tau, round_)
+    rank = Rank(tau, index, config.verify)
     return rank if config.policy == "rank" else Both(rank, near)
 
 

@@ -32,6 +32,7 @@ __all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit", "item_p
 CRITERION = "ndcg@20"
 """The validation metric that decides when to stop, which weights to keep, and which round is the best."""
 
+_LEAST_STEPS = 10  # between validations: patience would otherwise end trainings on few users within some dozen steps
 _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
 
 
@@ -167,7 +168,7 @@ def fit(
         soft=soft,
         proposal=config.proposal,
     )
-    every = config.evaluate_every or _steps_of_real(train, config)
+    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
     run = _Run(model, config, validation, every, progress, backend, partial, world, noise_seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
@@ -350,7 +351,7 @@ def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
     """Steps of one pass over the real sequences that can be trained on; over all, if none is real."""
     trainable = train.lengths >= 2
     real = int(np.count_nonzero(trainable & train.is_real)) or int(np.count_nonzero(trainable))
-    return max(1, -(-real // config.batch_size))
+    return -(-real // config.batch_size)
 
 
 def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:

@@ -114,7 +114,7 @@ def test_defaults_that_pages_name():
         for name, value in row.findall((ROOT / f"{page}.md").read_text("utf-8"))
         if name in OPTIONS
     }
-    assert {"fidelity.tau", "generation.p", "training.ema", "accumulate"} <= {name for name, _ in named}
+    assert {"generation.p", "training.ema", "accumulate"} <= {name for name, _ in named}
     assert named == {(name, str(OPTIONS[name].default).lower()) for name, _ in named}
 
 

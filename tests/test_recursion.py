@@ -38,7 +38,7 @@ SMALL = RecursionConfig(
     stop_after=9,
     simulation=SimulationConfig(num_users=120, num_items=60, mean_length=7),
     model=ModelConfig(dim=16, layers=1, heads=2, feedforward=16, dropout=0.1, max_len=12),
-    training=TrainingConfig(batch_size=32, negatives=32, max_evaluations=3, learning_rate=1e-2),
+    training=TrainingConfig(batch_size=32, negatives=32, evaluate_every=4, max_evaluations=3, learning_rate=1e-2),
     generation=GenerationConfig(m=2, slots=64),
     fidelity=FidelityConfig(tau=15),
 )
@@ -396,8 +396,8 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
             r"fidelity\.tau: expected at most 60, .* got \[5, 61\]; .* --fidelity\.tau 3, .*policy off",
         ),
         (
-            {"fidelity": FidelityConfig(), "simulation": SimulationConfig(num_users=60, num_items=40)},
-            r"fidelity\.tau: expected at most 40, .* got 50, the default; .* --fidelity\.tau 2, ",
+            {"fidelity": FidelityConfig("both"), "simulation": SimulationConfig(num_users=60, num_items=20)},
+            r"fidelity\.neighbours: expected at most 19, .* got 20, the default; .* --fidelity\.neighbours 1, ",
         ),
         ({"fidelity": FidelityConfig("both", tau=5, neighbours=60)}, r"fidelity\.neighbours: expected at most 59"),
         ({"generation": GenerationConfig(k=61)}, r"generation\.k: expected at most 60"),

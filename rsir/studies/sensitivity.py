@@ -11,7 +11,7 @@ from .recipes import reset
 __all__ = ["GRID", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
-    ("fidelity", "tau", [5, 20, 50, 200]),
+    ("fidelity", "tau", [5, 20, 200]),
     ("generation", "p", [0.0, 0.25, 0.5, 0.75, 1.0]),
     ("generation", "m", [2, 5, 10, 20]),
     ("generation", "k", [1, 3, 10]),
