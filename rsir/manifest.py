@@ -34,7 +34,8 @@ def compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data
     mend = "repeat the run's own settings, or start another run in another --out"
     for name in old:
         if name not in CHANGEABLE and new[name] != old[name]:
-            difference = f"the run has {old[name]!r}, got {new[name]!r}"
+            its, given = ("none" if value is None else repr(value) for value in (old[name], new[name]))
+            difference = f"the run has {its}, got {given}"
             raise RunError(f"{path}: cannot resume with another {name}: {difference}; {mend}")
     if now.rounds < before.rounds:
         raise RunError(

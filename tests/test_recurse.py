@@ -350,7 +350,7 @@ def test_resuming_with_another_setting_is_refused(loop: Loop, capsys: pytest.Cap
     assert main(["--out", "x"]) == 0
     capsys.readouterr()
     assert main(["--out", "x", "--resume", "--fidelity.tau", "3"]) == 2
-    assert "x: cannot resume with another fidelity.tau: the run has 50, got 3" in capsys.readouterr().err
+    assert "x: cannot resume with another fidelity.tau: the run has none, got 3" in capsys.readouterr().err
     assert main(["--out", "x"]) == 2
     assert "x: holds a run already; go on with it by --resume" in capsys.readouterr().err
     assert main(["--resume"]) == 2

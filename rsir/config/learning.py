@@ -1,0 +1,135 @@
+"""The backbone and its training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .values import choice, require
+
+__all__ = ["ModelConfig", "TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone; defaults are the SASRec of the RSIR authors.
+
+    :meth:`for_backbone` gives the defaults of the others; on the command line ``--model NAME`` does.
+
+    Attributes
+    ----------
+    name
+        Registered name of the backbone.
+    dim
+        Width d of the embeddings and hidden states.
+    layers
+        Number of transformer blocks, or of recurrent layers (gru4rec).
+    heads
+        Attention heads; must divide dim (gru4rec has none).
+    feedforward
+        Width of the feed-forward layer (gru4rec: of the hidden state; hstu has none).
+    dropout
+        Dropout probability.
+    max_len
+        Longest prefix that is encoded; older items are cut off.
+    contrastive_weight
+        Weight of the contrastive loss (cl4srec only; lambda in its paper).
+    crop
+        Share of a sequence that a cropped view keeps (cl4srec only; eta in its paper).
+    mask
+        Share of a sequence that a masked view hides (cl4srec only; gamma in its paper).
+    reorder
+        Share of a sequence that a reordered view shuffles (cl4srec only; beta in its paper).
+    """
+
+    name: str = "sasrec"
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    feedforward: int = 128
+    dropout: float = 0.5
+    max_len: int = 50
+    contrastive_weight: float = 0.1
+    crop: float = 0.6
+    mask: float = 0.3
+    reorder: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "layers", "heads", "feedforward"):
+            require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        require(self.max_len >= 2, "model.max_len", "at least 2", self.max_len)
+        require(self.dim % self.heads == 0, "model.heads", f"a divisor of dim {self.dim}", self.heads)
+        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        require(
+            0 <= self.contrastive_weight < float("inf"),
+            "model.contrastive_weight",
+            "a number of 0 or more",
+            self.contrastive_weight,
+        )
+        for name in ("crop", "mask", "reorder"):
+            require(0 <= getattr(self, name) <= 1, f"model.{name}", "a share in [0, 1]", getattr(self, name))
+
+    def for_backbone(self, name: str) -> ModelConfig:
+        """The same settings for another backbone; those that are at their default take the other one's default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        ours, theirs = ({**defaults, **_OWN_DEFAULTS.get(which, {})} for which in (self.name, name))
+        changes = {key: value for key, value in theirs.items() if getattr(self, key) == ours[key]}
+        return dataclasses.replace(self, **{**changes, "name": name})
+
+
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "esasrec": {"dropout": 0.2},  # its authors' settings for Amazon Toys
+    "gru4rec": {"layers": 1},  # its paper: a second layer made it worse
+}
+"""What a backbone's defaults differ in from SASRec's."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one backbone is trained.
+
+    Attributes
+    ----------
+    batch_size
+        Sequences a step.
+    learning_rate
+        Step size of Adam.
+    negatives
+        Negative items shared by a batch. No fewer than the catalogue has: all of them, the full
+        softmax.
+    proposal
+        What negatives are drawn from: uniform, or popularity: by how often an item occurs in the training set, with the
+        log-Q correction.
+    patience
+        Validations without a better NDCG@20 before training stops.
+    evaluate_every
+        Steps between validations; none means one pass over the real sequences, so that training
+        sets of different sizes are compared by steps, and at least 10.
+    max_evaluations
+        Most validations of one training.
+    synthetic_weight
+        Weight of a synthetic sequence's loss beside 1 for a real one.
+    ema
+        Decay of an exponential moving average of the weights, which is what is validated and kept; 0 is off.
+    """
+
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    negatives: int = 1024
+    proposal: Literal["uniform", "popularity"] = "uniform"
+    patience: int = 20
+    evaluate_every: int | None = None
+    max_evaluations: int = 200
+    synthetic_weight: float = 1.0
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "negatives", "patience", "max_evaluations"):
+            require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        choice("training.proposal", self.proposal, ("uniform", "popularity"))
+        require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
+        require(self.synthetic_weight >= 0, "training.synthetic_weight", "0 or more", self.synthetic_weight)
+        require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)
+        if self.evaluate_every is not None:
+            require(self.evaluate_every >= 1, "training.evaluate_every", "at least 1", self.evaluate_every)

@@ -1,0 +1,154 @@
+"""What a round generates, what of it is trusted, and what is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .values import choice, require
+
+__all__ = ["AcquisitionConfig", "DistillationConfig", "FidelityConfig", "GenerationConfig"]
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Bounded exploration (RSIR, section 3): how trajectories are drawn.
+
+    Attributes
+    ----------
+    p
+        Probability that a step chooses from the source's own items and not from the whole catalogue.
+    m
+        Trajectories a source.
+    k
+        A step draws from the k best items of its pool; 1 is greedy.
+    temperature
+        Softmax temperature of the draw (no effect when k is 1).
+    start
+        What a trajectory starts from: the first item of its source (the authors' code) or a random
+        prefix (the paper's text).
+    min_length
+        Shorter trajectories are dropped.
+    keep_copies
+        Keep trajectories that equal a prefix of their source.
+    slots
+        Trajectories decoded side by side; bounds memory, never changes results.
+    """
+
+    p: float = 0.5
+    m: int = 10
+    k: int = 3
+    temperature: float = 1.0
+    start: Literal["first", "prefix"] = "first"
+    min_length: int = 3
+    keep_copies: bool = False
+    slots: int = 2048
+
+    def __post_init__(self) -> None:
+        require(0 <= self.p <= 1, "generation.p", "a probability in [0, 1]", self.p)
+        require(1 <= self.m < 2**16, "generation.m", "in 1..65535", self.m)
+        require(self.k >= 1, "generation.k", "at least 1", self.k)
+        require(0 < self.temperature < float("inf"), "generation.temperature", "above 0", self.temperature)
+        require(self.min_length >= 2, "generation.min_length", "at least 2", self.min_length)
+        require(self.slots >= 1, "generation.slots", "at least 1", self.slots)
+        choice("generation.start", self.start, ("first", "prefix"))
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """The check that keeps trajectories on the user's preference manifold.
+
+    Attributes
+    ----------
+    policy
+        rank (the paper), neighbours (nearest-neighbour fidelity), both, or off (the ablation that collapses).
+    tau
+        A step passes when some unused real item ranks within tau (a list: one a round, the last for later
+        ones); none: 50, at most items / 20.
+    neighbours
+        K of the item-item nearest-neighbour graph; a list gives a value a round.
+    hits
+        A new item must be among the K neighbours of at least this many of the source's real items.
+    verify
+        Catalogues above 200,000 items are screened by a FAISS index, which proves most failures without a scan. exact
+        scans what is not proved; trust accepts it, scans a sample and reports the share that should have failed.
+    on_fail
+        drop refuses the item that caused the failure (the paper); keep leaves it (the authors' code).
+    """
+
+    policy: Literal["rank", "neighbours", "both", "off"] = "rank"
+    tau: int | list[int] | None = None
+    neighbours: int | list[int] = 20
+    hits: int = 1
+    verify: Literal["exact", "trust"] = "exact"
+    on_fail: Literal["drop", "keep"] = "drop"
+
+    def __post_init__(self) -> None:
+        choice("fidelity.policy", self.policy, ("rank", "neighbours", "both", "off"))
+        choice("fidelity.verify", self.verify, ("exact", "trust"))
+        choice("fidelity.on_fail", self.on_fail, ("drop", "keep"))
+        require(self.hits >= 1, "fidelity.hits", "at least 1", self.hits)
+        for name in ("tau", "neighbours"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            values = values if isinstance(values, list) else [values]
+            require(
+                len(values) > 0 and all(v >= 1 for v in values),
+                f"fidelity.{name}",
+                "a number of at least 1, or a list of them",
+                getattr(self, name),
+            )
+
+
+@dataclass(frozen=True)
+class AcquisitionConfig:
+    """Which verified trajectories enter the next training set.
+
+    Attributes
+    ----------
+    policy
+        all (the RSIR paper); capped: at most cap a source, chosen at random; disagreement (DA-RSIR): those of a source
+        are ordered by how much the model disagrees with itself under dropout, and one is drawn from each of cap strata.
+    cap
+        Most trajectories a source (not with all); 3 as in DA-RSIR: low, middle and high disagreement.
+    passes
+        Forward passes with dropout (disagreement only).
+    """
+
+    policy: Literal["all", "capped", "disagreement"] = "all"
+    cap: int = 3
+    passes: int = 8
+
+    def __post_init__(self) -> None:
+        choice("acquisition.policy", self.policy, ("all", "capped", "disagreement"))
+        require(self.cap >= 1, "acquisition.cap", "at least 1", self.cap)
+        require(self.passes >= 2, "acquisition.passes", "at least 2", self.passes)
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Soft targets: a successor learns from what the generator expected, too, and not only from the items that came.
+
+    Attributes
+    ----------
+    share
+        Share of the targets that are replaced, anew at each step, by a draw from the generator's expectation; 0 is off.
+    targets
+        Those of the synthetic sequences alone, or of all.
+    k
+        The generator's best k items make up its expectation, the history left out.
+    temperature
+        Softmax temperature of the expectation.
+    """
+
+    share: float = 0.0
+    targets: Literal["synthetic", "all"] = "all"
+    k: int = 20
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share <= 1, "distillation.share", "in [0, 1]", self.share)
+        choice("distillation.targets", self.targets, ("synthetic", "all"))
+        require(self.k >= 1, "distillation.k", "at least 1", self.k)
+        require(0 < self.temperature < float("inf"), "distillation.temperature", "above 0", self.temperature)

@@ -1,0 +1,88 @@
+"""Settings as plain JSON values and back, and the checks that settings share."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+__all__ = ["ConfigError", "choice", "from_dict", "require", "to_dict"]
+
+Config = TypeVar("Config")
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or out of its range; the message names it, what was expected and what came."""
+
+
+def require(condition: bool, name: str, expected: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    require(value in choices, name, "one of " + ", ".join(choices), value)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values; :func:`from_dict` reads it back."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """Build a configuration from JSON values, refusing unknown keys and wrong types.
+
+    Parameters
+    ----------
+    kind : a configuration dataclass
+    values : mapping
+        May leave out any key that has a default.
+    where : str
+        Dotted name of the mapping, for messages.
+
+    Raises
+    ------
+    ConfigError
+        Names the key, what was expected and what came.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'configuration'}: expected a mapping, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in names:
+            raise ConfigError(f"{name}: unknown option; known here: {', '.join(names)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            arguments[key] = from_dict(typing.cast(type, hint), value, name)
+        else:
+            arguments[key] = _typed(hint, value, name)
+    return kind(**arguments)
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """The value, an int widened where a float is due; ConfigError when it does not fit the annotation."""
+    if _fits(hint, value):
+        return value
+    if type(value) is int and abs(value) < 2**1000 and _fits(hint, float(value)):
+        return float(value)
+    if typing.get_origin(hint) is Literal:
+        expected = "one of " + ", ".join(map(str, typing.get_args(hint)))
+    else:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(option, value) for option in typing.get_args(hint))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(typing.get_args(hint)[0], v) for v in value)
+    return type(value) is hint or (hint is type(None) and value is None)
