@@ -1,7 +1,7 @@
-"""Two processes of one run against one, a thread each: generation and evaluation on Amazon Toys.
+"""Two processes of one run against one, a thread each: generation and evaluation on Amazon Toys, and on a tenth of it.
 
 Both take turns; while one process works alone, the other waits. They must give the same bytes, or there is no figure.
-Two processes include what they write for each other and read. With --cpu-time a time is the processor seconds of all
+Two processes include what they send each other. With --cpu-time a time is the processor seconds of all
 processes over their number: the time they would take if none waited for a processor or for another process.
 """
 
@@ -16,13 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from functools import partial as bound
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from rsir.config import FidelityConfig, GenerationConfig
+from rsir.data import leave_one_out
+from rsir.data.splits import Split
 from rsir.distributed import ALONE, World, join
 from rsir.evaluation import evaluate
 from rsir.fidelity import build
@@ -88,18 +92,21 @@ class _Tasks:
     def __init__(self, quick: bool, epochs: int, threads: int, folder: Path) -> None:
         self.folder, self.threads = folder, threads
         data, _ = toys.load(quick)
-        self.model, self.parts, _ = toys.trained(data, epochs)
+        self.model, whole, _ = toys.trained(data, epochs)
+        tenth = leave_one_out(data.select(np.arange(len(data) // 10)))
         self.policy = build(FidelityConfig(tau=TAU), self.model.item_embeddings().detach(), ROUND)
         self.kinds: dict[str, Callable[[World], _Result]] = {
-            "generation": self.generation,
-            "evaluation": self.evaluation,
+            "generation": bound(self.generation, whole),
+            "evaluation": bound(self.evaluation, whole),
+            "generation for a tenth": bound(self.generation, tenth),
+            "evaluation of a tenth": bound(self.evaluation, tenth),
         }
 
-    def generation(self, world: World) -> _Result:
+    def generation(self, parts: Split, world: World) -> _Result:
         name = world.share(lambda: tempfile.mkdtemp(dir=self.folder))
         found = generate(
             self.model,
-            self.parts.train,
+            parts.train,
             GenerationConfig(p=P, m=M, k=1),
             self.policy,
             seed=toys.SEED,
@@ -110,8 +117,8 @@ class _Tasks:
         )
         return _Result(found.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found)[1:]))
 
-    def evaluation(self, world: World) -> _Result:
-        tasks = self.parts.validation
+    def evaluation(self, parts: Split, world: World) -> _Result:
+        tasks = parts.validation
         found = evaluate(self.model, tasks, threads=self.threads, world=world)
         return _Result(len(tasks), "users/s", lambda: (found.metrics, found.ranks.tolist()))
 
