@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .distributed import ALONE, World
 from .ops import PackedItems, Ragged, TopK
 
 faiss: Any = _faiss  # its type stubs know the C++ signatures, not the Python ones
@@ -61,6 +62,7 @@ def neighbour_graph(
     method: Literal["auto", "flat", "ivf", "hnsw"] = "auto",
     threads: int | None = None,
     seed: int = 0,
+    world: World = ALONE,
 ) -> np.ndarray:
     """The nearest other items of every item, by cosine similarity.
 
@@ -83,6 +85,9 @@ def neighbour_graph(
         Default: torch's number. Changes nothing but the time.
     seed : int
         Of the clustering (ivf) and the levels (hnsw), at least 0.
+    world : World, optional
+        Processes that call this together, with the same arguments: they divide the items of flat and ivf, and each
+        returns what one process would.
 
     Returns
     -------
@@ -106,23 +111,25 @@ def neighbour_graph(
     graph = np.zeros((len(items), neighbours), dtype=np.int32)
     if reach > 0:
         if method == "flat":
-            _fill_flat(graph, unit, reach, threads)
+            _fill_flat(graph, unit, reach, threads, world)
         elif method == "ivf":
-            _fill_ivf(graph, unit.cpu(), reach, threads, seed)
+            _fill_ivf(graph, unit.cpu(), reach, threads, seed, world)
         else:
             _fill_hnsw(graph, unit.cpu(), reach, threads, seed)
     return graph
 
 
-def _fill_flat(graph: np.ndarray, unit: Tensor, reach: int, threads: int) -> None:
+def _fill_flat(graph: np.ndarray, unit: Tensor, reach: int, threads: int, world: World) -> None:
     packed = ops.pack(unit)
-    for start in range(1, len(unit), 65_536):  # bounds the buffers of ids and logits
-        block = torch.arange(start, min(start + 65_536, len(unit)), device=unit.device)
+    parts = world.parts(len(unit) - 1, 65_536)  # bounds the buffers of ids and logits
+    for number in world.claims(len(parts)):
+        block = torch.arange(1 + parts[number].start, 1 + parts[number].stop, device=unit.device)
         best = ops.topk(unit[block], packed, reach, excluded=_one_each(block), threads=threads)
-        graph[start : start + len(block), :reach] = best.ids.cpu().numpy()
+        graph[1:][parts[number], :reach] = best.ids.cpu().numpy()
+    world.add(torch.from_numpy(graph))
 
 
-def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int) -> None:
+def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int, world: World) -> None:
     """Each cluster's items against one shared pool, the nearest clusters, as a blocked product: 7 times the speed of a
     FAISS search per item that visits as many."""
     lists = _Lists.build(unit, threads, seed, spherical=True)
@@ -130,10 +137,11 @@ def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: i
     centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
     ids, offsets, sizes = lists.order.numpy(), lists.offsets.numpy(), lists.sizes.numpy()
     vectors = unit.numpy()[ids]  # cluster by cluster, so that a pool is a few copies of whole slices
-    for start in range(0, len(lists), _TILE):
-        tile = lists.centroids[start : start + _TILE]
+    parts = world.parts(len(lists), _TILE)
+    for number in world.claims(len(parts)):
+        tile = lists.centroids[parts[number]]
         around = ops.topk(tile, centroids, len(lists), threads=threads).ids.numpy() - 1
-        for cluster, near in enumerate(around, start):
+        for cluster, near in enumerate(around, parts[number].start):
             near = np.concatenate([[cluster], near[near != cluster]])
             near = near[: 1 + np.searchsorted(sizes[near].cumsum(), size)]
             slices = [slice(offsets[c], offsets[c + 1]) for c in near]
@@ -143,6 +151,7 @@ def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: i
             members = torch.from_numpy(vectors[slices[0]])
             best = ops.topk(members, torch.from_numpy(table), reach, excluded=_one_each(own), threads=threads)
             graph[ids[slices[0]], :reach] = pool[best.ids.numpy()]
+    world.add(torch.from_numpy(graph))
 
 
 def _fill_hnsw(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int) -> None:

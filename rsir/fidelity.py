@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .ann import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from .config import FidelityConfig
+from .distributed import ALONE, World
 from .ops import PackedItems, Ragged, neighbour_votes
 from .proofs import screen
 
@@ -87,13 +88,15 @@ class Neighbours(Off):
     neighbours : int
         K.
     hits : int
+    world : World, optional
+        Processes that make the same policy together.
     """
 
     checks_items = True
 
-    def __init__(self, embeddings: Tensor, neighbours: int, hits: int) -> None:
+    def __init__(self, embeddings: Tensor, neighbours: int, hits: int, world: World = ALONE) -> None:
         self.hits = hits
-        self.graph = torch.from_numpy(neighbour_graph(embeddings, neighbours)).to(embeddings.device)
+        self.graph = torch.from_numpy(neighbour_graph(embeddings, neighbours, world=world)).to(embeddings.device)
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return neighbour_votes(self.graph, items, sources) >= self.hits
@@ -112,16 +115,19 @@ class Both(Rank):
         return self.neighbours.accepts(items, sources)
 
 
-def build(config: FidelityConfig, embeddings: Tensor, round_: int, table: PackedItems | None = None) -> Fidelity:
+def build(
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: PackedItems | None = None, world: World = ALONE
+) -> Fidelity:
     """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates.
 
     Where these are scored from a packed table, maybe in half precision, proofs must be about its logits: ``table``.
+    Processes of a ``world`` call this together and divide the neighbour graph.
     """
     if config.policy == "off":
         return Off()
     num_items = embeddings.shape[0] - 1
     if config.policy != "rank":
-        near = Neighbours(embeddings, scheduled(config.neighbours, round_), config.hits)
+        near = Neighbours(embeddings, scheduled(config.neighbours, round_), config.hits, world)
         if config.policy == "neighbours":
             return near
     index = None

@@ -266,7 +266,7 @@ class _Loop:
         sources = self.parts.train if config.sources == "real" else self._training_set()
         generator = self._recommender()
         table = packed_items(generator, kept=config.item_table)
-        policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table)
+        policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table, self.world)
         found = generate(
             generator,
             sources,

@@ -26,7 +26,7 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
-from rsir import decoding, generation, optimizer
+from rsir import ann, decoding, generation, optimizer
 from rsir import disagreement as disagreements
 from rsir import partial as partials
 from rsir import recurse as command
@@ -227,6 +227,21 @@ def disagreement_does_not_depend_on_the_number_of_processes(scratch: Path) -> No
     assert expected.max() > 0
     for count in (2, 3):
         assert all(np.array_equal(found, expected) for found in in_ranks(count, scratch, scores))
+
+
+@check
+def the_neighbour_graph_does_not_depend_on_the_number_of_processes(scratch: Path) -> None:
+    items = torch.randn(301, 8, generator=torch.Generator().manual_seed(0))
+
+    def graphs(world: World) -> list[np.ndarray]:
+        ann._TILE = 3
+        made = [ann.neighbour_graph(items, 7, method=method, world=world) for method in ("flat", "ivf", "hnsw")]
+        return [*made, build_policy(FidelityConfig("both", neighbours=4), items, 1, world=world).neighbours.graph]
+
+    (expected,) = in_ranks(1, scratch, graphs)
+    assert all(graph[1:].min() > 0 for graph in expected)
+    for found in in_ranks(3, scratch, graphs):
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 GENERATION = GenerationConfig(m=3, k=4, slots=64)

@@ -25,6 +25,7 @@ CHECKS = [
     "parts_of_a_batch_hold_every_row_once",
     "evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes",
     "disagreement_does_not_depend_on_the_number_of_processes",
+    "the_neighbour_graph_does_not_depend_on_the_number_of_processes",
     "generation_does_not_depend_on_the_number_of_processes",
     "a_missing_or_damaged_file_of_trajectories_is_made_again",
     "a_slow_process_holds_the_others_by_what_it_has_taken_alone",
