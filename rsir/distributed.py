@@ -123,8 +123,8 @@ class World:
 
         return Claims(count, advance)
 
-    def parts(self, count: int, most: int) -> list[slice]:
-        """0..count in parts of `most` at most, each for one process to do at a time."""
+    def parts(self, count: int, most: int, least: int = 1) -> list[slice]:
+        """0..count in parts for a process to do at a time: of `most` at most, and not of fewer than `least` but one."""
         return [slice(first, min(first + most, count)) for first in range(0, count, most)]
 
     def first_to(self, what: str) -> bool:

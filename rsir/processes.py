@@ -116,9 +116,9 @@ class Processes(World):
         key = f"claims {self._divided}"
         return Claims(count, lambda by: int(self._call(self._store.add, key, by)) - by)
 
-    def parts(self, count: int, most: int) -> list[slice]:
+    def parts(self, count: int, most: int, least: int = 1) -> list[slice]:
         """Half of what is left, divided by the processes, each time: few parts, and small ones in the end."""
-        ends, least = [0], -(-count // (_LEAST * self.size))
+        ends, least = [0], max(least, -(-count // (_LEAST * self.size)))
         while ends[-1] < count:
             half = (count - ends[-1]) // (2 * self.size)
             ends.append(min(ends[-1] + min(max(half, least), most), count))

@@ -200,8 +200,8 @@ def parts_of_a_batch_hold_every_row_once(scratch: Path) -> None:
 def _evaluated(world: World) -> tuple[dict[str, float], list[int], np.ndarray, np.ndarray]:
     model = build(MODEL, ITEMS, seed=1).eval()
     popularity = np.arange(ITEMS + 1)
-    found = evaluate(model, PARTS.test, popularity=popularity, world=world)
-    quick = evaluate(model, PARTS.test, spread=False, world=world)
+    found = evaluate(model, PARTS.test, popularity=popularity, batch_size=7, world=world)
+    quick = evaluate(model, PARTS.test, spread=False, batch_size=11, world=world)
     assert np.array_equal(found.ranks, quick.ranks)
     soft = soft_targets(model, PARTS.train, DistillationConfig(share=0.5, k=3), world=world)
     return found.metrics, found.ranks.tolist(), soft.ids, soft.cumulative

@@ -78,16 +78,17 @@ def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1000, 19_412])
-@pytest.mark.parametrize("most", [1, 300, 10**6])
-def test_parts_are_whole_and_get_smaller(count: int, most: int) -> None:
+@pytest.mark.parametrize(("most", "least"), [(1, 1), (300, 1), (10**6, 1), (10**6, 128), (7, 128)])
+def test_parts_are_whole_and_get_smaller(count: int, most: int, least: int) -> None:
     for world in (ALONE, *(Processes(HashStore(), 0, size, False) for size in (2, 7))):
-        parts = world.parts(count, most)
+        parts = world.parts(count, most, least)
         assert [place for part in parts for place in range(part.start, part.stop)] == list(range(count))
         sizes = [part.stop - part.start for part in parts]
         assert max(sizes, default=0) <= most
         if world.size > 1:
             assert sizes == sorted(sizes, reverse=True)
-            assert max(sizes, default=0) <= max(1, count // (2 * world.size))
+            assert max(sizes, default=0) <= max(least, count // (2 * world.size))
+            assert min(sizes[:-1], default=most) >= min(least, most)
     assert len(ALONE.parts(count, 10**6)) == min(count, 1)
 
 
