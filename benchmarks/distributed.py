@@ -1,4 +1,5 @@
-"""Two processes of one run against one, a thread each: generation and evaluation on Amazon Toys, and on a tenth of it.
+"""Two processes of one run against one, a thread each: generation and evaluation on Amazon Toys, a tenth of it, and
+five copies of it: a second or less of work, as one copy is, shows what starts and ends with each process.
 
 Both take turns; while one process works alone, the other waits. They must give the same bytes, or there is no figure.
 Two processes include what they send each other. With --cpu-time a time is the processor seconds of all
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 from rsir.config import FidelityConfig, GenerationConfig
-from rsir.data import leave_one_out
+from rsir.data import Sequences, leave_one_out
 from rsir.data.splits import Split
 from rsir.distributed import ALONE, World, join
 from rsir.evaluation import evaluate
@@ -39,6 +40,7 @@ from .harness import Figure, Report, describe_machine
 PROCESSES = 2
 ROUND = 1
 TAU, P, M = 10, 0.5, 5
+COPIES = 5
 END = "end"
 
 
@@ -94,12 +96,15 @@ class _Tasks:
         data, _ = toys.load(quick)
         self.model, whole, _ = toys.trained(data, epochs)
         tenth = leave_one_out(data.select(np.arange(len(data) // 10)))
+        copies = leave_one_out(Sequences.from_lists([row for _ in range(COPIES) for row in data], data.num_items))
         self.policy = build(FidelityConfig(tau=TAU), self.model.item_embeddings().detach(), ROUND)
         self.kinds: dict[str, Callable[[World], _Result]] = {
             "generation": bound(self.generation, whole),
             "evaluation": bound(self.evaluation, whole),
             "generation for a tenth": bound(self.generation, tenth),
             "evaluation of a tenth": bound(self.evaluation, tenth),
+            "generation for five copies": bound(self.generation, copies),
+            "evaluation of five copies": bound(self.evaluation, copies),
         }
 
     def generation(self, parts: Split, world: World) -> _Result:
