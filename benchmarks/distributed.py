@@ -196,6 +196,7 @@ def _meeting(quick: bool, epochs: int, threads: int, folder: str) -> Iterator[Wo
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(PROCESSES)}
+    environment["TMPDIR"] = tempfile.gettempdir()  # where the model is
     spawn, before = multiprocessing.get_context("spawn"), dict(os.environ)
     arguments = (environment, quick, epochs, threads, folder)
     others = [spawn.Process(target=_other, args=(rank, *arguments), daemon=True) for rank in range(1, PROCESSES)]
