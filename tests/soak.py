@@ -47,7 +47,8 @@ def usage() -> Usage:
 def soak(rounds: int, scratch: Path) -> list[Usage]:
     """Usage after each round."""
     _, given = split_arguments(tiny.OPTIONS)
-    given |= {"rounds": str(rounds - 1), "stop_after": str(rounds)}
+    # the models of all rounds, the default, would be one more to hold each round
+    given |= {"rounds": str(rounds - 1), "stop_after": str(rounds), "retention": "pair"}
     taken: list[Usage] = []
 
     def report(result: Any) -> None:

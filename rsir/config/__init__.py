@@ -59,7 +59,7 @@ class RecursionConfig:
         than the noise: than the 95% interval of the difference, which covers the choice of users and of seeds.
     guard_noise
         Standard deviation of validation NDCG@20 between seeds, as a share of it, for the guard's interval. The default
-        was measured on the embedded data; with less the guard is stricter. docs/robustness.md has how to measure it.
+        was measured on five data sets; with less the guard is stricter. docs/robustness.md has how to measure it.
     data
         The interactions.
     simulation
@@ -87,7 +87,7 @@ class RecursionConfig:
     item_table: Literal["float32", "float16"] = "float32"
     stop_after: int = 2
     guard: bool = True
-    guard_noise: float = 0.03
+    guard_noise: float = 0.01
     data: DataConfig = field(default_factory=DataConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
