@@ -146,16 +146,18 @@ _SUMMARY = {
 def _summary(lines: Lines) -> list[str]:
     """Gains of every data set and backbone at a glance."""
     rows = [
-        f"Change of test Recall@10 / NDCG@10 against the base; bold where p < {_SIGNIFICANT}.",
+        f"Change of test Recall@10 / NDCG@10 against the base of the same seeds; bold where p < {_SIGNIFICANT}; in "
+        "brackets the seeds, where they are fewer.",
         "",
         "| data | backbone | seeds | " + " | ".join(_SUMMARY) + " |",
         "|---|---|---|" + "---|" * len(_SUMMARY),
     ]
     for group in _groups(lines):
-        cells = [*group, str(len(_trainings(lines, group)["base", 0]))]
-        for gains in _gains(lines, group).values():
+        trained = _trainings(lines, group)
+        cells = [*group, str(len(trained["base", 0]))]
+        for column, gains in _gains(lines, group).items():
             shown = (f"**{gain:+.1%}**" if p < _SIGNIFICANT else f"{gain:+.1%}" for gain, p in gains)
-            cells.append(" / ".join(shown))
+            cells.append(" / ".join(shown) + (_fewer(trained, _SUMMARY[column]) if gains else ""))
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -179,9 +181,16 @@ def _beside_the_paper(lines: Lines) -> list[str]:
         cells += ["" if value is None else f"{value:.4f} ({value / other - 1:+.1%})" for value in published]
         cells.append(f"{np.mean([line['test']['recall@10'] for line in trained['base', 0]]):.4f}")
         for key in _SUMMARY.values():
-            cells.append(_with_gain(trained[key], trained["base", 0]) if key in trained else "")
+            shown = _with_gain(trained[key], trained["base", 0]) if key in trained else ""
+            cells.append(shown + (_fewer(trained, key) if shown else ""))
         rows.append("| " + " | ".join(cells) + " |")
     return rows if groups else []
+
+
+def _fewer(trained: dict[tuple[str, int], list[Line]], key: tuple[str, int]) -> str:
+    """How many seeds an arm was trained with, where the base was with more."""
+    seeds = len(trained[key])
+    return f" ({seeds})" if seeds < len(trained["base", 0]) else ""
 
 
 def _with_gain(found: list[Line], base: list[Line]) -> str:
