@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import hashlib
 import io
 import json
@@ -86,6 +87,11 @@ VALUES: list[Any] = [
     {},
 ]
 VALUES += ["off", "sasrec", "rank", "../..", "\0", "\ud800", [[1]], {"a": 1}, ["1", 2], "1e3", "none", "9" * 5000]
+
+
+def a_value(draw: np.random.Generator) -> Any:
+    """One of them, which may be changed."""
+    return copy.deepcopy(VALUES[draw.integers(0, len(VALUES))])
 
 
 def mutated(generator: np.random.Generator, content: bytes) -> bytes:
@@ -178,7 +184,7 @@ class Fuzzer:
             )
             if isinstance(section, dict):
                 name = str(draw.choice([*section, "unknown"])) if section else "unknown"
-                section[name] = VALUES[draw.integers(0, len(VALUES))]
+                section[name] = a_value(draw)
         return from_dict(RecursionConfig, values)
 
     def settings_file(self, draw: np.random.Generator) -> object:
@@ -203,7 +209,7 @@ class Fuzzer:
         while draw.random() < 0.7 and isinstance(place, dict) and place:
             key = str(draw.choice(list(place)))
             if not isinstance(place[key], dict) or draw.random() < 0.2:
-                place[key] = VALUES[draw.integers(0, len(VALUES))]
+                place[key] = a_value(draw)
                 break
             place = place[key]
         return self.opened(
@@ -231,7 +237,7 @@ class Fuzzer:
         card["sha256"] = hashlib.sha256(files[checkpoint.WEIGHTS]).hexdigest()
         if draw.random() < 0.5:
             section = card if draw.random() < 0.5 else card["model"]
-            section[str(draw.choice(list(section)))] = VALUES[draw.integers(0, len(VALUES))]
+            section[str(draw.choice(list(section)))] = a_value(draw)
         card["checksum"] = durable.checksum(card)
         files[checkpoint.CARD] = json.dumps(card).encode("utf-8", "replace")
         if draw.random() < 0.2:
