@@ -298,7 +298,7 @@ def _draw_gains(lines: Lines) -> Any:
         axis.set(title=f"test {_NAMES[metric]}, change against the base (%)", xticks=range(len(groups)))
         axis.set_xticklabels([f"{data.removeprefix('amazon-')}\n{backbone}" for data, backbone in groups], fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_SUMMARY), frameon=False)
     return figure
 
 
