@@ -232,7 +232,7 @@ def test_a_round_that_was_recorded_but_not_marked_done_is_made_again(run_path: P
             replace(CONFIG, fidelity=FidelityConfig(tau=[5, 3]), generation=GenerationConfig(m=9)),
             "another generation.m: the run has 10, got 9",
         ),
-        (replace(CONFIG, fidelity=FidelityConfig(tau=[5, 3])), r"another fidelity.tau: the run has 50, got \[5, 3\]"),
+        (replace(CONFIG, fidelity=FidelityConfig(tau=[5, 3])), r"another fidelity.tau: the run has none, got \[5, 3\]"),
         (replace(CONFIG, rounds=1), "fewer rounds: the run has 2, got 1"),
     ],
 )

@@ -203,7 +203,7 @@ def test_inspecting_a_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command.main(["inspect", str(run.path)]) == 0
     printed = capsys.readouterr().out
     assert f"Best by validation NDCG@20: round {run.best}" in printed
-    assert "  fidelity.tau 15 [50]" in printed
+    assert "  fidelity.tau 15 [none]" in printed
     assert "120 users, 60 items" in printed
     assert "every checksum holds" in printed
     assert run.path is not None
