@@ -252,6 +252,7 @@ def runner(
     model.train()
     table = table_adam(model, config, threads)
     optimizer: Any = table or torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    averaged = frozenset(table.averages if table else ())
     state = TrainingState()
 
     def run() -> None:
@@ -260,7 +261,7 @@ def runner(
             optimizer.zero_grad()
             model.loss(batch, negatives).backward()
             optimizer.step()
-            state.average_weights(model, config.ema, table.averages if table else ())
+            state.average_weights(model, config.ema, averaged)
             state.step += 1
 
     return run

@@ -228,6 +228,7 @@ class _Run:
             state.seconds = time.perf_counter() - began
             return state.save(self.model, optimizer, generator)
 
+        averaged = frozenset(rows.averages if rows else ())  # by the optimizer
         self.model.train()
         stream = batches.stream(state.step)
         try:
@@ -236,7 +237,7 @@ class _Run:
                 optimizer.zero_grad()
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
                 optimizer.step()
-                state.average_weights(self.model, self.config.ema, rows.averages if rows else ())
+                state.average_weights(self.model, self.config.ema, averaged)
                 state.losses.append(loss)
                 state.tokens += batch.tokens
                 state.step += 1
