@@ -234,20 +234,22 @@ void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransp
   const Dropout dropout(s);
   float* z = scratch;
   float* middle = z + s.width * d;
-  float* active = middle + s.width * d;
-  float* share = active + s.width * f;
+  float* hidden = middle + s.width * d;
+  float* share = hidden + s.width * f;
   affine(s.width, 3 * d, d, x, t.in, w.in_bias, saved.qkv);
   Attention(s).forward(segments, bytes, saved.qkv, saved.attended, share);
   affine(s.width, d, d, saved.attended, t.out, w.out_bias, z);
   for (std::int64_t i = 0; i < s.width; ++i)
     saved.rstd[2 * i] = normalise(d, s.epsilon, dropout, at(bytes.out, i * d), x + i * d, z + i * d, w.norm1_weight,
                                   w.norm1_bias, saved.unit1 + i * d, middle + i * d);
-  affine(s.width, f, d, middle, t.up, w.up_bias, saved.hidden);
+  affine(s.width, f, d, middle, t.up, w.up_bias, hidden);
   each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(saved.hidden + i, lanes);
-    store(active + i, here * Normal(here).below * dropout.factors(bytes.hidden, i, lanes), lanes);
+    const Vector here = load(hidden + i, lanes), factor = dropout.factors(bytes.hidden, i, lanes);
+    const Normal normal(here);
+    store(saved.active + i, here * normal.below * factor, lanes);
+    store(saved.slopes + i, Isa::madd(here, normal.density, normal.below) * factor, lanes);
   });
-  affine(s.width, d, f, active, t.down, w.down_bias, z);
+  affine(s.width, d, f, saved.active, t.down, w.down_bias, z);
   for (std::int64_t i = 0; i < s.width; ++i)
     saved.rstd[2 * i + 1] = normalise(d, s.epsilon, dropout, at(bytes.down, i * d), middle + i * d, z + i * d,
                                       w.norm2_weight, w.norm2_bias, saved.unit2 + i * d, y + i * d);
@@ -263,10 +265,8 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
   float* grad_z = grad_middle + s.width * d;
   float* grad_attended = grad_z + s.width * d;
   float* grad_qkv = grad_attended + s.width * d;
-  float* active = grad_qkv + 3 * s.width * d;
-  float* grad_active = active + s.width * f;
-  float* slopes = grad_active + s.width * f;
-  float* share = slopes + s.width * f;
+  float* grad_active = grad_qkv + 3 * s.width * d;
+  float* share = grad_active + s.width * f;
   for (std::int64_t i = 0; i < s.width; ++i) {
     normalise_backward(d, dropout, at(bytes.down, i * d), saved.unit2 + i * d, saved.rstd[2 * i + 1], w.norm2_weight,
                        grad_y + i * d, g.norm2_weight, g.norm2_bias, grad_middle + i * d, grad_z + i * d);
@@ -275,15 +275,9 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
       store(middle + i * d + j, Isa::madd(unit, load(w.norm1_weight + j, lanes), load(w.norm1_bias + j, lanes)), lanes);
     });
   }
+  affine_backward(s.width, d, f, saved.active, w.down_weight, grad_z, g.down_weight, g.down_bias, grad_active, false);
   each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(saved.hidden + i, lanes), factor = dropout.factors(bytes.hidden, i, lanes);
-    const Normal normal(here);
-    store(active + i, here * normal.below * factor, lanes);
-    store(slopes + i, Isa::madd(here, normal.density, normal.below) * factor, lanes);
-  });
-  affine_backward(s.width, d, f, active, w.down_weight, grad_z, g.down_weight, g.down_bias, grad_active, false);
-  each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
-    store(grad_active + i, load(grad_active + i, lanes) * load(slopes + i, lanes), lanes);
+    store(grad_active + i, load(grad_active + i, lanes) * load(saved.slopes + i, lanes), lanes);
   });
   affine_backward(s.width, f, d, middle, w.up_weight, grad_active, g.up_weight, g.up_bias, grad_middle, true);
   for (std::int64_t i = 0; i < s.width; ++i)

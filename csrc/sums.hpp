@@ -33,6 +33,7 @@ void sum_in_groups(std::int64_t n, int threads, std::int64_t size, float* total,
     run(group, part_begin(n, group, groups), part_begin(n, group + 1, groups),
         group == 0 ? total : sums.get() + (group - 1) * size);
   });
+  threads = useful_threads(static_cast<double>(groups * size), threads);
   parallel_for((size + kChunk - 1) / kChunk, threads, [&](std::int64_t chunk, int) {
     const std::int64_t last = std::min(size, (chunk + 1) * kChunk);
     for (std::int64_t group = 1; group < groups; ++group) {

@@ -45,7 +45,8 @@ struct LayerSaved {  // what the backward pass needs, of one row of the batch
   float* qkv;        // (width, 3 d)
   float* attended;   // (width, d)
   float* unit1;      // (width, d) normalised before weight and bias
-  float* hidden;     // (width, f) before GELU
+  float* active;     // (width, f) what GELU and dropout made of the hidden units
+  float* slopes;     // (width, f) their slopes there
   float* unit2;      // (width, d)
   float* rstd;       // (width, 2)
 };
@@ -89,7 +90,7 @@ struct TrainingKernels {
 };
 
 inline std::int64_t layer_scratch(const LayerShape& s) {
-  return s.width * (8 * s.dim + 3 * s.feedforward) + 3 * s.width;
+  return s.width * (7 * s.dim + s.feedforward + 3);
 }
 
 inline std::int64_t encode_scratch(const LayerShape& s) { return 5 * s.dim + s.feedforward + s.width; }

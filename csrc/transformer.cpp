@@ -14,8 +14,9 @@ constexpr std::int64_t kTogether = 128;
 // The backward pass only reads it.
 LayerSaved saved_of(const LayerShape& s, float* saved, std::int64_t row) {
   float* p = saved + layer_saved(s, row);
-  const std::int64_t wide = s.width * s.dim;
-  return {p, p + 3 * wide, p + 4 * wide, p + 6 * wide, p + 5 * wide, p + 6 * wide + s.width * s.feedforward};
+  const std::int64_t wide = s.width * s.dim, hidden = s.width * s.feedforward;
+  float* active = p + 6 * wide;
+  return {p, p + 3 * wide, p + 4 * wide, active, active + hidden, p + 5 * wide, active + 2 * hidden};
 }
 
 LayerBytes bytes_of(const LayerShape& s, const LayerBytes& all, std::int64_t row) {

@@ -18,7 +18,7 @@ struct LayerBatch {
 
 // Floats that the forward pass saves for the backward pass.
 inline std::int64_t layer_saved(const LayerShape& s, std::int64_t rows) {
-  return rows * s.width * (6 * s.dim + s.feedforward + 2);
+  return rows * s.width * (6 * s.dim + 2 * s.feedforward + 2);
 }
 
 void layer_forward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,

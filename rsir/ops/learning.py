@@ -323,8 +323,7 @@ def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> N
 
 
 def _check_floats(name: str, value: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
-    fits = value.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, value.shape, strict=True))
-    if not fits:
+    if value.shape != shape and not _fits(value.shape, shape):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name}: expected shape ({expected}), got {tuple(value.shape)}")
     if not value.is_floating_point() or value.dtype != like.dtype or value.device != like.device:
@@ -332,6 +331,10 @@ def _check_floats(name: str, value: Tensor, shape: tuple[int | None, ...], like:
             f"{name}: expected floats like the first argument's, {like.dtype} on {like.device}, "
             f"got {value.dtype} on {value.device}"
         )
+
+
+def _fits(got: torch.Size, shape: tuple[int | None, ...]) -> bool:
+    return len(got) == len(shape) and all(want in (None, size) for want, size in zip(shape, got, strict=True))
 
 
 def _check_ids(name: str, value: Tensor, length: int, like: Tensor) -> None:
