@@ -1,0 +1,19 @@
+"""What tests of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_loop import Loop
+
+import rsir.recursion
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loop:
+    """In an empty folder, with the recursion replaced."""
+    fake = Loop()
+    monkeypatch.setattr(rsir.recursion, "recurse", fake)
+    monkeypatch.chdir(tmp_path)
+    return fake
