@@ -16,7 +16,7 @@ from rsir.config import ConfigError, RecursionConfig
 
 STUDIES = {
     "main": "what rounds gain, beside reordering, insertion, the paper's settings and an ensemble of bases",
-    "rounds": "many rounds, with the fidelity check and without it",
+    "rounds": "many rounds, with the fidelity check, without it, and with one that gets stricter",
     "sensitivity": "one round under other values of each option",
     "weak-to-strong": "generators of other widths and backbones than the successor's",
     "cost": "longer, wider and otherwise tuned bases, beside the recursion",

@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """The paper's recipe and ours, each with and without the check."""
+    """The paper's recipe and ours, each with and without the check, and ours with one that gets stricter."""
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds)
@@ -21,3 +21,6 @@ def run(lab: Lab, rounds: int) -> None:
             lab.recursion(name, whole, retained=whole.retention != "none")
         if lab.wants(unchecked := f"{name}, no fidelity"):
             lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")))
+    if lab.wants("rsir, falling tau"):
+        whole = replace(reset(lab.config), rounds=rounds, fidelity=FidelityConfig(tau=[50, 20, 10]))
+        lab.recursion("rsir, falling tau", whole, retained=True)

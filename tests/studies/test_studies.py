@@ -191,7 +191,12 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
     assert main([study, "--seeds", "0", "--rounds", "2", "--out", str(out), *TINY]) == 0
     found = lines(out / f"{study}.jsonl")
     expected = {
-        "rounds": {"base", "rsir", "rsir, pair", "rsir, all", "paper", "rsir, no fidelity", "paper, no fidelity"},
+        "rounds": {
+            "base",
+            *("rsir", "rsir, pair", "rsir, all", "rsir, no fidelity"),
+            *("rsir, falling tau", "rsir, falling tau, pair", "rsir, falling tau, all"),
+            *("paper", "paper, no fidelity"),
+        },
         "weak-to-strong": {"base", "sasrec d 8 alone", "from sasrec d 8"},
         "cost": {"base", "base, dropout 0.2", "base, two seeds", "rsir", "rsir, pair", "rsir, all"},
         "noise": {"base", "rsir"},
