@@ -140,7 +140,7 @@ def table(results: list[tuple[Contestant, dict[str, Any]]], options: argparse.Na
     """Markdown; the first contestant is the one that the others are measured by."""
     clock = "cpu_seconds" if options.cpu_time else "seconds"
     share = options.threads if options.cpu_time else 1
-    unit = f"cpu-s / {options.threads}" if options.cpu_time else "s"
+    unit = "s" if not options.cpu_time else "cpu-s" if share == 1 else f"cpu-s / {share}"
     ours = results[0][1]["epochs"]
     best = max(epoch["ndcg"] for epoch in ours)
     lines = [

@@ -309,6 +309,8 @@ def _draw_rounds(lines: Lines) -> Any:
     for axis, group in zip(axes, groups, strict=True):
         by_round = _by_round(lines, group, "ndcg@10")
         for arm, values in by_round.items():
+            if arm.endswith(", pair"):  # between its neighbours in the legend, and mostly in the figure
+                continue
             axis.plot(list(values), [100 * (value / values[0] - 1) for value in values.values()], "o-", label=arm)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         rounds = range(1 + max((max(values) for values in by_round.values()), default=0))
