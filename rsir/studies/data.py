@@ -9,7 +9,7 @@ import numpy as np
 from rsir.data.sequences import Sequences
 
 from .lab import Lab
-from .recipes import paper, reset
+from .recipes import falling, paper, reset
 
 __all__ = ["approximate_entropy", "density", "popularity_share", "run"]
 
@@ -17,7 +17,8 @@ __all__ = ["approximate_entropy", "density", "popularity_share", "run"]
 def run(lab: Lab, rounds: int) -> None:
     """Statistics of every round's training set, the recipe's and the paper's."""
     lab.record_base()
-    for arm, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
+    recipes = {"rsir": reset, "rsir, falling tau": falling, "paper": paper}
+    for arm, recipe in ((name, make(lab.config)) for name, make in recipes.items()):
         done = lab.recursion(arm, replace(recipe, rounds=rounds))
         assert done.path is not None
         train = lab.parts.train

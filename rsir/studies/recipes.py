@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rsir.config import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig, RecursionConfig
 
-__all__ = ["paper", "reset"]
+__all__ = ["falling", "paper", "reset"]
 
 
 def reset(config: RecursionConfig) -> RecursionConfig:
@@ -32,3 +32,8 @@ def paper(config: RecursionConfig) -> RecursionConfig:
         acquisition=AcquisitionConfig("all"),
         distillation=DistillationConfig(share=0.0),
     )
+
+
+def falling(config: RecursionConfig) -> RecursionConfig:
+    """The default recipe with a check that gets stricter from round to round: tau 50, 20, then 10."""
+    return replace(reset(config), fidelity=FidelityConfig(tau=[50, 20, 10]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rsir.config import FidelityConfig
 
 from .lab import Lab
-from .recipes import paper, reset
+from .recipes import falling, paper, reset
 
 __all__ = ["run"]
 
@@ -22,5 +22,4 @@ def run(lab: Lab, rounds: int) -> None:
         if lab.wants(unchecked := f"{name}, no fidelity"):
             lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")))
     if lab.wants("rsir, falling tau"):
-        whole = replace(reset(lab.config), rounds=rounds, fidelity=FidelityConfig(tau=[50, 20, 10]))
-        lab.recursion("rsir, falling tau", whole, retained=True)
+        lab.recursion("rsir, falling tau", replace(falling(lab.config), rounds=rounds), retained=True)

@@ -200,12 +200,12 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
         "weak-to-strong": {"base", "sasrec d 8 alone", "from sasrec d 8"},
         "cost": {"base", "base, dropout 0.2", "base, two seeds", "rsir", "rsir, pair", "rsir, all"},
         "noise": {"base", "rsir"},
-        "data": {"base", "rsir", "paper"},
+        "data": {"base", "rsir", "rsir, falling tau", "paper"},
         "landscape": {"base", "rsir"},
     }
     assert {line["arm"] for line in found if line["kind"] != "command"} == expected[study]
     measured = [line for line in found if line["kind"] == "measurement"]
-    assert len(measured) == {"data": 6, "landscape": 2}.get(study, 0)
+    assert len(measured) == {"data": 9, "landscape": 2}.get(study, 0)
     assert {line["data"] for line in found if line["kind"] != "command"} == {
         "simulated +20% noise" if study == "noise" else "simulated"
     }
