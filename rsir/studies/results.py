@@ -288,6 +288,7 @@ def _draw_gains(lines: Lines) -> Any:
     groups = _groups(lines)
     figure, axes = panels(len(METRICS))
     by_group = [_gains(lines, group) for group in groups]
+    figure.set_size_inches(max(9.0, 1.4 * len(groups)), 3.4)
     width = 0.8 / len(_SUMMARY)
     for place, (metric, axis) in enumerate(zip(METRICS, axes, strict=True)):
         for number, column in enumerate(_SUMMARY):
@@ -303,32 +304,32 @@ def _draw_gains(lines: Lines) -> Any:
 
 
 def _draw_rounds(lines: Lines) -> Any:
-    """Lines by round, a panel for each data set and backbone."""
+    """Lines by round, a panel for each data set and backbone; pairs, which lie between the others, left out."""
     groups = _groups(lines)
     figure, axes = panels(len(groups))
-    for axis, group in zip(axes, groups, strict=True):
-        by_round = _by_round(lines, group, "ndcg@10")
-        for arm, values in by_round.items():
-            if arm.endswith(", pair"):  # between its neighbours in the legend, and mostly in the figure
-                continue
-            axis.plot(list(values), [100 * (value / values[0] - 1) for value in values.values()], "o-", label=arm)
+    by_group = [_gains_by_round(lines, group, "ndcg@10") for group in groups]
+    arms = [arm for arm in dict.fromkeys(arm for gains in by_group for arm in gains) if not arm.endswith(", pair")]
+    for axis, group, gains in zip(axes, groups, by_group, strict=True):
+        for number, arm in enumerate(arms):
+            values = gains.get(arm, {})
+            axis.plot(list(values), [100 * gain for gain in values.values()], "o-", color=f"C{number}", label=arm)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-        rounds = range(1 + max((max(values) for values in by_round.values()), default=0))
+        rounds = range(1 + max((max(values) for values in gains.values()), default=0))
         axis.set(title=f"{group[0]}, {group[1]}", xlabel="round", ylabel="change of test NDCG@10 (%)", xticks=rounds)
-        axis.legend(frameon=False, fontsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(arms) or 1, frameon=False)
     return figure
 
 
-def _by_round(lines: Lines, group: Group, metric: str) -> dict[str, dict[int, float]]:
-    """Mean test metric of each arm but the base by round; round 0 is the base's."""
+def _gains_by_round(lines: Lines, group: Group, metric: str) -> dict[str, dict[int, float]]:
+    """By arm and round, the change of a test metric against the base of the same seeds; arms that have rounds."""
     trained = _trainings(lines, group)
-    means = {key: float(np.mean([line["test"][metric] for line in found])) for key, found in trained.items()}
-    arms = dict.fromkeys(arm for arm, _ in trained if arm != "base")
-    return {
-        arm: {0: means["base", 0], **{round_: mean for (its, round_), mean in means.items() if its == arm and round_}}
-        for arm in arms
-        if (arm, 0) not in means
-    }
+    gains: dict[str, dict[int, float]] = {}
+    for (arm, round_), found in trained.items():
+        if round_:
+            gain = _gain(found, _of_same_seeds(trained["base", 0], found), metric)
+            gains.setdefault(arm, {0: 0.0})[round_] = gain
+    return gains
 
 
 if __name__ == "__main__":
