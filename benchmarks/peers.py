@@ -156,13 +156,13 @@ def table(results: list[tuple[Contestant, dict[str, Any]]], options: argparse.Na
         spent = epochs[-1][clock] / share
         first = first or (per_epoch, reached or spent)
         sign, until = ("", reached) if reached is not None else ("> ", spent)
-        own_best = max(epoch["ndcg"] for epoch in epochs)
-        to_it, ours_to_it = (_until(course, own_best, clock, share) for course in (epochs, ours))
-        beside = "" if to_it is None or ours_to_it is None else f"{to_it / ours_to_it:.1f}"
+        at_best = max(epochs, key=lambda epoch: epoch["ndcg"])
+        to_it, ours_to_it = at_best[clock] / share, _until(ours, at_best["ndcg"], clock, share)
+        beside = "" if ours_to_it is None else f"{to_it / ours_to_it:.1f}"
         lines.append(
             f"| {contestant.name} | {len(epochs)} | {per_epoch:.2f} | {per_epoch / first[0]:.1f} | "
             f"{result['peak_mib']:,.0f} | {sign}{until:.1f} | {sign}{until / first[1]:.1f} | "
-            f"{own_best:.4f} | {to_it:.1f} | {beside} |"
+            f"{at_best['ndcg']:.4f} | {to_it:.1f} | {beside} |"
         )
     lines += ["", *(f"- {contestant.name}: {contestant.differs}." for contestant, _ in results)]
     for contestant, result in results:

@@ -15,10 +15,10 @@ __all__ = ["approximate_entropy", "density", "popularity_share", "run"]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """Statistics of every round's training set, the recipe's and the paper's."""
+    """Statistics of every round's training set under the default recipe, with a falling tau, and under the paper's."""
     lab.record_base()
-    recipes = {"rsir": reset, "rsir, falling tau": falling, "paper": paper}
-    for arm, recipe in ((name, make(lab.config)) for name, make in recipes.items()):
+    for arm, make in {"rsir": reset, "rsir, falling tau": falling, "paper": paper}.items():
+        recipe = make(lab.config)
         done = lab.recursion(arm, replace(recipe, rounds=rounds))
         assert done.path is not None
         train = lab.parts.train

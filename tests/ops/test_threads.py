@@ -41,5 +41,9 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # a child that waits for its parent's threads would wait for ever
-        os._exit(0 if ranks(0, 3).equal(expected) and ranks(0, 2).equal(expected) else 1)
+        status = 1
+        try:
+            status = 0 if ranks(0, 3).equal(expected) and ranks(0, 2).equal(expected) else 1
+        finally:
+            os._exit(status)  # whatever happens: the other tests are the parent's
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
