@@ -20,7 +20,7 @@ from .proofs import screen
 
 __all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled"]
 
-_TAU = 50  # by default, on catalogues that are not small; rsir.config.FidelityConfig says why
+_TAU = [50, 20, 10]  # by round, on catalogues that are not small; rsir.config.FidelityConfig says why
 
 Verify = Literal["exact", "trust"]
 
@@ -134,9 +134,14 @@ def build(
     sharded = table is not None and table.backend == "sharded"
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
-    tau = max(1, min(_TAU, num_items // 20)) if config.tau is None else scheduled(config.tau, round_)
-    rank = Rank(tau, index, config.verify)
+    rank = Rank(_threshold(config, num_items, round_), index, config.verify)
     return rank if config.policy == "rank" else Both(rank, near)
+
+
+def _threshold(config: FidelityConfig, num_items: int, round_: int) -> int:
+    if config.tau is not None:
+        return scheduled(config.tau, round_)
+    return max(1, min(scheduled(_TAU, round_), num_items // 20))
 
 
 def scheduled(value: int | list[int], round_: int) -> int:

@@ -129,10 +129,19 @@ def test_rounds_and_seeds_draw_differently() -> None:
     assert runs[0] != runs[3]
 
 
-def test_a_schedule_gives_each_round_its_threshold() -> None:
-    embeddings = torch.randn(50, 4)
-    fidelity = FidelityConfig(tau=[20, 10, 5])
-    assert [build(fidelity, embeddings, round_).tau for round_ in (1, 2, 3, 4)] == [20, 10, 5, 5]
+@pytest.mark.parametrize(
+    ("given", "num_items", "by_round"),
+    [
+        ([20, 10, 5], 50, [20, 10, 5, 5]),
+        (7, 50, [7, 7, 7, 7]),
+        (None, 1000, [50, 20, 10, 10]),
+        (None, 300, [15, 15, 10, 10]),
+        (None, 19, [1, 1, 1, 1]),
+    ],
+)
+def test_a_schedule_gives_each_round_its_threshold(given, num_items: int, by_round: list[int]) -> None:
+    fidelity, embeddings = FidelityConfig(tau=given), torch.randn(num_items + 1, 4)
+    assert [build(fidelity, embeddings, round_).tau for round_ in (1, 2, 3, 4)] == by_round
 
 
 def test_screening_by_an_index_changes_nothing() -> None:

@@ -9,15 +9,15 @@ import numpy as np
 from rsir.data.sequences import Sequences
 
 from .lab import Lab
-from .recipes import falling, paper, reset
+from .recipes import fixed, paper, reset
 
 __all__ = ["approximate_entropy", "density", "popularity_share", "run"]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """Statistics of every round's training set under the default recipe, with a falling tau, and under the paper's."""
+    """Statistics of every round's training set under the default recipe, with a fixed tau, and under the paper's."""
     lab.record_base()
-    for arm, make in {"rsir": reset, "rsir, falling tau": falling, "paper": paper}.items():
+    for arm, make in {"rsir": reset, "rsir, fixed tau": fixed, "paper": paper}.items():
         recipe = make(lab.config)
         done = lab.recursion(arm, replace(recipe, rounds=rounds))
         assert done.path is not None

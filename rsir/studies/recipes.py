@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rsir.config import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig, RecursionConfig
 
-__all__ = ["falling", "paper", "reset"]
+__all__ = ["fixed", "paper", "reset"]
 
 
 def reset(config: RecursionConfig) -> RecursionConfig:
@@ -34,6 +34,6 @@ def paper(config: RecursionConfig) -> RecursionConfig:
     )
 
 
-def falling(config: RecursionConfig) -> RecursionConfig:
-    """The default recipe with a check that gets stricter from round to round: tau 50, 20, then 10."""
-    return replace(reset(config), fidelity=FidelityConfig(tau=[50, 20, 10]))
+def fixed(config: RecursionConfig) -> RecursionConfig:
+    """The default recipe with the same check in every round, that of its first: tau 50."""
+    return replace(reset(config), fidelity=FidelityConfig(tau=50))

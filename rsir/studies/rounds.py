@@ -7,13 +7,13 @@ from dataclasses import replace
 from rsir.config import FidelityConfig
 
 from .lab import Lab
-from .recipes import falling, paper, reset
+from .recipes import fixed, paper, reset
 
 __all__ = ["run"]
 
 
 def run(lab: Lab, rounds: int) -> None:
-    """The paper's recipe and ours, each with and without the check, and ours with one that gets stricter."""
+    """The paper's recipe and ours, each with and without the check, and ours with one that does not get stricter."""
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds)
@@ -21,5 +21,5 @@ def run(lab: Lab, rounds: int) -> None:
             lab.recursion(name, whole, retained=whole.retention != "none")
         if lab.wants(unchecked := f"{name}, no fidelity"):
             lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")))
-    if lab.wants("rsir, falling tau"):
-        lab.recursion("rsir, falling tau", replace(falling(lab.config), rounds=rounds), retained=True)
+    if lab.wants("rsir, fixed tau"):
+        lab.recursion("rsir, fixed tau", replace(fixed(lab.config), rounds=rounds), retained=True)

@@ -194,13 +194,13 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
         "rounds": {
             "base",
             *("rsir", "rsir, pair", "rsir, all", "rsir, no fidelity"),
-            *("rsir, falling tau", "rsir, falling tau, pair", "rsir, falling tau, all"),
+            *("rsir, fixed tau", "rsir, fixed tau, pair", "rsir, fixed tau, all"),
             *("paper", "paper, no fidelity"),
         },
         "weak-to-strong": {"base", "sasrec d 8 alone", "from sasrec d 8"},
         "cost": {"base", "base, dropout 0.2", "base, two seeds", "rsir", "rsir, pair", "rsir, all"},
         "noise": {"base", "rsir"},
-        "data": {"base", "rsir", "rsir, falling tau", "paper"},
+        "data": {"base", "rsir", "rsir, fixed tau", "paper"},
         "landscape": {"base", "rsir"},
     }
     assert {line["arm"] for line in found if line["kind"] != "command"} == expected[study]
