@@ -55,7 +55,7 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
 
 
 def panels(count: int, **options: Any) -> tuple[Any, list[Any]]:
-    """A figure with this many axes side by side; `options` as for matplotlib's ``subplots``.
+    """A figure with this many axes, three in a row; `options` as for matplotlib's ``subplots``.
 
     Raises
     ------
@@ -69,8 +69,13 @@ def panels(count: int, **options: Any) -> tuple[Any, list[Any]]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, count, figsize=(4.5 * count, 3.4), layout="constrained", squeeze=False, **options)
-    return figure, list(axes[0])
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    size = 4.5 * columns, 3.4 * rows
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return figure, list(axes.flat[:count])
 
 
 def save(figure: Any, file: str | Path) -> None:

@@ -304,15 +304,20 @@ def _draw_gains(lines: Lines) -> Any:
 
 
 def _draw_rounds(lines: Lines) -> Any:
-    """Lines by round, a panel for each data set and backbone; pairs, which lie between the others, left out."""
+    """Lines by round, a panel for each data set and backbone: a successor alone dashed, the models of all rounds solid.
+
+    Pairs, which lie between the others, are left out.
+    """
     groups = _groups(lines)
     figure, axes = panels(len(groups))
     by_group = [_gains_by_round(lines, group, "ndcg@10") for group in groups]
     arms = [arm for arm in dict.fromkeys(arm for gains in by_group for arm in gains) if not arm.endswith(", pair")]
+    recipes = list(dict.fromkeys(arm.removesuffix(", all") for arm in arms))
     for axis, group, gains in zip(axes, groups, by_group, strict=True):
-        for number, arm in enumerate(arms):
-            values = gains.get(arm, {})
-            axis.plot(list(values), [100 * gain for gain in values.values()], "o-", color=f"C{number}", label=arm)
+        for arm in arms:
+            values, recipe = gains.get(arm, {}), arm.removesuffix(", all")
+            look = {"color": f"C{recipes.index(recipe)}", "linestyle": "--" if arm == recipe else "-"}
+            axis.plot(list(values), [100 * gain for gain in values.values()], marker="o", label=arm, **look)
         axis.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         rounds = range(1 + max((max(values) for values in gains.values()), default=0))
         axis.set(title=f"{group[0]}, {group[1]}", xlabel="round", ylabel="change of test NDCG@10 (%)", xticks=rounds)

@@ -1,4 +1,4 @@
-"""One round under other values of each option of generation, fidelity and acquisition, the rest at the default."""
+"""One round under other values of each option of a round, the rest at the default."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ __all__ = ["GRID", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
     ("fidelity", "tau", [5, 20, 200]),
+    ("fidelity", "policy", ["rank", "neighbours", "both"]),
     ("generation", "p", [0.0, 0.25, 0.5, 0.75, 1.0]),
     ("generation", "m", [2, 5, 10, 20]),
     ("generation", "k", [1, 3, 10]),
     ("generation", "temperature", [0.5, 1.0, 2.0]),
+    ("generation", "start", ["first", "prefix"]),
+    ("training", "synthetic_weight", [0.5, 1.0]),
     ("acquisition", "policy", ["all", "capped", "disagreement"]),
     ("distillation", "share", [0.0, 0.5]),
 ]
