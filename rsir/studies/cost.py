@@ -34,7 +34,7 @@ def run(lab: Lab, rounds: int) -> None:
             if lab.wants(arm := f"base, {option} {value}"):
                 lab.record_round_0(arm, _changed(lab.config, section, option, value))
     if lab.wants("base, two seeds"):
-        two = lab.base(), lab.twin().base()
+        two = lab.bases(2)
         each = [spent(run.rounds, lab.config) for run in two]
         together = {name: sum(cost[name] for cost in each) for name in each[0]}
         lab.record("base, two seeds", 0, Ensemble([run.model for run in two]), lab.config, **together)

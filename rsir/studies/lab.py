@@ -112,9 +112,11 @@ class Lab:
         self.asked.add(arm)
         return not self.arms or arm in self.arms
 
-    def twin(self) -> Lab:
-        """The same lab with the next seed, whose base a study over several seeds has trained already."""
-        return replace(self, config=replace(self.config, seed=self.config.seed + 1))
+    def bases(self, count: int) -> list[Run]:
+        """The bases of this seed and of those after it, which a study over several seeds has trained already."""
+        first = self.config.seed
+        labs = [replace(self, config=replace(self.config, seed=seed)) for seed in range(first, first + count)]
+        return [lab.base() for lab in labs]
 
     def record_base(self) -> None:
         """The base's line."""

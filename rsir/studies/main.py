@@ -24,8 +24,9 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     if lab.wants("rsir"):
         lab.recursion("rsir", ours, retained=True)
-    if lab.wants("base, two seeds"):
-        lab.record("base, two seeds", 0, Ensemble([lab.base().model, lab.twin().base().model]), lab.config)
+    for count, seeds in ((2, "two seeds"), (4, "four seeds")):  # beside a round, and beside three
+        if lab.wants(arm := f"base, {seeds}"):
+            lab.record(arm, 0, Ensemble([run.model for run in lab.bases(count)]), lab.config)
     if lab.wants("paper"):
         lab.recursion("paper", authors)
     if lab.wants("paper, fine-tuned"):

@@ -138,6 +138,7 @@ _SUMMARY = {
     "two bases": ("base, two seeds", 0),
     "one round": ("rsir", 1),
     "with its predecessor": ("rsir, pair", 1),
+    "four bases": ("base, four seeds", 0),
     "three rounds, all models": ("rsir, all", 3),
 }
 """Columns of the summary: arms and rounds."""

@@ -56,6 +56,7 @@ def test_main_has_every_arm_for_every_seed(out: Path) -> None:
     assert arms == {
         ("base", 0),
         ("base, two seeds", 0),
+        ("base, four seeds", 0),
         *((arm, k) for arm in ("rsir", "rsir, pair", "rsir, all") for k in (1, 2)),
         ("paper", 1),
         ("paper, fine-tuned", 1),
@@ -299,6 +300,6 @@ def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
 def test_an_arm_that_the_study_does_not_have_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--seeds", "0", "--out", str(out), *TINY]
     assert main(["main", "--arms", "rsri", *given]) == 2
-    assert "--arms: expected some of base, two seeds, insertion, paper" in capsys.readouterr().err
+    assert "--arms: expected some of base, four seeds, base, two seeds, insertion, paper" in capsys.readouterr().err
     assert main(["landscape", "--arms", "rsir", *given]) == 2
     assert "--arms: this study has none to choose, got 'rsir'" in capsys.readouterr().err
