@@ -58,16 +58,16 @@ class GenerationConfig:
 class FidelityConfig:
     """The check that keeps trajectories on the user's preference manifold.
 
-    Its threshold gets stricter from round to round by default, which keeps later training sets from drifting to popular
-    items (docs/results.md).
+    Its threshold gets stricter from round to round by default, so that training sets do not lean ever more towards
+    popular items (docs/results.md).
 
     Attributes
     ----------
     policy
         rank (the paper), neighbours (nearest-neighbour fidelity), both, or off (the ablation that collapses).
     tau
-        A step passes when some unused real item ranks within tau (a list: one a round, the last for later
-        ones); none: 50, 20, then 10, at most items / 20.
+        Some unused real item must rank within tau at each step; a list: one a round, the last from then on;
+        none: 50,20,10, at most items / 20.
     neighbours
         K of the item-item nearest-neighbour graph; a list gives a value a round.
     hits
