@@ -15,8 +15,8 @@ from rsir.cli.options import configuration, split_arguments
 from rsir.config import ConfigError, RecursionConfig
 
 STUDIES = {
-    "main": "what rounds gain, beside reordering, insertion, the paper's settings and an ensemble of bases",
-    "rounds": "many rounds, with the fidelity check, without it, and with one that gets stricter",
+    "main": "what rounds gain, beside reordering, insertion, the paper's settings and ensembles of bases",
+    "rounds": "many rounds, with a fidelity check that gets stricter, with one that does not, and without",
     "sensitivity": "one round under other values of each option",
     "weak-to-strong": "generators of other widths and backbones than the successor's",
     "cost": "longer, wider and otherwise tuned bases, beside the recursion",

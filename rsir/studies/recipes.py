@@ -17,7 +17,7 @@ def reset(config: RecursionConfig) -> RecursionConfig:
 
 
 def paper(config: RecursionConfig) -> RecursionConfig:
-    """RSIR as its paper and its authors' code describe it: tau 10, p 0.5, m 10, everything kept and accumulated.
+    """RSIR as its paper describes it: tau 10, p 0.5, m 10, everything kept and accumulated; the base is this library's.
 
     Trajectories are sources, too, in later rounds. arXiv 2602.15659, sections 3 and 4.
     """

@@ -135,11 +135,11 @@ def _table(lines: Lines, group: Group) -> list[str]:
 
 
 _SUMMARY = {
+    "one round, the successor alone": ("rsir", 1),
     "two bases": ("base, two seeds", 0),
-    "one round": ("rsir", 1),
-    "with its predecessor": ("rsir, pair", 1),
+    "one round": ("rsir, all", 1),
     "four bases": ("base, four seeds", 0),
-    "three rounds, all models": ("rsir, all", 3),
+    "three rounds": ("rsir, all", 3),
 }
 """Columns of the summary: arms and rounds."""
 

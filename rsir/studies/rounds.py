@@ -17,9 +17,10 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds)
+        retained = whole.retention != "none"
         if lab.wants(name):
-            lab.recursion(name, whole, retained=whole.retention != "none")
+            lab.recursion(name, whole, retained=retained)
         if lab.wants(unchecked := f"{name}, no fidelity"):
-            lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")))
+            lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")), retained=retained)
     if lab.wants("rsir, fixed tau"):
         lab.recursion("rsir, fixed tau", replace(fixed(lab.config), rounds=rounds), retained=True)
