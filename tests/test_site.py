@@ -25,7 +25,7 @@ def test_site(tmp_path: Path) -> None:
     pages = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
     assert 'id="rsir.recursion.recurse"' in pages["reference/runs.html"]
     assert 'id="rsir.data.Sequences.save"' in pages["reference/data.html"]
-    assert "some unused real item ranks within tau" in pages["reference/config.html"]
+    assert "unused real item must rank within tau" in pages["reference/config.html"]
     for name, page in pages.items():
         assert not re.search(r"<(?:script|img|iframe|source)[^>]* src=\"?(?:https?:)?//", page), name
         assert not re.search(r"<link[^>]* href=\"?(?:https?:)?//", page), name
