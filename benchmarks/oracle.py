@@ -39,19 +39,27 @@ def one_trajectory(
         longest = min(len(source), model.max_len) - 1
         given = 1 + int(uniform(seed, words(Stream.PREFIX, 0))[0] * longest)
     trajectory = source[:given]
-    while len(trajectory) < model.max_len:
+
+    def strays() -> bool:
+        """Whether a new item, the last, is no neighbour of enough of the source's items."""
+        if graph is None or len(trajectory) == given:
+            return False
+        return sum(trajectory[-1] in graph[item] for item in set(source)) < hits
+
+    while True:
         targets = sorted(set(source) - set(trajectory))
         if not targets:
+            break
+        if len(trajectory) == model.max_len:
+            if strays() and on_fail == "drop":
+                trajectory = trajectory[:-1]
             break
         with torch.no_grad():
             query = model.encode(torch.tensor([trajectory]), torch.tensor([len(trajectory)]))[0]
         logits = (embeddings @ query).numpy()
         best = max(logits[t] for t in targets)
         failed = tau is not None and 1 + int((logits[1:] > best).sum()) > tau
-        if graph is not None and len(trajectory) > given:
-            votes = sum(trajectory[-1] in graph[item] for item in set(source))
-            failed = failed or votes < hits
-        if failed:
+        if failed or strays():
             if on_fail == "drop" and len(trajectory) > given:
                 trajectory = trajectory[:-1]
             break

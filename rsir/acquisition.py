@@ -30,7 +30,7 @@ def acquire(
     Parameters
     ----------
     trajectories : Sequences
-        Generated rows in order of source.
+        Generated rows.
     config : AcquisitionConfig
         "all" keeps everything (RSIR); "capped" keeps at most ``cap`` of each source, drawn at random; "disagreement"
         orders those of a source by :func:`rsir.disagreement.disagreement`, cuts them into ``cap`` strata of like
@@ -57,7 +57,9 @@ def acquire(
     if config.policy == "all":
         return trajectories
     source = trajectories.source
-    number = _number_within(source)
+    number = np.empty_like(source)
+    by_source = np.argsort(source, kind="stable")
+    number[by_source] = _number_within(source[by_source])
     drawn = uniform(seed, counters(Stream.ACQUISITION, round_, source, number, np.zeros_like(number)))
     if config.policy == "capped":
         chosen = _first(config.cap, drawn, source)

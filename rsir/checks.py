@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import budget
 from .config import ConfigError, FidelityConfig, RecursionConfig, to_dict
-from .data.sequences import Sequences
+from .data.sequences import DataError, Sequences
+from .models.registry import maker_of
 from .results import Run
 from .retention import voters
 
@@ -16,8 +17,15 @@ _SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the opti
 _LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FAISS, the optimizer
 
 
-def check_run(config: RecursionConfig, data: Sequences, base: Run | None) -> None:
-    """Refuse a run that makes no sense on its data, on another run's base, or within the limit on memory."""
+def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: Run | None) -> None:
+    """Refuse a run that makes no sense on its data or their training part, on another run's base, or within the limit
+    on memory."""
+    _check_model(config)
+    if max(train.lengths, default=0) < 2:
+        raise DataError(
+            f"none of {len(train)} users has two items left to train on when those to validate and test are held out: "
+            f"expected longer histories, got {max(data.lengths, default=0)} items at most"
+        )
     _check_catalogue(config, data.num_items)
     if base is not None:
         _check_base(base, config, data)
@@ -39,6 +47,16 @@ def _needs(config: RecursionConfig, data: Sequences) -> dict[str, int]:
         # their labels, weights and order in training, their places and gains in the rounds that are compared
         f"numbers kept for each of {len(data):,} users": 250 * len(data),
     }
+
+
+def _check_model(config: RecursionConfig) -> None:
+    """Refuse a backbone that is not known, or cannot do what is asked of it."""
+    without_dropout = maker_of(config.model.name).__module__.startswith("rsir.") and config.model.dropout < 1 / 512
+    if config.acquisition.policy == "disagreement" and without_dropout:
+        raise ConfigError(
+            "acquisition.policy disagreement: expected a model.dropout of 1/512 or more, got "
+            f"{config.model.dropout:g}: without dropout a model never disagrees with itself"
+        )
 
 
 def _check_catalogue(config: RecursionConfig, num_items: int) -> None:

@@ -20,7 +20,7 @@ from .config import GenerationConfig
 from .data.sequences import Sequences, ragged_indices
 from .distributed import ALONE, World
 from .fidelity import Fidelity
-from .models.protocol import Backbone
+from .models.protocol import Backbone, IncrementalBackbone
 from .models.recomputing import Recomputed, ragged
 from .models.tables import packed_items
 from .ops import PackedItems, Ragged
@@ -97,8 +97,11 @@ class Engine:
         self.max_length = model.max_len
         slots = min(config.slots, max(1, -(-len(order) // world.size) * config.m))
         device = self.device = self.packed.weights.device
-        self.state: Any = model.new_state(slots) if hasattr(model, "new_state") else Recomputed(model, slots)
-        self.step = model.step if hasattr(model, "step") else Recomputed.step
+        if isinstance(model, IncrementalBackbone):
+            self.state: Any = model.new_state(slots)
+            self.step: Any = model.step
+        else:
+            self.state, self.step = Recomputed(model, slots), Recomputed.step
         self.job = torch.full((slots,), -1, device=device)
         self.items = torch.zeros(slots, self.max_length, dtype=torch.int64, device=device)
         self.length = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -249,6 +252,8 @@ class Engine:
         self.length[slots] += 1
         length = self.length[slots]
         ended = length == self.max_length
+        if self.fidelity.checks_items and bool(ended.any()):
+            self._refuse(slots[ended][self._strays(slots[ended])])
         starting = (length < self.given[slots]) & ~ended
         self.pending[slots[starting]] = self.targets.at(slots[starting], length[starting])
 
@@ -275,13 +280,7 @@ class Engine:
         length = self.length[slots]
         passed = self.targets.left[self.leader[slots]] > 0  # no target left is an end, but no failure
 
-        generated = length > self.given[slots]
-        failed = torch.zeros_like(passed)
-        if self.fidelity.checks_items:
-            checked = (passed & generated).nonzero()[:, 0]
-            new = self.items[slots[checked], length[checked] - 1]
-            failed[checked] = ~self.fidelity.accepts(new, self.targets.sources(slots[checked]))
-
+        failed = self._strays(slots) if self.fidelity.checks_items else torch.zeros_like(passed)
         going = (passed & ~failed).nonzero()[:, 0]
         own = self._draws_own(slots[going])
         drawn = torch.zeros_like(length)
@@ -297,12 +296,25 @@ class Engine:
             self.scanned[slots[rows]] += scanned
             self.scanned_refused[slots[rows]] += scanned & ~within
         self.pending[slots] = drawn
-        self.refused[slots] = failed
+        self._refuse(slots[failed])
+        return drawn == 0
+
+    def _strays(self, slots: Tensor) -> Tensor:
+        """Whether each trajectory, of those that have a target left, ends in a generated item that is not accepted."""
+        strays = torch.zeros(len(slots), dtype=torch.bool, device=self.device)
+        open_ = self.targets.left[self.leader[slots]] > 0
+        checked = (open_ & (self.length[slots] > self.given[slots])).nonzero()[:, 0]
+        new = self.items[slots[checked], self.length[slots[checked]] - 1]
+        strays[checked] = ~self.fidelity.accepts(new, self.targets.sources(slots[checked]))
+        return strays
+
+    def _refuse(self, slots: Tensor) -> None:
+        """Mark trajectories that failed the check, and take back the item that they failed by, if it was generated."""
+        self.refused[slots] = True
         if self.drop:
-            back = slots[failed & generated]
+            back = slots[self.length[slots] > self.given[slots]]
             self.length[back] -= 1
             self.items[back, self.length[back]] = 0
-        return drawn == 0
 
     def _draws_own(self, slots: Tensor) -> Tensor:
         """Whether each slot's next item comes from its source's own items (probability p)."""

@@ -11,6 +11,7 @@ import torch
 
 from . import budget
 from .config import GenerationConfig
+from .config.values import choice, require
 from .data.sequences import Sequences, offsets_of, ragged_indices
 from .decoding import Engine, Found
 from .distributed import ALONE, World
@@ -48,8 +49,8 @@ class Generated:
         verdicts are trusted (``fidelity.verify="trust"``) the scanned are a sample of them: the quotient is the share
         wrongly trusted.
     too_short, copies, duplicates : int
-        Trajectories dropped for their length, as a prefix of their source, or as equal to an earlier one of the
-        same source.
+        Trajectories dropped for their length, as a prefix of the row they started from, or as equal to an earlier one
+        from the same row. That row is one of ``sources``: a generated one where the sources hold such.
     """
 
     trajectories: Sequences
@@ -95,7 +96,7 @@ def generate(
     seed : int
         0..2**64 - 1.
     round_ : int
-        1 or more; marks the trajectories and keys their random numbers.
+        1..32767; marks the trajectories and keys their random numbers.
     on_fail : {"drop", "keep"}
         Whether the generated item that failed the check is taken off again (the paper) or stays (the authors'
         code).
@@ -121,6 +122,8 @@ def generate(
 
     Raises
     ------
+    ConfigError
+        `seed`, `round_` or `on_fail` out of range.
     ValueError
         If the sources have more items than the model, or ``table`` is not what the index of ``fidelity`` was built of.
     GenerationError
@@ -128,6 +131,9 @@ def generate(
     Interrupted, RunError
         As of ``partial``.
     """
+    choice("on_fail", on_fail, ("drop", "keep"))
+    require(1 <= round_ < 2**15, "round_", "in 1..32767", round_)
+    require(0 <= seed < 2**64, "seed", "in 0..2**64 - 1", seed)
     if sources.num_items != model.num_items:
         raise ValueError(
             f"sources: expected a catalogue of {model.num_items} items as the model's, got {sources.num_items}"
@@ -271,7 +277,7 @@ class _Kept:
 
 
 def _filtered(found: Found, sources: Sequences, config: GenerationConfig) -> _Kept:
-    """Drop what is too short, a copy of its source's beginning, or the same as an earlier one of its source."""
+    """Drop what is too short, a copy of its row's beginning, or the same as an earlier one from its row."""
     decoded = len(found.row)
     long_enough = found.lengths >= config.min_length
     copy = np.zeros(decoded, bool)

@@ -20,7 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from . import __version__, durable
+from . import __version__, durable, weights
 from .distributed import ALONE, World
 
 __all__ = ["EVERY", "SHARE", "Interrupted", "Partial", "Saved", "never"]
@@ -45,9 +45,8 @@ class Saved:
 
     def to_bytes(self) -> bytes:
         """A line with the SHA-256 of the rest, a line of JSON, and safetensors."""
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
         values = json.dumps({"version": _VERSION, "values": dict(self.values)}).encode()
-        content = values + b"\n" + safetensors.torch.save(tensors)
+        content = values + b"\n" + weights.to_bytes(self.tensors)
         return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
     @classmethod

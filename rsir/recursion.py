@@ -91,7 +91,7 @@ def recurse(
 
     Raises
     ------
-    DataError, ConfigError, RunError
+    DataError, ConfigError, BackboneError, RunError
         Input that cannot be used; nothing has been written then.
     TrainingError, GenerationError
         A training diverged, or memory ran out; the round is not marked finished.
@@ -105,7 +105,7 @@ def recurse(
     if data is None:
         data = load_data(config)
     parts = split(data, config.data, config.seed)
-    check_run(config, data, base)
+    check_run(config, data, parts.train, base)
     directory = open_run(out, config, data, resume, world)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.leads else None
     try:
@@ -122,7 +122,7 @@ def recurse(
                     write_report(directory, data, rounds)
             if on_round is not None and world.leads:
                 on_round(rounds[-1])
-            if is_over(config, rounds):
+            if round_ + 1 >= loop.finished and is_over(config, rounds):  # never before what a run has already
                 break
         best = best_round(rounds)
         path = None if directory is None else directory.path
@@ -328,7 +328,8 @@ class _Loop:
         difference, low, high = difference_beyond_seeds(self.best_gains, gains, self.config.guard_noise)
         if gains.mean() > self.best_gains.mean():
             self.best_gains = gains
-        return {"round": best, "difference": difference, "low": low, "high": high}
+        bounds = {"low": low, "high": high} if len(gains) > 1 else {}  # of one user's gain there is no interval
+        return {"round": best, "difference": difference, **bounds}
 
     def _compare_with_base(self, evaluations: dict[str, Evaluation]) -> dict[str, list[float]]:
         """How much the newest round gains over round 0, user by user."""

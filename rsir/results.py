@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from . import durable
 from .config import RecursionConfig
 from .data.loading import load_data, split
 from .data.sequences import DataError, Sequences, offsets_of
@@ -118,12 +119,17 @@ class RoundResult:
         """Everything but the wall clock, as JSON values (nan as None)."""
         values = asdict(self)
         del values["seconds"], values["rates"]
-        return {name: None if value != value else value for name, value in values.items()}
+        plain: dict[str, Any] = durable.plain(values)
+        return plain
 
     @classmethod
     def from_json(cls, metrics: dict[str, Any], timings: dict[str, dict[str, float]]) -> RoundResult:
         """Back from :meth:`metrics` and the content of timings.json."""
-        nan = {name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None}
+        nan: dict[str, Any] = {
+            name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None
+        }
+        for part in ("validation", "test"):
+            nan[part] = {name: float("nan") if value is None else value for name, value in metrics[part].items()}
         return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
 
 

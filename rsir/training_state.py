@@ -58,8 +58,8 @@ class TrainingState:
     best_step : int
     best_weights : dict of str to Tensor
     average : dict of str to Tensor
-        Exponential moving average of the weights, but for those whose average the optimizer keeps; empty where none is
-        kept.
+        Exponential moving average of the parameters, but for those whose average the optimizer keeps; empty where none
+        is kept. Buffers, which may be integers or infinite, are not averaged.
     """
 
     step: int = 0
@@ -75,10 +75,11 @@ class TrainingState:
 
     @torch.no_grad()
     def average_weights(self, model: nn.Module, decay: float, others: Collection[str] = ()) -> None:
-        """Let the average of all weights but `others` follow the model by one step; a decay of 0 keeps none."""
+        """Let the average of all parameters but `others` follow the model by one step; a decay of 0 keeps none."""
         if decay == 0:
             return
-        weights = {name: value for name, value in model.state_dict().items() if name not in others}
+        parameters = model.named_parameters(remove_duplicate=False)
+        weights = {name: value.detach() for name, value in parameters if name not in others}
         if not weights:
             return
         if not self.average:
@@ -93,7 +94,7 @@ class TrainingState:
             yield
             return
         own = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict({**self.average, **others})
+        model.load_state_dict({**own, **self.average, **others})  # buffers are the model's own
         try:
             yield
         finally:

@@ -70,3 +70,28 @@ def test_disagreement_draws_one_of_each_third_of_a_source(monkeypatch: pytest.Mo
 def test_disagreement_needs_dropout() -> None:
     with pytest.raises(BackboneError, match="torch module with dropout"):
         acquire(some_trajectories([4]), AcquisitionConfig("disagreement"), ToyBackbone(10), seed=0, round_=1)
+
+
+def test_the_order_of_sources_does_not_matter() -> None:
+    """What starts from trajectories is in the order of those; draws are numbered within the real source."""
+    rows = np.random.default_rng(0).permutation(200)
+    ordered = some_trajectories([10] * 20)
+    mixed = Sequences.from_lists(
+        [[1, 2, 3 + place % 7] for place in range(200)],
+        num_items=10,
+        source=rows % 20,
+        round=np.ones(200, np.int16),
+    )
+    config = AcquisitionConfig("capped", cap=2)
+    model = ToyBackbone(10)
+    chosen: list[list[np.ndarray]] = []
+    for trajectories in (ordered, mixed):
+        picked: list[np.ndarray] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Sequences, "select", lambda _, chosen, picked=picked: picked.append(chosen))
+            acquire(trajectories, config, model, seed=3, round_=2)
+        by_source = np.argsort(trajectories.source, kind="stable")
+        place = np.empty(200, np.int64)
+        place[by_source] = np.arange(200)
+        chosen.append(np.sort(place[picked[0]]).tolist())
+    assert chosen[0] == chosen[1]

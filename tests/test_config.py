@@ -15,6 +15,7 @@ from rsir.config import (
     from_dict,
     to_dict,
 )
+from rsir.data.loading import load_data
 
 
 def test_round_trip_through_json() -> None:
@@ -47,6 +48,14 @@ def test_left_out_keys_take_their_defaults_and_whole_numbers_widen() -> None:
         ({"fidelity": {"tau": []}}, r"fidelity\.tau: expected a number of at least 1, or a list of them, got \[\]"),
         ({"fidelity": {"tau": [5, 0]}}, r"fidelity\.tau: .* got \[5, 0\]"),
         ({"model": {"heads": 3}}, r"model\.heads: expected a divisor of dim 64, got 3"),
+        ({"model": {"max_len": 2**16}}, r"model\.max_len: expected in 2\.\.65535, got 65536"),
+        ({"model": {"max_len": 2}}, r"generation\.min_length: expected at most model\.max_len, 2, got 3"),
+        ({"training": {"learning_rate": float("inf")}}, r"training\.learning_rate: expected above 0, got inf"),
+        ({"training": {"synthetic_weight": float("inf")}}, r"training\.synthetic_weight: expected 0 or more, got inf"),
+        (
+            {"simulation": {"mean_length": float("inf")}},
+            r"simulation\.mean_length: expected in 5\.\.1,000,000, got inf",
+        ),
         ({"training": 5}, "training: expected a mapping, got int"),
     ],
 )
@@ -71,3 +80,13 @@ def test_a_backbone_brings_its_own_defaults_and_leaves_what_was_set() -> None:
     assert strong.for_backbone("gru4rec") == ModelConfig(name="gru4rec", layers=1)
     assert strong.for_backbone("sasrec") == base
     assert ModelConfig(dropout=0.3, dim=32).for_backbone("esasrec") == ModelConfig("esasrec", dropout=0.3, dim=32)
+
+
+def test_a_recurrent_network_has_no_heads_to_divide() -> None:
+    assert ModelConfig(name="gru4rec", dim=65).dim == 65
+
+
+@pytest.mark.parametrize("filters", [{"k_core": 2}, {"min_rating": 3.0}])
+def test_filters_without_a_file_are_refused(filters: dict) -> None:
+    with pytest.raises(ConfigError, match=r"they filter a file, and none is given: expected data\.path"):
+        load_data(RecursionConfig(data=DataConfig(**filters)))

@@ -82,3 +82,19 @@ def test_a_model_without_dropout_is_refused() -> None:
         disagreement(model, some_sequences(), passes=2, seed=0)
     with pytest.raises(BackboneError, match="torch module with dropout, got ToyBackbone"):
         disagreement(ToyBackbone(30), some_sequences(), passes=2, seed=0)
+
+
+def test_any_number_of_threads_gives_the_same() -> None:
+    generator = np.random.default_rng(1)
+    sequences = Sequences.from_lists([(generator.permutation(30)[:6] + 1).tolist() for _ in range(400)], num_items=30)
+    model = build(ModelConfig(dim=8, layers=1, heads=1, feedforward=8, max_len=8, dropout=0.4), 30)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3, 2):
+            torch.set_num_threads(threads)
+            found.append(disagreement(model, sequences, passes=2, seed=0))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].max() > 0
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-4, atol=1e-7)

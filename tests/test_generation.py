@@ -11,7 +11,7 @@ from toys import IncrementalToyBackbone, ToyBackbone
 
 from benchmarks.oracle import all_trajectories
 from rsir.ann import CandidateIndex
-from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
+from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
@@ -210,3 +210,39 @@ def test_a_whole_recursion_comes_out_the_same_on_every_backend() -> None:
     assert all(len(trajectories) > 5 for trajectories in expected[1::2])  # type: ignore[arg-type]
     for backend in ("cpp", "triton"):
         assert recursion(backend) == expected, backend
+
+
+@pytest.mark.parametrize("on_fail", ["drop", "keep"])
+@pytest.mark.parametrize("policy", ["neighbours", "both"])
+def test_the_item_that_fills_a_trajectory_is_checked_as_well(policy: str, on_fail: str) -> None:
+    model, sources = ToyBackbone(NUM_ITEMS, max_len=4), some_sources(rows=80, longest=12)
+    fidelity = FidelityConfig(policy=policy, tau=30, neighbours=12, on_fail=on_fail)  # type: ignore[arg-type]
+    assert check_against_oracle(model, sources, GenerationConfig(p=0.3, k=5), fidelity, 0, 1) > 20
+
+
+def test_a_step_without_a_state_is_no_incremental_decoding() -> None:
+    class Stepper(ToyBackbone):
+        def step(self) -> None:
+            raise AssertionError("not meant for decoding")
+
+    plain, stepper = (
+        generate(kind(NUM_ITEMS), some_sources(), GenerationConfig(), Rank(10), seed=0, round_=1)
+        for kind in (ToyBackbone, Stepper)
+    )
+    assert as_pairs(plain.trajectories) == as_pairs(stepper.trajectories) != []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"on_fail": "kep"}, "on_fail: expected one of drop, keep, got 'kep'"),
+        ({"round_": 0}, r"round_: expected in 1\.\.32767, got 0"),
+        ({"round_": 2**15}, r"round_: expected in 1\.\.32767, got 32768"),
+        ({"seed": -1}, r"seed: expected in 0\.\.2\*\*64 - 1, got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        generate(
+            ToyBackbone(NUM_ITEMS), some_sources(), GenerationConfig(), Off(), **{"seed": 0, "round_": 1, **changes}
+        )

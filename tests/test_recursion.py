@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import rsir
 import rsir.recursion
 from rsir import recursion
 from rsir.config import (
@@ -27,7 +28,7 @@ from rsir.config import (
 from rsir.data import DataError, Sequences
 from rsir.data.loading import load_data, split
 from rsir.evaluation import evaluate, paired_test
-from rsir.models import Ensemble, checkpoint
+from rsir.models import BackboneError, Ensemble, SASRec, checkpoint, registry
 from rsir.recursion import Interrupted, recurse
 from rsir.results import RoundResult, Run
 from rsir.runs import RunError
@@ -435,3 +436,77 @@ def test_held_out_items_reach_no_training_or_synthetic_byte(tmp_path: Path) -> N
     a, b = (Sequences.load(tmp_path / name / "round-01" / "trajectories.parquet") for name in ("a", "b"))
     assert a.items.tobytes() == b.items.tobytes()
     assert a.offsets.tobytes() == b.offsets.tobytes()
+
+
+def test_one_user_to_validate_on_is_enough(tmp_path: Path) -> None:
+    """Of one gain there is no interval: none is written, and no round is refused by it."""
+    data = Sequences.from_lists([[1, 2], [2, 3], [1, 3], [3, 4], [4, 5, 1, 2, 3]], num_items=6)
+    config = small(rounds=1, fidelity=FidelityConfig(tau=6), model=dataclasses.replace(SMALL.model, max_len=6))
+    run = recurse(config, data=data, out=tmp_path / "run")
+    assert set(run.rounds[1].against_best) == {"round", "difference"}
+    assert not run.rounds[1].worse
+    again = rsir.load(tmp_path / "run")
+    assert metrics(again) == metrics(run)
+
+
+def test_ending_sooner_disowns_no_round_there_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.path is not None
+    monkeypatch.setattr(rsir.recursion, "is_over", lambda config, rounds: True)
+    again = recurse(small(stop_after=1), out=run.path, resume=True)
+    assert metrics(again) == metrics(run)
+    assert again.best == run.best
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == len(run.rounds)
+
+
+def test_tied_weights_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tied(SASRec):
+        def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
+            super().__init__(config, num_items, generator)
+            self.also_items = self.items
+
+    monkeypatch.setitem(registry._MAKERS, "tied", Tied)
+    monkeypatch.setattr("rsir.partial.EVERY", 0.0)
+    config = small(rounds=1, model=dataclasses.replace(SMALL.model, name="tied"))
+    run = recurse(config, out=tmp_path / "run")
+    plain = recurse(small(rounds=1))
+    assert [result.test for result in run.rounds] == [result.test for result in plain.rounds]
+    assert metrics(rsir.load(tmp_path / "run")) == metrics(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": dataclasses.replace(SMALL.model, name="sasrek")}, BackboneError, r"model\.name: .* got 'sasrek'"),
+        (
+            {
+                "model": dataclasses.replace(SMALL.model, dropout=0.0),
+                "acquisition": AcquisitionConfig("disagreement"),
+            },
+            ConfigError,
+            r"disagreement: expected a model\.dropout of 1/512 or more, got 0",
+        ),
+    ],
+)
+def test_what_a_later_round_could_not_do_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        recurse(small(**changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_users_too_short_to_train_on_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    data = Sequences.from_lists([[1, 2, 3], [4, 5, 6], [7, 8, 9]], num_items=40)
+    with pytest.raises(DataError, match=r"none of 3 users has two items left to train on .* got 3 items at most"):
+        recurse(SMALL, data=data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_recommends_nothing_is_recorded_all_the_same(tmp_path: Path) -> None:
+    """One step that leads to infinity, and no loss after it: nothing has a rank, and nothing popular is shown."""
+    training = dataclasses.replace(SMALL.training, learning_rate=1e38, evaluate_every=1, max_evaluations=1)
+    run = recurse(small(rounds=0, training=training), out=tmp_path / "run")
+    assert np.isnan(run.rounds[0].test["popularity@10"])
+    again = rsir.load(tmp_path / "run")
+    assert metrics(again) == metrics(run)
+    assert np.isnan(again.rounds[0].test["popularity@10"])

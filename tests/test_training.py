@@ -12,7 +12,7 @@ from rsir import training
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import DataError, Sequences, leave_one_out
 from rsir.evaluation import evaluate
-from rsir.models import BackboneError, build, registry
+from rsir.models import BackboneError, SASRec, build, registry
 from rsir.ops import backend
 from rsir.optimizer import table_adam
 from rsir.training import CRITERION, TrainingError, fit
@@ -241,3 +241,25 @@ def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypa
     without = fit_toy(parts, config=dataclasses.replace(config, ema=0.0, patience=99, max_evaluations=trained.steps))
     assert without.steps == trained.steps
     assert all(torch.equal(a, b) for a, b in zip(seen[-1], last, strict=True))
+
+
+def test_averages_are_of_parameters_and_buffers_stay_as_they_are(parts, monkeypatch):
+    """An integer cannot be averaged, and the mean of two infinities is not a number."""
+
+    class WithBuffers(SASRec):
+        def __init__(self, config, num_items, generator):
+            super().__init__(config, num_items, generator)
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("mask", torch.full((2,), -torch.inf))
+
+        def loss(self, batch, negatives):
+            self.steps += 1
+            assert bool((self.mask == -torch.inf).all())
+            return super().loss(batch, negatives)
+
+    monkeypatch.setitem(registry._MAKERS, "with buffers", WithBuffers)
+    plain = fit_toy(parts)
+    buffered = fit(dataclasses.replace(MODEL, name="with buffers"), SETTINGS, parts.train, parts.validation, seed=0)
+    assert plain.curves == buffered.curves
+    assert int(buffered.model.steps) == buffered.best_step
+    assert bool((buffered.model.mask == -torch.inf).all())

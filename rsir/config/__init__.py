@@ -100,6 +100,8 @@ class RecursionConfig:
     def __post_init__(self) -> None:
         require(0 <= self.rounds < 2**15, "rounds", "in 0..32767", self.rounds)
         require(0 <= self.seed < 2**63, "seed", "in 0..2**63 - 1", self.seed)
+        least, most = self.generation.min_length, self.model.max_len
+        require(least <= most, "generation.min_length", f"at most model.max_len, {most}", least)
         require(self.stop_after >= 1, "stop_after", "at least 1", self.stop_after)
         require(0 <= self.guard_noise < 1, "guard_noise", "in [0, 1)", self.guard_noise)
         choice("sources", self.sources, ("real", "all"))

@@ -34,7 +34,7 @@ class SimulationConfig:
     def __post_init__(self) -> None:
         require(self.num_users >= 2, "simulation.num_users", "at least 2", self.num_users)
         require(self.num_items >= 10, "simulation.num_items", "at least 10", self.num_items)
-        require(self.mean_length >= 5, "simulation.mean_length", "at least 5", self.mean_length)
+        require(5 <= self.mean_length < 1e6, "simulation.mean_length", "in 5..1,000,000", self.mean_length)
         require(self.seed >= 0, "simulation.seed", "0 or more", self.seed)
 
 

@@ -58,8 +58,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("dim", "layers", "heads", "feedforward"):
             require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
-        require(self.max_len >= 2, "model.max_len", "at least 2", self.max_len)
-        require(self.dim % self.heads == 0, "model.heads", f"a divisor of dim {self.dim}", self.heads)
+        require(2 <= self.max_len < 2**16, "model.max_len", "in 2..65535", self.max_len)
+        headless = self.name == "gru4rec"
+        require(headless or self.dim % self.heads == 0, "model.heads", f"a divisor of dim {self.dim}", self.heads)
         require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
         require(
             0 <= self.contrastive_weight < float("inf"),
@@ -128,8 +129,10 @@ class TrainingConfig:
         for name in ("batch_size", "negatives", "patience", "max_evaluations"):
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         choice("training.proposal", self.proposal, ("uniform", "popularity"))
-        require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
-        require(self.synthetic_weight >= 0, "training.synthetic_weight", "0 or more", self.synthetic_weight)
+        require(0 < self.learning_rate < float("inf"), "training.learning_rate", "above 0", self.learning_rate)
+        require(
+            0 <= self.synthetic_weight < float("inf"), "training.synthetic_weight", "0 or more", self.synthetic_weight
+        )
         require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)
         if self.evaluate_every is not None:
             require(self.evaluate_every >= 1, "training.evaluate_every", "at least 1", self.evaluate_every)

@@ -30,7 +30,7 @@ class GenerationConfig:
     min_length
         Shorter trajectories are dropped.
     keep_copies
-        Keep trajectories that equal a prefix of their source.
+        Keep trajectories that equal a prefix of the row they started from.
     slots
         Trajectories decoded side by side; bounds memory, never changes results.
     """

@@ -144,8 +144,10 @@ def label_ids(labels: pa.Array, own: pa.Array, name: str) -> Int64Array:
 
 def _rated(events: Events, config: DataConfig) -> Events:
     """Without events rated lower than the least."""
-    if config.min_rating is None or events.ratings is None:
+    if config.min_rating is None:
         return events
+    if events.ratings is None:
+        raise DataError(f"{events.name}: min_rating {config.min_rating:g} needs ratings, and this format has none")
     ratings, least = events.ratings, config.min_rating
     highest = max(ratings[block].max() for block in budget.blocks(ratings.size))
     events = events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least))

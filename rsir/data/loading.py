@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsir.config import DataConfig, RecursionConfig
+from rsir.config import ConfigError, DataConfig, RecursionConfig
 from rsir.data.readers import read
 from rsir.data.sequences import Sequences
 from rsir.data.simulate import simulate
@@ -14,6 +14,8 @@ __all__ = ["load_data", "split"]
 def load_data(config: RecursionConfig) -> Sequences:
     """The interactions a configuration names: its file, or the embedded simulation."""
     if config.data.path is None:
+        if config.data.k_core > 1 or config.data.min_rating is not None:
+            raise ConfigError("data.k_core, data.min_rating: they filter a file, and none is given: expected data.path")
         return simulate(config.simulation).sequences
     return read(config.data.path, config.data)
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 import rsir
-from rsir import durable
+from rsir import durable, weights
 from rsir.config import ConfigError, ModelConfig, from_dict, to_dict
 from rsir.models.registry import build
 
@@ -37,7 +37,7 @@ def to_files(
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`."""
-    weights = safetensors.torch.save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
+    content = weights.to_bytes(model.state_dict())
     card = {
         "format": _FORMAT,
         "rsir": rsir.__version__,
@@ -46,10 +46,10 @@ def to_files(
         "metrics": dict(metrics or {}),
         "data": data,
         "settings": dict(settings or {}),
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
     card["checksum"] = durable.checksum(card)
-    return {WEIGHTS: weights, CARD: (json.dumps(card, indent=2) + "\n").encode()}
+    return {WEIGHTS: content, CARD: (json.dumps(card, indent=2) + "\n").encode()}
 
 
 def save(

@@ -81,7 +81,9 @@ def encode_sequences(
         with torch.no_grad():
             for number, width in enumerate(widths):
                 rows = np.flatnonzero(bucket == number)
-                size = tile_rows(_TILE_TOKENS.get(table.device.type, _TILE_TOKENS["cuda"]) // width)
+                about = _TILE_TOKENS.get(table.device.type, _TILE_TOKENS["cuda"]) // width
+                # masks of dropout are drawn by tile, whose size must not depend on the number of threads then
+                size = max(1, about // 8) * 8 if dropout else tile_rows(about)
                 for first in range(0, len(rows), size):
                     part = rows[first : first + size]
                     tile, tile_lengths = _tile(items, starts[part], lengths[part], size, width)

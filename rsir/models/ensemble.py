@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsir.models.protocol import Backbone, BackboneError, State, require
+from rsir.models.protocol import Backbone, BackboneError, IncrementalBackbone, State, require
 
 __all__ = ["Ensemble"]
 
@@ -51,7 +51,7 @@ class Ensemble(nn.Module):
         self.networks = nn.ModuleList(member for member in members if isinstance(member, nn.Module))
         self.num_items = sizes[0]
         self.max_len = min(member.max_len for member in members)
-        if all(hasattr(member, "step") for member in members):
+        if all(isinstance(member, IncrementalBackbone) for member in members):
             self.new_state, self.step = self._new_state, self._step
         self.eval()
 

@@ -11,7 +11,7 @@ from torch import nn
 from rsir.config import ModelConfig
 from rsir.models.protocol import BackboneError
 
-__all__ = ["build", "names", "register"]
+__all__ = ["build", "maker_of", "names", "register"]
 
 Maker = Callable[[ModelConfig, int, torch.Generator], nn.Module]
 AnyMaker = TypeVar("AnyMaker", bound=Maker)
@@ -45,6 +45,13 @@ def names() -> list[str]:
     return sorted(_MAKERS)
 
 
+def maker_of(name: str) -> Maker:
+    """The class, or function, that is registered under a name; BackboneError, which lists them, where none is."""
+    if name not in _MAKERS:
+        raise BackboneError(f"model.name: expected one of {', '.join(names())}, got {name!r}")
+    return _MAKERS[name]
+
+
 def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:
     """A backbone with fresh weights, on the CPU.
 
@@ -62,11 +69,10 @@ def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:
     BackboneError
         Unknown name (the message lists those known), or no item.
     """
-    if config.name not in _MAKERS:
-        raise BackboneError(f"model.name: expected one of {', '.join(names())}, got {config.name!r}")
+    maker = maker_of(config.name)
     if num_items < 1:
         raise BackboneError(f"num_items: expected at least 1, got {num_items}")
     # torch's own layers draw from the global generator when they are made, whatever we overwrite afterwards
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _MAKERS[config.name](config, num_items, torch.Generator().manual_seed(seed))
+        return maker(config, num_items, torch.Generator().manual_seed(seed))

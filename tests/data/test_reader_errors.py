@@ -95,6 +95,12 @@ CASES = {
         {"min_rating": 2.0},
         "min_rating needs ratings, and no column has a usual name",
     ),
+    "a format without ratings": (
+        "e.txt",
+        "a x y z\nb x z\n",
+        {"min_rating": 2.0},
+        "min_rating 2 needs ratings, and this format has none",
+    ),
     "low ratings": (
         "e.csv",
         "user,item,rating\na,x,1\na,y,2\n",
