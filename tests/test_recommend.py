@@ -14,7 +14,7 @@ from toys import ToyBackbone
 
 from rsir import recommend
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
-from rsir.data import DataError, Sequences, read_histories, simulate
+from rsir.data import DataError, DataWarning, Sequences, read_histories, simulate
 from rsir.evaluation import recommend as top
 from rsir.recommend import histories_of, write
 from rsir.recursion import recurse
@@ -84,6 +84,16 @@ def test_histories_over_a_catalogue(tmp_path):
     assert read_histories(path, dataclasses.replace(numbered, item_labels=pa.array([9, 7, 8]))).items.tolist() == [2]
     path.write_text("user,item\nb,3\n")
     assert read_histories(path, dataclasses.replace(numbered, item_labels=None)).items.tolist() == [3]
+
+
+def test_histories_drop_what_training_drops(tmp_path):
+    path = tmp_path / "e.csv"
+    path.write_text("user,item,time\na,x,1\na,x,1\na,y,2\na,x,3\nb,new,1\nb,new,1\nb,y,5\nb,y,5\nb,x,7\n")
+    catalogue = Sequences.from_lists([[1, 2]], 2, item_labels=pa.array(["x", "y"]))
+    with pytest.warns(DataWarning, match=r"e\.csv: dropped 2 of 7 events"):
+        histories = read_histories(path, catalogue)
+    assert (histories.items.tolist(), histories.offsets.tolist()) == ([1, 2, 1, 2, 1], [0, 3, 5])
+    assert (histories.unknown_events, histories.unknown_users) == (2, 0)
 
 
 def test_command(tmp_path, capsys):

@@ -107,7 +107,7 @@ class Histories:
 
 
 def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Histories:
-    """Order each user's events, and number their items as the catalogue does."""
+    """Drop exact duplicates and order each user's events as `to_sequences`; number items as the catalogue."""
     events = _rated(events, config)
     own = catalogue.item_labels
     own = pa.array(np.arange(1, catalogue.num_items + 1)) if own is None else own
@@ -117,13 +117,15 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
         example = events.item_labels[int(events.items[0])].as_py()
         raise DataError(f"{events.name}: none of its items, {example!r} for one, is in the catalogue")
     known = _in_order(replace(known, items=ids[ids > 0]))
+    if known.times is not None:
+        known = _without_duplicates(known, known.times)
     counts = np.bincount(known.users)
     given = int(np.count_nonzero(np.bincount(events.users)))
     return Histories(
         users=_dense(events.users[ids > 0], events.user_labels)[1],
         items=known.items.astype(np.int32),
         offsets=offsets_of(counts),
-        unknown_events=events.users.size - known.users.size,
+        unknown_events=int(np.count_nonzero(ids == 0)),
         unknown_users=given - len(counts),
     )
 
