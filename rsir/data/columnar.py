@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,24 +51,69 @@ class ColumnarSource:
             self.dataset = ds.dataset(files, format="parquet", partitioning="hive", partition_base_dir=str(path))
         else:
             self.dataset = ds.dataset([str(path)], format=file_format)
+        self._fragments = list(self.dataset.get_fragments())
         if path.is_dir() or file_format == "parquet":
-            check_parquet(path, [fragment.metadata for fragment in self.dataset.get_fragments()])
-        self.names: list[str] = self.dataset.schema.names
+            check_parquet(path, [fragment.metadata for fragment in self._fragments])
+        own: list[str] = self.dataset.schema.names  # of the first file and of the partitions
+        others = (name for fragment in self._fragments[1:] for name in fragment.physical_schema.names)
+        self.names = own + [name for name in dict.fromkeys(others) if name not in own]
         self.saved = b"rsir.version" in (self.dataset.schema.metadata or {})
         self.origin = Origin(str(path), self._place)
 
     def load(self, names: list[str]) -> pa.Table:
-        """Columns by name, user and item first; of their text codes and distinct values alone are held in memory."""
-        scanner = self.dataset.scanner(columns=names, batch_readahead=4, fragment_readahead=1)
-        return encode_batches(scanner.to_batches(), self.dataset.schema, names)
+        """Columns by name, user and item first; of their text codes and distinct values alone are held in memory.
+
+        DataError if the files of a folder do not have the same columns of the same kind.
+        """
+        dataset = self._with_types_of_all(names)
+        scanner = dataset.scanner(columns=names, batch_readahead=4, fragment_readahead=1)
+        return encode_batches(scanner.to_batches(), dataset.schema, names)
+
+    def _with_types_of_all(self, names: list[str]) -> Any:
+        """The data set, with these columns of types that hold the values of every file; a first file's may not."""
+        import pyarrow.dataset as ds
+
+        schema = self.dataset.schema
+        partitions = {key for each in self._fragments for key in ds.get_partition_keys(each.partition_expression)}
+        for name in names:
+            if name not in partitions:
+                kind = self._type_of_all(name)
+                schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
+        if schema.equals(self.dataset.schema):
+            return self.dataset
+        return ds.FileSystemDataset(self._fragments, schema, self.dataset.format, self.dataset.filesystem)
+
+    def _type_of_all(self, name: str) -> pa.DataType:
+        """A type that holds a column's values in every file: the wider of two, and one kind of text for another."""
+        for fragment in self._fragments:
+            present = fragment.physical_schema.names
+            if present.count(name) != 1:
+                raise DataError(
+                    f"{fragment.path}: expected a column {name!r}, as in other files of the folder, got "
+                    f"{', '.join(map(repr, present))}; rename its column, or move the file elsewhere"
+                )
+        first = self._fragments[0].path
+        types = [fragment.physical_schema.field(name).type for fragment in self._fragments]
+        if all(kind == types[0] for kind in types):
+            return types[0]
+        agreed = _spelt_out(types[0])
+        for fragment, kind in zip(self._fragments, types, strict=True):
+            try:
+                schemas = [pa.schema([(name, each)]) for each in (agreed, _spelt_out(kind))]
+                agreed = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+            except pa.ArrowException:
+                raise DataError(
+                    f"{fragment.path}: column {name!r} is of type {kind}, expected {types[0]} as in {first}; "
+                    "write all files of a folder with the same types"
+                ) from None
+        return agreed
 
     def _place(self, row: int) -> str:
         if not self.path.is_dir():
             return f"row {row} (counted from 0)"
-        fragments = list(self.dataset.get_fragments())
-        starts = offsets_of([fragment.count_rows() for fragment in fragments])
+        starts = offsets_of([fragment.count_rows() for fragment in self._fragments])
         number = int(np.searchsorted(starts, row, side="right")) - 1
-        file = Path(fragments[number].path).relative_to(self.path)
+        file = Path(self._fragments[number].path).relative_to(self.path)
         return f"{file}: row {row - starts[number]} (counted from 0)"
 
 

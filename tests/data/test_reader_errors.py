@@ -212,6 +212,31 @@ def test_bad_parquet_columns(tmp_path):
     assert message(**{key: pa.array(value)[:0] for key, value in good.items()}) == "has columns but no events"
 
 
+def test_files_of_a_folder_that_do_not_go_together(tmp_path):
+    first = {"user": pa.array([1, 2]), "item": pa.array(["x", "y"]), "time": pa.array([3, 4])}
+    pq.write_table(pa.table(first), tmp_path / "a.parquet")
+
+    def message(**columns):
+        pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+        with pytest.raises(DataError) as caught:
+            read(tmp_path)
+        return str(caught.value)
+
+    a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert message(**{**first, "time": pa.array([3, 4], pa.timestamp("us"))}) == (
+        f"{b}: column 'time' is of type timestamp[us], expected int64 as in {a}; write all files of a folder with the "
+        "same types"
+    )
+    assert message(**{**first, "user": ["u", "v"]}).startswith(f"{b}: column 'user' is of type string, expected int64")
+    renamed = {"uid": first["user"], "item": first["item"], "time": first["time"]}
+    assert message(**renamed).startswith(
+        f"{b}: expected a column 'user', as in other files of the folder, got 'uid', 'item', 'time'; rename"
+    )
+    assert message(user=[1], item=["x"]).startswith(f"{b}: expected a column 'time', as in other")
+    pq.write_table(pa.table({"user": [1], "item": ["x"]}), a)
+    assert message(**first).startswith(f"{a}: expected a column 'time', as in other")
+
+
 def test_bad_frames():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"user": ["a", "b"], "item": [1, np.nan]})

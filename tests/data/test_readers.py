@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rsir.budget import limited
 from rsir.config import DataConfig
 from rsir.data import DataError, DataWarning, Sequences, from_frame, read
 
@@ -65,6 +66,25 @@ def test_parquet_and_frames(tmp_path):
     for data in frames:
         assert by_label(data) == WANTED
     assert len({data.fingerprint() for data in frames}) == 1
+
+
+def test_files_of_a_folder_with_types_of_one_kind(tmp_path):
+    parts = [
+        (pa.array([1, 1], pa.int8()), pa.array(["x", "y"]), pa.array([5, 4], pa.int32())),
+        (pa.array([2**40, 1]), pa.array(["x", "z"], pa.large_string()), pa.array([2**33, 2**33])),
+        (pa.array([1, 300.0]), pa.array(["y", "x"]).dictionary_encode(), pa.array([6, 7], pa.uint16())),
+    ]
+    for number, (users, items, times) in enumerate(parts):
+        table = pa.table({"user": users, "item": items, "time": times})
+        for folder in ("flat", f"days/day={number}"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, tmp_path / folder / f"{number}.parquet")
+    for folder in ("flat", "days"):
+        assert by_label(read(tmp_path / folder)) == {1: ["y", "x", "y", "z"], 300: ["x"], 2**40: ["x"]}
+    with limited(2**31, tmp_path):
+        assert by_label(read(tmp_path / "flat")) == {1: ["y", "x", "y", "z"], 300: ["x"], 2**40: ["x"]}
+    by_day = read(tmp_path / "days", DataConfig(user="item", item="user", time="day"))
+    assert by_label(by_day) == {"x": [1, 2**40, 300], "y": [1, 1], "z": [1]}
 
 
 def test_polars(tmp_path):
