@@ -31,7 +31,18 @@ from .partial import Interrupted, Partial, never
 from .profiling import FOLDER, Tracer
 from .progress import Progress, silent, timed
 from .report.page import write as write_report
-from .results import DATA, METRICS, RoundResult, Run, best_round, is_over, load_model, load_recommender, read_round
+from .results import (
+    DATA,
+    METRICS,
+    RoundResult,
+    Run,
+    best_round,
+    is_over,
+    load_model,
+    load_recommender,
+    read_data,
+    read_round,
+)
 from .retention import voters
 from .runs import RunDirectory
 from .training import CRITERION, fit, item_popularity
@@ -60,7 +71,8 @@ def recurse(
     ----------
     config : RecursionConfig
     data : Sequences, optional
-        Real sequences; default: what ``config.data`` names.
+        Real sequences; default: what ``config.data`` names, or what a resumed run's folder holds where that file is
+        not there.
     out : path, optional
         Folder for the run (:mod:`rsir.runs`); without one nothing is written.
     resume : bool
@@ -103,7 +115,7 @@ def recurse(
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
     if data is None:
-        data = load_data(config)
+        data = _data_of(config, out if resume else None)
     parts = split(data, config.data, config.seed)
     check_run(config, data, parts.train, base)
     directory = open_run(out, config, data, resume, world)
@@ -132,6 +144,15 @@ def recurse(
             tracer.close()
         if directory is not None:
             directory.close()
+
+
+def _data_of(config: RecursionConfig, resumed: str | Path | None) -> Sequences:
+    """What the configuration names, or what a resumed run's folder holds where its file is not there any more."""
+    if resumed is not None and config.data.path is not None and not Path(config.data.path).exists():
+        directory = RunDirectory.open(resumed)
+        if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
+            return read_data(directory)
+    return load_data(config)
 
 
 _COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]

@@ -23,7 +23,7 @@ from rsir.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from rsir.data import Sequences, from_frame, leave_one_out, simulate, to_table
+from rsir.data import DataError, Sequences, from_frame, leave_one_out, simulate, to_table, write
 from rsir.models import BackboneError
 from rsir.recursion import recurse
 from rsir.results import enriched
@@ -102,6 +102,25 @@ def test_data_that_is_gone_or_damaged(data, run, tmp_path):
     assert rsir.load(copy).data.fingerprint() == data.fingerprint()
     with pytest.raises(RunError, match="holds no run"):
         rsir.load(tmp_path / "nothing")
+
+
+def test_a_run_resumes_where_its_file_is_not(data, tmp_path):
+    file = tmp_path / "events.csv"
+    write(data, file)
+    config = dataclasses.replace(SMALL, rounds=0, data=DataConfig(path=str(file)))
+    run = recurse(config, out=tmp_path / "run")
+    file.unlink()
+    again = recurse(config, out=tmp_path / "run", resume=True)
+    assert again.data.fingerprint() == run.data.fingerprint()
+    assert [one.metrics() for one in again.rounds] == [one.metrics() for one in run.rounds]
+    elsewhere = dataclasses.replace(config, data=DataConfig(path=str(tmp_path / "other.csv")))
+    with pytest.raises(DataError, match=r"other\.csv: no such file"):
+        recurse(elsewhere, out=tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="no run to resume"):
+        recurse(config, out=tmp_path / "none", resume=True)
+    (tmp_path / "run" / "data.parquet").unlink()
+    with pytest.raises(RunError, match=r"data\.parquet: is missing, and the data cannot be read .*--data\.path FILE"):
+        recurse(config, out=tmp_path / "run", resume=True)
 
 
 def test_what_a_round_was_trained_on(data, run):
