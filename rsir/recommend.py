@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from . import durable
 from .config import ConfigError
 from .data import DataError, Sequences, read_histories
 from .data.events import Histories
+from .data.readers import histories_config
 from .data.sequences import offsets_of
 from .progress import Progress, silent
 from .runs import RunError
@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--histories",
         metavar="FILE",
         type=Path,
-        help="what users had, in any format that a run reads [the run's own users, held-out events included]",
+        help="what users had, in any format that a run reads; the run's min_rating applies where it has ratings [the "
+        "run's own users, held-out events included]",
     )
     for role in ("user", "item", "time"):
         parser.add_argument(
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         histories = histories_of(run.data)
         if options.histories is not None:
             columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
-            config = replace(run.config.data, path=None, format="auto", **columns)
+            config = histories_config(options.histories, run.config.data, columns)
             histories = read_histories(options.histories, run.data, config)
         write(
             options.out,

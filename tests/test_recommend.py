@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from toys import ToyBackbone
 
 from rsir import recommend
-from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
+from rsir.config import (
+    DataConfig,
+    FidelityConfig,
+    GenerationConfig,
+    ModelConfig,
+    RecursionConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
 from rsir.data import DataError, DataWarning, Sequences, read_histories, simulate
+from rsir.data.readers import histories_config
 from rsir.evaluation import recommend as top
 from rsir.recommend import histories_of, write
 from rsir.recursion import recurse
@@ -94,6 +103,35 @@ def test_histories_drop_what_training_drops(tmp_path):
         histories = read_histories(path, catalogue)
     assert (histories.items.tolist(), histories.offsets.tolist()) == ([1, 2, 1, 2, 1], [0, 3, 5])
     assert (histories.unknown_events, histories.unknown_users) == (2, 0)
+
+
+def test_histories_take_of_a_run_what_fits_them(tmp_path):
+    catalogue = Sequences.from_lists([[1, 2, 3]], 3, item_labels=pa.array(["x", "y", "z"]))
+    run = DataConfig(path="events.csv", user="who", item="what", time="when", rating="liked", min_rating=3, k_core=5)
+
+    def read_after(name, content, run=run, **given):
+        (tmp_path / name).write_text(content)
+        histories = read_histories(tmp_path / name, catalogue, histories_config(tmp_path / name, run, given))
+        return dict(zip(histories.users.to_pylist(), np.split(histories.items, histories.offsets[1:-1]), strict=True))
+
+    def same(found, **wanted):
+        assert {user: items.tolist() for user, items in found.items()} == wanted
+
+    same(read_after("a.csv", "who,what,when,liked\na,z,2,5\na,y,3,1\na,x,1,4\n"), a=[1, 3])
+    same(read_after("b.csv", "user_id,item_id,stars\na,z,5\na,y,1\na,x,4\n"), a=[3, 1])
+    same(read_after("c.csv", "who,thing\na,z\na,y\n", item="thing"), a=[3, 2])
+    same(read_after("d.txt", "a x y\n"), a=[1, 2])
+    same(read_after("seqs.data", "a x y\n", DataConfig(path="seqs.data", format="text")), a=[1, 2])
+    same(read_after("e.csv", "user,item\na,z\n", DataConfig(path="seqs.data", format="text")), a=[3])
+    with pytest.raises(DataError, match=r"c\.csv: no column 'when' for the time"):
+        read_after("c.csv", "who,what\na,z\n", time="when")
+    with pytest.raises(DataError, match="which format is this"):
+        read_after("h.data", "a x y\n")
+    (tmp_path / "f.csv").write_bytes(b"user,\xe9\n")
+    with pytest.raises(DataError, match=r"f\.csv: line 1: expected UTF-8 text"):
+        histories_config(tmp_path / "f.csv", run, {})
+    with pytest.raises(DataError, match=r"g\.csv: no such file"):
+        histories_config(tmp_path / "g.csv", run, {})
 
 
 def test_command(tmp_path, capsys):

@@ -9,8 +9,10 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -107,30 +109,68 @@ def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: D
     return to_histories(events, catalogue, config)
 
 
+def histories_config(path: str | os.PathLike[str], run: DataConfig, given: dict[str, str]) -> DataConfig:
+    """How to read a file of histories for a run: its settings, as far as they fit the file.
+
+    The format goes by the file's ending, and is the run's where that tells none. The run's columns are taken where the
+    file has them, and otherwise found. `min_rating` applies where the file has ratings.
+
+    Parameters
+    ----------
+    path : path of the file or folder
+    run : DataConfig
+        Of the run.
+    given : dict of str
+        Columns by role ("user", "item", "time"), which the file must have.
+    """
+    path = Path(path)
+    _check_file(path)
+    file_format = _known_format(path) or run.format
+    config = DataConfig(format=file_format)  # type: ignore[arg-type]
+    present = _column_names(path, _format_of(path) if file_format == "auto" else file_format)
+    inherited = {role: getattr(run, role) for role in ("user", "item", "time", "rating")}
+    names = {role: name for role, name in inherited.items() if name in present} | given
+    rated = columns.find("rating", names.get("rating"), present, str(path)) is not None
+    return replace(config, **names, min_rating=run.min_rating if rated else None)
+
+
+def _column_names(path: Path, file_format: str) -> list[str]:
+    if file_format in ("text", "pth"):
+        return []
+    with _faults_named(path, file_format):
+        check_compressed_text(path)
+        if file_format in ("parquet", "arrow"):
+            return ColumnarSource(path, file_format).names
+        return _header(path, typed=file_format == "inter").names
+
+
 def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
     """Events of a file; of one that `Sequences.save` wrote the sequences."""
     _check_file(path)
     file_format = _format_of(path) if config.format == "auto" else config.format
-    try:
+    with _faults_named(path, file_format):
         check_compressed_text(path)
         if file_format == "text":
-            events = _read_text(path)
-        elif file_format == "pth":
-            events = read_lists(path)
-        elif file_format in ("parquet", "arrow"):
+            return _read_text(path)
+        if file_format == "pth":
+            return read_lists(path)
+        if file_format in ("parquet", "arrow"):
             source = ColumnarSource(path, file_format)
-            if source.saved:
-                return _read_saved(path, config)
-            events = _read_columnar(source, config)
-        else:
-            events = _read_delimited(path, config, typed=file_format == "inter")
+            return _read_saved(path, config) if source.saved else _read_columnar(source, config)
+        return _read_delimited(path, config, typed=file_format == "inter")
+
+
+@contextmanager
+def _faults_named(path: Path, file_format: str) -> Iterator[None]:
+    """Errors of Arrow and of the system, as a DataError that names the file."""
+    try:
+        yield
     except UnicodeDecodeError:
         raise _undecodable(path) from None
     except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error):
             raise _undecodable(path) from None
         raise DataError(f"{path}: cannot be read as {file_format}: {error}") from error
-    return events
 
 
 def _check_file(path: Path) -> None:
@@ -146,19 +186,24 @@ def _check_file(path: Path) -> None:
 
 
 def _format_of(path: Path) -> str:
-    if path.is_dir():
-        return "parquet"
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSED:
-        suffixes.pop()
-    for name, known in FORMATS.items():
-        if suffixes and suffixes[-1] in known:
-            return name
+    found = _known_format(path)
+    if found is not None:
+        return found
     raise DataError(
         f"{path}: which format is this? Its extension is none of "
         f"{', '.join(suffix for known in FORMATS.values() for suffix in known)}: "
         f"rename it, or choose one of {', '.join(FORMATS)} by the option data.format"
     )
+
+
+def _known_format(path: Path) -> str | None:
+    """The format that a path's ending tells."""
+    if path.is_dir():
+        return "parquet"
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    return next((name for name, known in FORMATS.items() if suffixes and suffixes[-1] in known), None)
 
 
 def _read_saved(path: Path, config: DataConfig) -> Sequences:
@@ -178,14 +223,25 @@ def _open(path: Path) -> Any:
     return pa.input_stream(str(path), compression="detect")
 
 
-def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
-    """CSV, or RecBole's `.inter` when typed."""
-    from pyarrow import csv as arrow_csv
+class _Header(NamedTuple):
+    """The first line of a delimited file: its fields, the columns' names in them, and whether nothing follows."""
 
+    delimiter: str
+    fields: list[str]
+    names: list[str]
+    alone: bool
+
+
+def _header(path: Path, typed: bool) -> _Header:
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
-        header = file.readline().rstrip("\r\n")
+        line = file.readline()
+    if not line:
+        raise DataError(f"{path}: is empty, expected interactions")
+    header = line.rstrip("\r\n")
+    if not header.strip():
+        raise DataError(f"{path}: line 1: is blank, expected a header such as user_id,item_id,timestamp")
     delimiter = "\t" if typed else max(",;\t|", key=header.count)
-    present = header.split(delimiter) if typed else next(csv.reader([header], delimiter=delimiter), [])
+    fields = present = header.split(delimiter) if typed else next(csv.reader([header], delimiter=delimiter), [])
     if typed:
         untyped = [name for name in present if not re.search(":(token|float)(_seq)?$", name)]
         if untyped:
@@ -199,7 +255,14 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
             f"{path}: line 1: expected the names of the columns, got {header!r}; "
             "add a header line such as user_id,item_id,timestamp"
         )
+    return _Header(delimiter, fields, present, alone=line == header)
 
+
+def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
+    """CSV, or RecBole's `.inter` when typed."""
+    from pyarrow import csv as arrow_csv
+
+    header = _header(path, typed)
     ragged: list[arrow_csv.InvalidRow] = []
 
     def refuse(row: arrow_csv.InvalidRow) -> str:
@@ -207,6 +270,8 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
         return "error"
 
     def load(names: list[str]) -> pa.Table:
+        if header.alone:  # Arrow cannot skip a line without an end
+            return pa.table({name: pa.array([], pa.string()) for name in names})
         encoded = pa.dictionary(pa.int32(), pa.string())
         kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[:2], encoded)  # user and item come first
         within = budget.current() is not None
@@ -215,9 +280,9 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
         read_csv = arrow_csv.open_csv if within else arrow_csv.read_csv
         result = read_csv(
             _open(path),
-            read_options=arrow_csv.ReadOptions(column_names=present, skip_rows=1),
+            read_options=arrow_csv.ReadOptions(column_names=header.names, skip_rows=1),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter,
+                delimiter=header.delimiter,
                 quote_char=False if typed else '"',
                 newlines_in_values=not typed,
                 invalid_row_handler=refuse,
@@ -234,7 +299,7 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
 
     origin = Origin(str(path), lambda row: f"line {_line_of(path, row)}")
     try:
-        return find_events(present, load, config, origin, from_text=True)
+        events = find_events(header.names, load, config, origin, from_text=True)
     except pa.ArrowInvalid:
         if not ragged:
             raise
@@ -242,8 +307,26 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
         raise DataError(
             f"{path}: line {_line_with(path, row.text)}: expected {row.expected_columns} fields as in the "
             f"header, got {row.actual_columns}: {row.text[:80]!r}; quote ids that hold the separator "
-            f"{delimiter!r}, or mend the line"
+            f"{header.delimiter!r}, or mend the line"
         ) from None
+    _refuse_repeated_header(events, header, config, origin)
+    return events
+
+
+def _refuse_repeated_header(events: Events, header: _Header, config: DataConfig, origin: Origin) -> None:
+    """DataError if an event is the header once more, as in files that were joined by cat."""
+    codes = []
+    for role, labels in (("user", events.user_labels), ("item", events.item_labels)):
+        if pa.types.is_integer(labels.type):
+            return
+        name = columns.find(role, getattr(config, role), header.names, origin.name)
+        written = header.fields[header.names.index(name)]  # type: ignore[arg-type]
+        codes.append(pc.index(labels, pa.scalar(written, labels.type)).as_py())
+    if -1 in codes:
+        return
+    rows = np.flatnonzero((events.users == codes[0]) & (events.items == codes[1]))
+    if rows.size:
+        raise origin.error(int(rows[0]), "expected an event, got the header again; remove the repeated header")
 
 
 def _line_origin(path: Path, lines: NDArray[np.int64]) -> Origin:

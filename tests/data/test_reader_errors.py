@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 
 import numpy as np
@@ -166,6 +167,24 @@ CASES = {
     ),
     "text named Parquet": ("e.parquet", "1 2 3 4 5 6 7 8", {}, "cannot be read as parquet"),
     "Parquet named CSV": ("e.csv", b"PAR1\x15\x04\x15\xff\xfe\n\x00\x01PAR1", {}, "line 1: expected UTF-8 text"),
+    "blank first line": ("e.csv", "\nuser,item\na,x\n", {}, "line 1: is blank, expected a header such as user_id,item"),
+    "blank lines alone": ("e.csv", "\r\n \r\n", {}, "line 1: is blank, expected a header"),
+    "blank first line of a typed file": ("e.inter", "\n", {}, "line 1: is blank, expected a header"),
+    "nothing compressed": ("e.csv.gz", gzip.compress(b""), {}, "is empty, expected interactions"),
+    "header without an end": ("e.csv", "user,item,time", {}, "has columns but no events"),
+    "header without users": ("e.csv", "a,b", {}, "which column holds the user ids?"),
+    "repeated header": (
+        "e.csv",
+        "user,item\na,x\n\nb,y\nuser,item\nb,x\n",
+        {},
+        "line 5: expected an event, got the header again; remove the repeated header",
+    ),
+    "repeated typed header": (
+        "e.inter",
+        "user_id:token\titem_id:token\na\tx\nuser_id:token\titem_id:token\nb\tx\n",
+        {},
+        "line 3: expected an event, got the header again",
+    ),
     "broken compression": ("e.csv.gz", b"not gzip", {}, "cannot be read as csv"),
 }
 

@@ -217,6 +217,11 @@ def test_minimum_rating_comes_before_duplicates(tmp_path):
     assert by_label(data) == {"a": ["x", "y", "w"], "b": ["x"]}
 
 
+def test_an_item_may_be_called_as_its_column(tmp_path):
+    content = "user,item\nuser,x\nuser,y\nuser,z\na,item\na,x\na,y\n"
+    assert by_label(read(put(tmp_path, "e.csv", content))) == {"a": ["item", "x", "y"], "user": ["x", "y", "z"]}
+
+
 def test_formats_by_option_and_compression(tmp_path):
     import gzip
 
