@@ -13,15 +13,18 @@ __all__ = ["__version__", "enrich", "load"]
 __version__ = "0.1.0"
 
 _LAZY = {"enrich": "rsir.enrichment", "load": "rsir.results"}
-"""What is loaded when it is first asked for: torch and the compiled parts take seconds."""
+"""What is loaded when it is first asked for, as the modules are: torch and the compiled parts take seconds."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
+    from importlib.util import find_spec
 
-    return getattr(import_module(_LAZY[name]), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

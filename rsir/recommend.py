@@ -15,9 +15,11 @@ import pyarrow as pa
 from . import durable
 from .config import ConfigError
 from .data import DataError, Sequences, read_histories
+from .data.columnar import SUFFIXES
 from .data.events import Histories
 from .data.readers import histories_config
 from .data.sequences import offsets_of
+from .devices import check_device
 from .progress import Progress, silent
 from .runs import RunError
 
@@ -60,8 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     from .models.checkpoint import CheckpointError
     from .results import load
 
+    device = "cuda" if options.gpu else "cpu"
     try:
-        run = load(options.run, device="cuda" if options.gpu else "cpu")
+        check_device(device, "--gpu")
+        _check_request(options.out, options.k)
+        run = load(options.run, device=device)
         histories = histories_of(run.data)
         if options.histories is not None:
             columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
@@ -127,12 +132,11 @@ def write(
     Raises
     ------
     DataError
-        k is below 1, or the file cannot be written.
+        k is below 1, or the file does not end in .parquet or .pq, or it cannot be written.
     """
     import pyarrow.parquet as pq
 
-    if k < 1:
-        raise DataError(f"k: expected at least 1, got {k}")
+    _check_request(Path(path), k)
     labels = catalogue.item_labels
     items = pa.array(np.arange(1, catalogue.num_items + 1)) if labels is None else labels
     schema = pa.schema(
@@ -154,6 +158,13 @@ def write(
             ]
             file.write_batch(pa.record_batch(columns, schema=schema))
             progress("recommend", first + len(ids), len(histories.users), "users")
+
+
+def _check_request(path: Path, k: int) -> None:
+    if k < 1:
+        raise DataError(f"k: expected at least 1, got {k}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}, as Parquet is written")
 
 
 def _blocks(

@@ -21,6 +21,7 @@ from .cli.options import configuration, dump, split_arguments
 from .cli.signals import Stop
 from .cli.table import cut_short, line, rounds_table, verdict
 from .config import ConfigError, RecursionConfig, from_dict, to_dict
+from .devices import check_device
 from .distributed import World, WorldError, join, local_rank, restarts_allowed
 from .progress import silent
 from .runs import RunDirectory, RunError
@@ -236,12 +237,7 @@ def _device(gpu: bool, world: World) -> str:
         return "cpu"
     import torch
 
-    if not torch.cuda.is_available():
-        build = "is a CPU build" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
-        raise ConfigError(
-            f"--gpu: torch finds no CUDA device (torch {torch.__version__} {build}); leave --gpu away, or mend the "
-            "driver or the installation of torch"
-        )
+    check_device("cuda", "--gpu")
     if world.size == 1:
         return "cuda"
     if local_rank() >= torch.cuda.device_count():

@@ -16,6 +16,7 @@ from . import durable
 from .config import RecursionConfig
 from .data.loading import load_data, split
 from .data.sequences import DataError, Sequences, offsets_of
+from .devices import check_device
 from .evaluation import recommend
 from .models import Ensemble, checkpoint, packed_items
 from .ops import PackedItems
@@ -185,6 +186,9 @@ class Run:
         """
         listed = [list(history) for history in histories]
         offsets = offsets_of([len(history) for history in listed])
+        empty = next((number for number, history in enumerate(listed) if not history), None)
+        if empty is not None:
+            raise DataError(f"history {empty}: expected at least one item, got none; leave it out")
         best = (
             recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.packed_items()).ids.cpu().numpy()
         )
@@ -246,7 +250,10 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
         No run is there, no round is finished, or a file is missing or damaged; names it and says how to mend it.
     CheckpointError
         The model was written by another version of rsir and cannot be read.
+    ConfigError
+        There is no such device.
     """
+    check_device(device, f"device={device!r}")
     if not (Path(path) / MANIFEST).exists():
         raise RunError(f"{path}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(path)

@@ -72,6 +72,10 @@ def test_scores_fall_with_the_rank(tmp_path):
     assert (np.diff(scores) <= 0).all()
     with pytest.raises(DataError, match="k: expected at least 1, got 0"):
         write(tmp_path / "top.parquet", ToyBackbone(12), data, histories_of(data), 0)
+    with pytest.raises(
+        DataError, match=r"top\.csv: expected a file that ends in \.parquet or \.pq, as Parquet is written"
+    ):
+        write(tmp_path / "top.csv", ToyBackbone(12), data, histories_of(data), 1)
     with pytest.raises(DataError, match="cannot be written"):
         write(tmp_path / "no" / "top.parquet", ToyBackbone(12), data, histories_of(data), 1)
 
@@ -134,7 +138,7 @@ def test_histories_take_of_a_run_what_fits_them(tmp_path):
         histories_config(tmp_path / "g.csv", run, {})
 
 
-def test_command(tmp_path, capsys):
+def test_command(tmp_path, capsys, monkeypatch):
     config = RecursionConfig(
         rounds=0,
         simulation=SimulationConfig(num_users=60, num_items=40),
@@ -156,5 +160,12 @@ def test_command(tmp_path, capsys):
     assert recommend.main([str(tmp_path / "run"), "--out", str(out), *arguments]) == 0
     assert by_user(out) == {9: run.recommend([["item 3", "item 39"]])[0]}
     assert "1 events, and 0 users who have no others" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--gpu"]) == 2
+    assert "rsir: error: --gpu: torch finds no CUDA device (torch " in capsys.readouterr().err
+    table = tmp_path / "top.csv"
+    assert recommend.main([str(tmp_path / "nothing"), "--out", str(table)]) == 2
+    assert f"{table}: expected a file that ends in .parquet or .pq" in capsys.readouterr().err
+    assert not table.exists()
     assert recommend.main([str(tmp_path), "--out", str(out)]) == 2
     assert "holds no run" in capsys.readouterr().err

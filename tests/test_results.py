@@ -15,6 +15,7 @@ import rsir
 from rsir import export
 from rsir.config import (
     AcquisitionConfig,
+    ConfigError,
     DataConfig,
     FidelityConfig,
     GenerationConfig,
@@ -78,6 +79,22 @@ def test_the_card_names_data_and_settings(data, run):
     assert card["settings"]["generation.m"] == 2
     assert "data.path" not in card["settings"]
     assert card["metrics"] == run.rounds[1].validation
+
+
+def test_a_device_that_is_not_there(run, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(
+        ConfigError, match=r"^device='cuda': torch finds no CUDA device \(torch .*; leave device='cuda' away"
+    ):
+        rsir.load(run.path, device="cuda")
+
+
+def test_what_cannot_be_recommended_after(run):
+    with pytest.raises(DataError, match=r"^history 1: expected at least one item, got none"):
+        run.recommend([["item 3"], []])
+    with pytest.raises(DataError, match=r"^history 1: item 'nothing' is not in the catalogue"):
+        run.recommend([["item 3"], ["nothing"]])
+    assert run.recommend([]) == []
 
 
 def test_open_is_load(run):
@@ -197,3 +214,13 @@ def test_the_package_is_light():
     assert {"load", "enrich"} <= set(dir(rsir))
     with pytest.raises(AttributeError, match="no attribute 'enlarge'"):
         _ = rsir.enlarge
+
+
+def test_modules_are_loaded_when_asked_for():
+    code = (
+        "import rsir, sys; loaded = [name for name in sys.modules if name.startswith('rsir.')]\n"
+        "print(len(loaded), rsir.datasets.fetch.__module__, rsir.budget.limited.__module__, 'torch' in sys.modules)\n"
+        "print(rsir.adapters.from_rectools.__name__)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.split() == ["0", "rsir.datasets", "rsir.budget", "False", "from_rectools"]
