@@ -188,7 +188,7 @@ class Run:
         offsets = offsets_of([len(history) for history in listed])
         empty = next((number for number, history in enumerate(listed) if not history), None)
         if empty is not None:
-            raise DataError(f"history {empty}: expected at least one item, got none; leave it out")
+            raise DataError(f"history {empty} is empty: expected at least one item; leave it out")
         best = (
             recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.packed_items()).ids.cpu().numpy()
         )

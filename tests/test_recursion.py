@@ -373,12 +373,12 @@ def test_recommendations_are_labels_new_to_the_user(run: Run) -> None:
     ("histories", "message"),
     [
         ([["genre 1"]], "history 0: item 'genre 1' is not in the catalogue"),
-        ([[]], "history 0 is empty"),
+        ([["genre 1"], []], "history 1 is empty: expected at least one item; leave it out"),
         ([[3]], "expected large_string"),
     ],
 )
 def test_histories_that_cannot_be_used(run: Run, histories: list[list[object]], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         run.recommend(histories)
 
 

@@ -89,14 +89,6 @@ def test_a_device_that_is_not_there(run, monkeypatch):
         rsir.load(run.path, device="cuda")
 
 
-def test_what_cannot_be_recommended_after(run):
-    with pytest.raises(DataError, match=r"^history 1: expected at least one item, got none"):
-        run.recommend([["item 3"], []])
-    with pytest.raises(DataError, match=r"^history 1: item 'nothing' is not in the catalogue"):
-        run.recommend([["item 3"], ["nothing"]])
-    assert run.recommend([]) == []
-
-
 def test_open_is_load(run):
     assert type(run).open(run.path).best == run.best
 
