@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.histories is not None:
             columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
             config = histories_config(options.histories, run.config.data, columns)
-            histories = read_histories(options.histories, run.data, config)
+            with warnings.catch_warnings():
+                warnings.simplefilter("default", UserWarning)
+                warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
+                histories = read_histories(options.histories, run.data, config)
         write(
             options.out,
             run.model,

@@ -160,6 +160,9 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert recommend.main([str(tmp_path / "run"), "--out", str(out), *arguments]) == 0
     assert by_user(out) == {9: run.recommend([["item 3", "item 39"]])[0]}
     assert "1 events, and 0 users who have no others" in capsys.readouterr().err
+    (tmp_path / "h.csv").write_text("user,item,time\n9,item 3,1\n9,item 3,1\n")
+    assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--histories", str(tmp_path / "h.csv")]) == 0
+    assert capsys.readouterr().err.startswith(f"rsir: note: {tmp_path / 'h.csv'}: dropped 1 of 2 events that repeat")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--gpu"]) == 2
     assert "rsir: error: --gpu: torch finds no CUDA device (torch " in capsys.readouterr().err
