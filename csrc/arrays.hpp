@@ -5,9 +5,17 @@
 
 #include <string>
 
+#include "ieee.hpp"
+
 namespace rsir {
 
 namespace py = pybind11;
+
+// What an op runs under: without Python's lock, and with plain arithmetic.
+struct NativeCall {
+  const py::gil_scoped_release release;
+  const Ieee arithmetic;
+};
 
 // The data of a C-contiguous, aligned array of that very dtype.
 template <class T>

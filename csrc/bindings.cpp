@@ -53,7 +53,7 @@ class PackedTable {
       throw py::value_error("weights: expected (N + 1, d) with 1 <= N < 2**31 - 64 and d >= 1, got (" +
                             std::to_string(rows) + ", " + std::to_string(dim) + ")");
     const Kernels& kernels = kernels_named(instruction_set);
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     table_ = halves ? std::make_unique<Table>(half_data, rows - 1, dim, kernels)
              : half ? std::make_unique<Table>(data, rows - 1, dim, kernels, Table::Half{})
                     : std::make_unique<Table>(data, rows - 1, dim, kernels);
@@ -126,7 +126,7 @@ py::array_t<std::int64_t> rank_within(const PackedTable& packed, const py::array
   check_count("threads", threads);
   py::array_t<std::int64_t> ranks(q.rows);
   std::int64_t* out = ranks.mutable_data();
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   rsir::rank_within(table, q, t, tau, threads, out);
   return ranks;
 }
@@ -141,7 +141,7 @@ py::array_t<std::int64_t> count_above(const PackedTable& packed, const py::array
   check_count("threads", threads);
   py::array_t<std::int64_t> counts(q.rows);
   std::int64_t* out = counts.mutable_data();
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   rsir::count_above(table, q, b, limit, threads, out);
   return counts;
 }
@@ -161,7 +161,7 @@ py::array_t<std::int64_t> place_within(const PackedTable& packed, const py::arra
   check_count("threads", threads);
   py::array_t<std::int64_t> places(q.rows);
   std::int64_t* out = places.mutable_data();
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   rsir::place_within(table, q, t, x, tau, threads, out);
   return places;
 }
@@ -178,7 +178,7 @@ py::tuple topk(const PackedTable& packed, const py::array& queries, std::int64_t
   std::int64_t* out_ids = ids.mutable_data();
   float* out_logits = logits.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::topk(table, q, k, x, threads, out_ids, out_logits);
   }
   return py::make_tuple(ids, logits);
@@ -197,7 +197,7 @@ py::tuple topk_sample(const PackedTable& packed, const py::array& queries, std::
   std::int64_t* out_ids = ids.mutable_data();
   float* out_logits = logits.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::topk_sample(table, q, draw, x, threads, out_ids, out_logits);
   }
   return py::make_tuple(ids, logits);
@@ -217,7 +217,7 @@ py::tuple pool_sample(const PackedTable& packed, const py::array& queries, const
   std::int64_t* out_ids = ids.mutable_data();
   float* out_logits = logits.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::pool_sample(table, q, p, draw, x, threads, out_ids, out_logits);
   }
   return py::make_tuple(ids, logits);
@@ -240,7 +240,7 @@ py::tuple rank_and_sample(const PackedTable& packed, const py::array& queries, c
   std::int64_t* out_ids = ids.mutable_data();
   float* out_logits = logits.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::rank_and_sample(table, q, t, tau, draw, x, threads, out_ranks, out_ids, out_logits);
   }
   return py::make_tuple(ranks, ids, logits);
@@ -256,7 +256,7 @@ py::array_t<std::int64_t> neighbour_votes(const py::array& graph, const py::arra
   check_count("threads", threads);
   py::array_t<std::int64_t> votes(rows);
   std::int64_t* out = votes.mutable_data();
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   rsir::neighbour_votes(neighbours, graph.shape(1), ids, rows, s, threads, out);
   return votes;
 }
@@ -270,14 +270,14 @@ std::vector<std::string> instruction_sets() {
 double measure_fma(const std::string& instruction_set, int threads, double seconds) {
   const Kernels& kernels = kernels_named(instruction_set);
   check_count("threads", threads);
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   return rsir::measure_fma(kernels, threads, seconds);
 }
 
 double measure_read(int threads, std::int64_t bytes) {
   check_count("threads", threads);
   check_count("bytes", bytes);
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   return rsir::measure_read(threads, bytes);
 }
 

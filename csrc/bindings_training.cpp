@@ -74,7 +74,7 @@ py::tuple sampled_softmax(const py::array& queries, const py::array& positives, 
                                             grad_negatives.mutable_data()};
   double loss;
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     loss = rsir::softmax(kernels, s, threads, gradients);
   }
   return py::make_tuple(loss, grad_queries, grad_positives, grad_negatives);
@@ -107,7 +107,7 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   const rsir::SoftmaxGradients gradients = {grad_queries.mutable_data(), nullptr, grads + s.dim};
   double loss;
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     loss = rsir::softmax(kernels, s, threads, gradients);
   }
   return py::make_tuple(loss, grad_queries, grad_items);
@@ -165,7 +165,7 @@ py::tuple layer_forward(const py::array& x, const py::array& segments, const Par
   Floats saved(rsir::layer_saved(layer.shape, layer.batch.rows)), y({x.shape(0), x.shape(1), x.shape(2)});
   float *to_saved = saved.mutable_data(), *out = y.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::layer_forward(kernels, layer.shape, layer.weights, layer.batch, threads, to_saved, out);
   }
   return py::make_tuple(y, saved);
@@ -183,7 +183,7 @@ py::tuple layer_backward(const py::array& x, const py::array& segments, const Pa
   Floats grad_x({x.shape(0), x.shape(1), x.shape(2)}), gradients(rsir::layer_parameters(layer.shape));
   float *out = grad_x.mutable_data(), *to_parameters = gradients.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::layer_backward(kernels, layer.shape, layer.weights, layer.batch, threads, from_saved, upstream, out,
                          to_parameters);
   }
@@ -222,7 +222,7 @@ Floats encode(const py::array& items, const py::array& offsets, const py::array&
   Floats out({h.rows, static_cast<std::int64_t>(d)});
   float* to = out.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::encode(kernels, shape, weights, h, threads, to);
   }
   return out;
@@ -269,7 +269,7 @@ Floats step(const py::array& slots, const py::array& items, const py::array& at,
   Floats out({h.rows, static_cast<std::int64_t>(d)});
   float* to = out.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const rsir::NativeCall native;
     rsir::step(kernels, layer, weights, h, threads, to);
   }
   return out;
@@ -317,7 +317,7 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, Optional
   check_threads(threads);
   const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
   const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon, decay};
-  const py::gil_scoped_release release;
+  const rsir::NativeCall native;
   if (!last)
     rsir::adam_whole(kernels, settings, table, rows, n, values, step, threads);
   else if (values)

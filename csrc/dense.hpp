@@ -139,6 +139,7 @@ inline Vector exp_of(Vector x) {
   y = Isa::madd(y, r, Isa::set1(5.0000001201e-1f));
   y = Isa::madd(y, r * r, r + Isa::set1(1.0f));
   y = reinterpret_cast<Vector>(reinterpret_cast<BitVector>(y) + (reinterpret_cast<BitVector>(shifted) << 23));
+  y = x == x ? y : x;  // the sum above may carry a NaN's low bits into its exponent
   return x < Isa::set1(-87.0f) ? Isa::set1(0.0f) : y;
 }
 

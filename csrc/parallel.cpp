@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "ieee.hpp"
+
 #include <condition_variable>
 #include <thread>
 #include <vector>
@@ -36,6 +38,7 @@ class Helper {
 
  private:
   void serve() {
+    const Ieee arithmetic;  // a thread starts with the mode of the one that made it
     std::unique_lock<std::mutex> hold(lock_);
     while (true) {
       wake_.wait(hold, [this] { return busy_.load(); });

@@ -21,7 +21,7 @@ from .types import Best, ItemTable, Lists
 
 __all__ = ["best_items", "count_above", "draw", "pool_best", "rank_and_best", "rank_within"]
 
-_NO_TARGET = 2**30  # count of a row without targets: worse than any tau
+_NO_TARGET = 2**30  # count of a row without targets, which is dropped as early as can be
 
 
 def best_items(
@@ -177,7 +177,7 @@ def _catalogue(
         else:
             best, count = _targets(scanned[first:last], table, targets.rows(first, last), plan)
             _scan_phases(scanned[first:last], table, plan, best, count, maxima, group, tau, phases)
-            ranks.append(_ranks(count, num_items, tau))
+            ranks.append(_ranks(count, targets.rows(first, last), num_items, tau))
         keys = _candidates(part, table, plan, maxima, group, num_picks, excluded and excluded.rows(first, last))
         parts.append(_best_of_keys(keys, k))
     joined = torch.cat(ranks) if ranks else torch.empty(0, dtype=torch.int64, device=queries.device)
@@ -192,7 +192,7 @@ def _count(queries: Tensor, table: ItemTable, targets: Lists, tau: int | None, p
     scanned = table.scanning(queries)
     best, count = _targets(scanned, table, targets, plan)
     _scan_phases(scanned, table, plan, best, count, None, 4, tau, phases or _phases(tau, num_items))
-    return _ranks(count, num_items, tau)
+    return _ranks(count, targets, num_items, tau)
 
 
 def _phases(tau: int | None, num_items: int) -> int:
@@ -367,8 +367,9 @@ def _join(parts: list[Best], k: int, device: torch.device) -> Best:
     return Best(ids, logits)
 
 
-def _ranks(count: Tensor, num_items: int, tau: int | None) -> Tensor:
-    return (count.long() + 1).clamp(max=(num_items if tau is None else tau) + 1)
+def _ranks(count: Tensor, targets: Lists, num_items: int, tau: int | None) -> Tensor:
+    worst = (num_items if tau is None else tau) + 1
+    return torch.where(targets.offsets.diff() > 0, (count.long() + 1).clamp(max=worst), worst)
 
 
 def _splits(row_tiles: int, tiles: int, device: torch.device) -> int:

@@ -37,9 +37,9 @@ PRECISIONS = ("ieee", "tf32x3", "tf32", "float16", "bfloat16")
 SCRATCH_BYTES = 64 * 2**20
 """Cap on group maxima, exclusion bits and candidates together; rows beyond it are processed in further chunks."""
 
-TUNED = ("block_m", "num_warps", "num_stages")
-"""What is measured; the rest of a plan follows from the shape. Pieces of k and tiles of lone rows stay: they may decide
-the bits."""
+TUNED = {"block_m": (16, 32, 64, 128, 256), "num_warps": (1, 2, 4, 8, 16), "num_stages": (1, 2, 3, 4, 5, 6, 7, 8)}
+"""What is measured, and what it may be; the rest of a plan follows from the shape. Pieces of k and tiles of lone rows
+stay: they may decide the bits."""
 
 # triton.jit reads this when a kernel is defined, so later changes have no effect.
 _INTERPRETED = triton.knobs.runtime.interpret
@@ -161,15 +161,16 @@ def device_file(device: torch.device) -> Path:
 
 @functools.cache
 def _measured(device: torch.device) -> dict[str, dict[str, int]]:
-    file = device_file(device)
+    file: Path | str = "the file of measured tile sizes"
     try:
+        file = device_file(device)
         known: dict[str, dict[str, int]] = json.loads(file.read_text())
         for values in known.values():
-            if set(values) != set(TUNED) or not all(type(value) is int for value in values.values()):
-                raise ValueError(f"expected whole numbers for {TUNED}, got {values}")
+            if set(values) != set(TUNED) or not all(values[name] in allowed for name, allowed in TUNED.items()):
+                raise ValueError(f"expected {TUNED}, got {values}")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError, TypeError) as cause:
+    except (OSError, RuntimeError, ValueError, AttributeError, TypeError) as cause:
         warnings.warn(f"{file}: these tile sizes are not used: {cause}. Measure again or delete it", stacklevel=2)
         return {}
     return known

@@ -193,12 +193,12 @@ def sampled_softmax(
         options = {"num_warps": 4, "num_stages": 1}
     else:  # without the second stage softmax_rows spills; with fewer warps both do above 64 dimensions
         options = {"num_warps": 4 if dim <= 64 else 8 if dim <= 128 else 16, "num_stages": 2}
-    losses, top, scale = (torch.empty(rows, device=queries.device) for _ in range(3))
+    losses, top, scale = (torch.empty(rows, dtype=torch.float32, device=queries.device) for _ in range(3))
     grad_queries, grad_positives = torch.empty_like(queries), torch.empty_like(positives)
     tiles = triton.cdiv(rows, sizes["BLOCK_M"])
     each = max(1, triton.cdiv(tiles, _SPLITS))
     splits = max(1, triton.cdiv(tiles, each))
-    grad_negatives = torch.empty(splits, columns, dim, device=queries.device)
+    grad_negatives = torch.empty(splits, columns, dim, dtype=torch.float32, device=queries.device)
     has_offsets = negative_offsets is not None
     with launching():
         if rows:

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import ops
 from .distributed import ALONE, World
 from .ops import PackedItems, Ragged, TopK
+from .ops.checks import check_matrix
 
 faiss: Any = _faiss  # its type stubs know the C++ signatures, not the Python ones
 
@@ -92,7 +93,7 @@ def neighbour_graph(
     Returns
     -------
     (N + 1, K) int32
-        Nearest first, among equals the lower id first (flat and ivf), the item itself left out. Row 0 is 0, and 0
+        Nearest first, among equals the lower id first (flat), the item itself left out. Row 0 is 0, and 0
         fills up places beyond N - 1.
 
     Raises
@@ -216,6 +217,13 @@ class CandidateIndex:
             self.method = "flat" if self.packed.num_items <= INDEX_FLAT_LIMIT else "ivf"
         self.largest_norm = max(torch.linalg.vector_norm(part, dim=1).amax() for _, part in self._scored())
         if self.method == "ivf":
+            # a squared distance between two items must be a number, or FAISS ends the process
+            most = (torch.finfo(torch.float32).max / (4 * self.packed.dim)) ** 0.5
+            if self.largest_norm > most:
+                raise ValueError(
+                    f"items: expected norms of at most {most:.3g} to cluster, got {float(self.largest_norm):.3g}; "
+                    "did the training diverge?"
+                )
             self._build_ivf(threads, at_least("seed", seed, 0))
         elif self.method == "hnsw":
             vectors = torch.cat([part for _, part in self._scored()])
@@ -259,6 +267,9 @@ class CandidateIndex:
         """
         threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
         k = at_least("k", k, 1)
+        check_matrix("queries", queries)
+        if queries.shape[1] != self.packed.dim:
+            raise ValueError(f"queries: expected {self.packed.dim} columns as the items', got {queries.shape[1]}")
         if self.method == "flat":
             return ops.topk(queries, self.packed, k, threads=threads)
         if self.method == "hnsw":

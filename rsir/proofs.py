@@ -18,6 +18,8 @@ from .ops import Ragged
 
 __all__ = ["ProofStats", "rank_within_proved", "screen"]
 
+_CANDIDATES = 2**22  # at a time, of all rows: ids and logits of 48 MiB
+
 
 @dataclass(frozen=True)
 class ProofStats:
@@ -98,7 +100,9 @@ def screen(
     rejected = torch.zeros(len(queries), dtype=torch.bool)
     if index.method == "flat" or len(queries) == 0:
         return rejected, rejected.clone()
-    rejected = (_count_above(queries, index, targets, tau, threads) >= tau) | (targets.offsets.diff() == 0)
+    rejected = targets.offsets.diff() == 0
+    if tau < index.packed.num_items:  # else nothing can have so many items before it
+        rejected |= _count_above(queries, index, targets, tau, threads) >= tau
     trusted = torch.zeros_like(rejected)
     if verify == "trust":
         trusted = ~rejected & ~_sampled(queries, audit)
@@ -151,14 +155,19 @@ def _count_above(queries: Tensor, index: CandidateIndex, targets: Ragged, tau: i
     except ValueError:
         ops.rank_within(queries, index.packed, targets, tau, threads=threads)  # says it of the targets
         raise
-    candidates = index.search(queries, tau, threads=threads).logits
     # A float32 dot product, summed in any order, is within d units of roundoff of the true one, relative to the
     # product of the norms. Between a candidate's logit and the target's lie four: ours and the scan's of each.
     largest = torch.linalg.vector_norm(queries, dim=1) * index.largest_norm
     margin = 4 * (index.packed.dim + 4) * 2.0**-24 * largest + index.packed.dim * 2.0**-124
     # Without a finite margin, or without a finite target, nothing is sure.
     bound = torch.where(best.isfinite() & margin.isfinite(), best + margin, torch.inf)
-    return ((candidates > bound[:, None]) & (candidates < torch.inf)).sum(1)
+    above = torch.empty(len(queries), dtype=torch.int64)
+    rows = max(1, _CANDIDATES // tau)
+    for first in range(0, len(queries), rows):
+        part = slice(first, first + rows)
+        candidates = index.search(queries[part], tau, threads=threads).logits
+        above[part] = ((candidates > bound[part, None]) & (candidates < torch.inf)).sum(1)
+    return above
 
 
 def _sampled(queries: Tensor, share: float) -> Tensor:

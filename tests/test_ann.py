@@ -217,3 +217,20 @@ def test_a_gpu_build_of_faiss_clusters_on_a_gpu_that_it_sees(monkeypatch, build,
     monkeypatch.setattr(ann.faiss, "Kmeans", recorded)
     neighbour_graph(table(100, 4), 3, method="ivf")
     assert used == [asked]
+
+
+def test_embeddings_that_cannot_be_clustered_are_refused():
+    """FAISS would end the process: squared distances would not be numbers."""
+    items = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    CandidateIndex(items * 1e17, method="ivf")
+    with pytest.raises(ValueError, match=r"expected norms of at most .* to cluster, got .*; did the training"):
+        CandidateIndex(items * 5e18, method="ivf")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_queries_that_do_not_fit_are_refused(method):
+    index = CandidateIndex(table(50, 4), method=method)
+    with pytest.raises(ValueError, match="queries: expected float32"):
+        index.search(torch.ones(2, 4, dtype=torch.float64), 3)
+    with pytest.raises(ValueError, match=r"queries.* 4 .*got 5"):
+        index.search(torch.ones(2, 5), 3)

@@ -149,3 +149,31 @@ def test_wrong_arguments():
         rank_within_proved(queries, index, targets, 0)
     with pytest.raises(ValueError, match="targets: row 0 holds id 999"):
         rank_within_proved(queries[:1], index, Ragged(torch.tensor([999]), torch.tensor([0, 1])), 10)
+
+
+@pytest.mark.parametrize("tau", [60, 20_000_000])
+def test_a_tau_that_nothing_fails_searches_nothing(monkeypatch, tau):
+    items, queries, targets = problem(60, 30, 0)
+    index = CandidateIndex(items, method="ivf")
+    monkeypatch.setattr(CandidateIndex, "search", lambda *_, **__: pytest.fail("searched"))
+    ranks, stats = rank_within_proved(queries, index, targets, tau)
+    assert torch.equal(ranks, ops.rank_within(queries, items, targets, tau))
+    assert stats.rejected == int((targets.offsets.diff() == 0).sum()) > 0
+
+
+def test_candidates_are_searched_a_bounded_number_at_a_time(monkeypatch):
+    items, queries, targets = problem(300, 40, 1)
+    index = CandidateIndex(items, method="ivf")
+    whole = rank_within_proved(queries, index, targets, 20)
+    sizes, search = [], CandidateIndex.search
+
+    def counted(self, queries, k, **options):
+        sizes.append(len(queries) * k)
+        return search(self, queries, k, **options)
+
+    monkeypatch.setattr(CandidateIndex, "search", counted)
+    monkeypatch.setattr("rsir.proofs._CANDIDATES", 150)
+    parts = rank_within_proved(queries, index, targets, 20)
+    assert max(sizes) <= 150
+    assert torch.equal(parts[0], whole[0])
+    assert parts[1] == whole[1]

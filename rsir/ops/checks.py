@@ -15,7 +15,9 @@ __all__ = [
     "check_optional",
     "check_ragged",
     "check_seed",
+    "check_version",
     "thread_count",
+    "version_of",
 ]
 
 
@@ -26,6 +28,17 @@ def check_matrix(name: str, value: Tensor, dtypes: tuple[torch.dtype, ...] = (to
     if value.dtype not in dtypes:
         expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"{name}: expected {expected}, got {value.dtype}; convert with .float()")
+
+
+def version_of(items: Tensor) -> int:
+    """Counts in-place changes; of inference tensors, which keep no count, always 0."""
+    return 0 if items.is_inference() else items._version
+
+
+def check_version(items: Tensor, packed: int) -> None:
+    """Refuse a table that was changed since a copy of it was packed, for its answers would mix old and new logits."""
+    if version_of(items) != packed:
+        raise ValueError("items: the embeddings were changed in place after they were packed; pack them again")
 
 
 def check_count(name: str, value: int) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .checks import check_version, version_of
 from .types import (
     AdamMoments,
     BackendUnavailable,
@@ -45,7 +46,7 @@ def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> Pack
     if not half:
         items = items.float()
     bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
-    return PackedItems("cpp", items, (_core.PackedTable(bits, name, half), _version(items)), name, dtype)
+    return PackedItems("cpp", items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
 
 
 def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
@@ -233,7 +234,9 @@ def adam_rows(
         threads,
         _instruction_set(instruction_set),
     )
-    torch.autograd.graph.increment_version(weights)  # packed copies of the table are out of date
+    for table in (weights, average):
+        if table is not None:
+            torch.autograd.graph.increment_version(table)  # packed copies of the table are out of date
 
 
 def encode_histories(
@@ -333,15 +336,10 @@ def _instruction_set(name: str | None) -> str:
     return name
 
 
-def _version(items: Tensor) -> int:
-    return 0 if items.is_inference() else items._version  # inference tensors keep no version
-
-
 def _table(packed: PackedItems) -> _core.PackedTable:
     """The packed table; refuses one whose weights were trained on since, which would mix old and new logits."""
     table, version = packed.handle
-    if _version(packed.weights) != version:
-        raise ValueError("items: the embeddings were changed in place after they were packed; pack them again")
+    check_version(packed.weights, version)
     return cast(_core.PackedTable, table)
 
 

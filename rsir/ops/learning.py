@@ -301,7 +301,7 @@ def adam_rows(
         raise ValueError("gradients: expected some, as no row stays behind without moments.last")
     if not 1 <= step < 2**31:
         raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
-    if not 0 <= betas[0] ** 2 < betas[1] < 1:
+    if not (0 <= betas[0] < 1 and betas[0] ** 2 < betas[1] < 1):
         raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
     if not 0 <= decay < 1:
         raise ValueError(f"decay: expected a number in [0, 1), got {decay}")

@@ -145,7 +145,7 @@ def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int)
 
 def _logits(queries: Tensor, packed: PackedItems) -> Tensor:
     """(B, N + 1) float32 logits; NaN and the padding column are -inf."""
-    logits = (queries.double() @ packed.weights.double().T).float()
+    logits = (queries.detach().double() @ packed.weights.detach().double().T).float()
     logits = torch.where(logits.isnan(), -torch.inf, logits)
     logits[:, 0] = -torch.inf
     return logits

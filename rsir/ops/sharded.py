@@ -131,6 +131,8 @@ def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> 
             raise ValueError("parts: expected packed tables on one device, got parts of parts or several devices")
     own = sum(part.num_items for part in parts)
     counts = _Handle((), world).gather(torch.tensor(own, device=first.weights.device)).tolist()
+    if sum(counts) >= 2**31 - 64:
+        raise ValueError(f"parts: expected fewer than 2**31 - 64 items together, got {sum(counts):,}")
     rank = 0 if world is None else world.rank
     before = accumulate((part.num_items for part in parts), initial=sum(counts[:rank]))
     handle = _Handle(tuple(_Part(*pair) for pair in zip(before, parts, strict=False)), world)

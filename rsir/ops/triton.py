@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_version, version_of
 from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
@@ -25,12 +26,12 @@ def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> Pack
     _check_device(items)
     precision = instruction_set or "ieee"
     items = items.to(dtype)
-    return PackedItems("triton", items, kernels.ItemTable.pack(items, precision), precision, dtype)
+    return PackedItems("triton", items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
 
 
 def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
     with _device(queries):
-        return TopK(*kernels.best_items(queries, packed.handle, k, _lists(excluded)))
+        return TopK(*kernels.best_items(queries, _table(packed), k, _lists(excluded)))
 
 
 def topk_sample(
@@ -44,7 +45,7 @@ def topk_sample(
     threads: int,
 ) -> Sample:
     with _device(queries):
-        best = kernels.best_items(queries, packed.handle, min(k, packed.num_items), _lists(excluded))
+        best = kernels.best_items(queries, _table(packed), min(k, packed.num_items), _lists(excluded))
         return _draw(best, temperature, seed, counters)
 
 
@@ -61,19 +62,19 @@ def pool_sample(
 ) -> Sample:
     with _device(queries):
         best = kernels.pool_best(
-            queries, packed.handle, kernels.Lists(*pool), min(k, packed.num_items), _lists(excluded)
+            queries, _table(packed), kernels.Lists(*pool), min(k, packed.num_items), _lists(excluded)
         )
         return _draw(best, temperature, seed, counters)
 
 
 def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
     with _device(queries):
-        return kernels.rank_within(queries, packed.handle, kernels.Lists(*targets), tau)
+        return kernels.rank_within(queries, _table(packed), kernels.Lists(*targets), tau)
 
 
 def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
     with _device(queries):
-        return kernels.count_above(queries, packed.handle, bars, limit)
+        return kernels.count_above(queries, _table(packed), bars, limit)
 
 
 def place_within(
@@ -103,7 +104,7 @@ def rank_and_sample(
     with _device(queries):
         ranks, best = kernels.rank_and_best(
             queries,
-            packed.handle,
+            _table(packed),
             kernels.Lists(*targets),
             tau,
             min(k, packed.num_items),
@@ -143,6 +144,14 @@ def sampled_softmax(
 def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -> Sample:
     place = kernels.draw(best, temperature, seed, counters)[:, None]
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
+
+
+def _table(packed: PackedItems) -> kernels.ItemTable:
+    """The table; refuses one of rounded copies whose weights were trained on since."""
+    table, version = packed.handle
+    if table.scanned is not table.weights:
+        check_version(packed.weights, version)
+    return table
 
 
 def _lists(lists: Ragged | None) -> kernels.Lists | None:

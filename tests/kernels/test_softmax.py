@@ -96,3 +96,18 @@ def test_more_dimensions_than_a_program_holds():
     arguments, _ = case((2, 3, 300))
     with pytest.raises(ValueError, match="at most 256 dimensions, got 300; use backend='reference'"):
         ops.sampled_softmax(*arguments, backend="triton")
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
+def test_torchs_default_dtype_does_not_matter(default):
+    arguments, _ = case((9, 12, 6))
+    want = ops.sampled_softmax(*arguments, backend="triton")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        got = ops.sampled_softmax(*arguments, backend="triton")
+    finally:
+        torch.set_default_dtype(before)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)

@@ -78,3 +78,23 @@ def test_a_broken_file_is_named_and_not_used(text):
 def test_the_command_needs_a_gpu():
     with pytest.raises(SystemExit, match="needs a GPU"):
         main([])
+
+
+@pytest.mark.parametrize("block_m", [-64, 0, 48, "64", None])
+def test_sizes_that_cannot_be_are_not_used(block_m):
+    plan = make_plan(platform(), "float16", 8, 1)
+    values = {"block_m": block_m, "num_warps": 4, "num_stages": 1}
+    device_file(here()).parent.mkdir()
+    device_file(here()).write_text(json.dumps({"float16 d=8": values}))
+    with pytest.warns(UserWarning, match="these tile sizes are not used: expected"):
+        assert measured_plan(platform(), here(), "float16", 8, 1) == plan
+
+
+def test_a_user_without_a_home_has_the_plan_of_the_shape(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    with pytest.warns(UserWarning, match="not used: Could not determine home"):
+        assert measured_plan(platform(), here(), "float16", 8, 1) == make_plan(platform(), "float16", 8, 1)

@@ -219,3 +219,21 @@ def test_a_table_that_changed_must_be_packed_again() -> None:
     ops.adam_rows(table, moments_of(table), 1, torch.tensor([1]), torch.ones(1, 2), learning_rate=0.1)
     with pytest.raises(ValueError, match="pack them again"):
         ops.topk(torch.ones(1, 2), packed, 1)
+
+
+def test_a_table_packed_of_the_average_is_out_of_date() -> None:
+    weights, average = torch.randn(9, 4), torch.randn(9, 4)
+    packed = ops.pack(average, backend="cpp")
+    ids, gradients = torch.tensor([1, 2]), torch.randn(2, 4)
+    ops.adam_rows(
+        weights, moments_of(weights), 1, ids, gradients, learning_rate=0.1, average=average, decay=0.9, backend="cpp"
+    )
+    with pytest.raises(ValueError, match="changed in place after they were packed"):
+        ops.topk(torch.randn(1, 4), packed, 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_negative_decay_of_the_gradient_is_refused(backend: str) -> None:
+    weights = torch.randn(9, 4)
+    with pytest.raises(ValueError, match=r"betas: expected a first one in \[0, 1\)"):
+        ops.adam_rows(weights, moments_of(weights), 1, learning_rate=0.1, betas=(-0.5, 0.999), backend=backend)

@@ -290,3 +290,12 @@ class TestChecks:
             ops.transformer_layer(x, segments, parameters, heads=2, dropout=wrong)
         with pytest.raises(ValueError, match="x: expected"):
             ops.transformer_layer(x[0], segments, parameters, heads=2)
+
+
+def test_every_kind_of_nan_is_one(how):
+    """Also one that a file holds, with bits of its own."""
+    arguments, _ = case((7, 5, 20))
+    queries, positives, negatives, *rest = arguments
+    negatives = negatives.clone()
+    negatives.view(torch.int32)[2, 3] = 0x7FFFFFFF
+    assert ops.sampled_softmax(queries, positives, negatives, *rest, **how).loss.isnan()

@@ -310,3 +310,45 @@ def test_packed_items_belong_to_one_backend(scorer):
     other = "cpp" if scorer.backend == "reference" else "reference"
     with pytest.raises(ValueError, match="pack them anew"):
         ops.topk(torch.ones(1, 2, device=scorer.device), packed, 1, backend=other)
+
+
+@pytest.mark.parametrize("tau", [2**30 + 1, 2**31])
+def test_rows_without_targets_fail_whatever_tau_is(scorer, tau):
+    packed = scorer.pack(torch.randn(41, 3))
+    queries, targets = torch.randn(2, 3, device=scorer.device), ragged([[], [7]], scorer.device)
+    assert ops.rank_within(queries, packed, targets, tau)[0] == tau + 1
+    sample = ops.rank_and_sample(queries, packed, targets, tau, k=1)
+    assert sample.ids.tolist()[0] == 0
+    assert sample.ids.tolist()[1] > 0
+
+
+def test_queries_that_need_a_gradient_get_none(scorer):
+    packed = scorer.pack(torch.randn(9, 3))
+    queries = torch.randn(2, 3, device=scorer.device, requires_grad=True)
+    assert not ops.topk(queries, packed, 2).logits.requires_grad
+    assert not ops.topk_sample(queries, packed, k=1).logits.requires_grad
+
+
+@pytest.fixture
+def flushing():
+    """Numbers next to zero are zero in this thread, as users set it for speed."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush denormal numbers")
+    yield
+    torch.set_flush_denormal(False)
+
+
+def test_flushing_denormals_changes_no_tie(scorer, flushing):
+    packed = scorer.pack(torch.zeros(400, 4))
+    queries = torch.ones(1, 4, device=scorer.device)
+    assert ops.place_within(queries, packed, torch.tensor([250], device=scorer.device), 399).tolist() == [250]
+    assert torch.set_flush_denormal(True)  # it is as the caller left it
+
+
+def test_flushing_denormals_changes_no_answer_of_any_thread(flushing):
+    make = torch.Generator().manual_seed(0)
+    items, queries = torch.randn(700, 4, generator=make) * 1e-20, torch.randn(600, 4, generator=make) * 1e-20
+    with_one = ops.topk(queries, items, 5, threads=1)
+    torch.set_flush_denormal(False)
+    for threads in (1, 4):
+        assert torch.equal(ops.topk(queries, items, 5, threads=threads).ids, with_one.ids)

@@ -81,3 +81,10 @@ def test_processes_divide_the_table_or_the_work():
     world.size = 2
     with pytest.raises(ValueError, match="expected a world of one"):
         packed_items(model, table, world=world)
+
+
+def test_a_catalogue_beyond_32_bits_is_refused(monkeypatch):
+    part = ops.pack(torch.ones(11, 2))
+    monkeypatch.setattr("rsir.ops.sharded._Handle.gather", lambda *_: torch.tensor([2**31, 10]))
+    with pytest.raises(ValueError, match=r"fewer than 2\*\*31 - 64 items together, got 2,147,483,658"):
+        ops.join_tables([part])

@@ -40,3 +40,17 @@ def test_unknown_precision():
 
     with pytest.raises(ValueError, match="precision"):
         ops.pack(torch.ones(3, 2), backend="triton", instruction_set="avx2")
+
+
+def test_a_rounded_copy_of_embeddings_that_changed_is_refused():
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("the kernels are not interpreted in this process")
+    from rsir import ops
+
+    items = torch.randn(20, 4)
+    rounded, exact = (ops.pack(items, backend="triton", instruction_set=name) for name in ("float16", "ieee"))
+    items.neg_()
+    with pytest.raises(ValueError, match="changed in place after they were packed"):
+        ops.topk(torch.randn(1, 4), rounded, 1)
+    query = torch.randn(1, 4)
+    assert torch.equal(ops.topk(query, exact, 3).ids, ops.topk(query, items, 3, backend="reference").ids)
