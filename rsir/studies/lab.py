@@ -24,7 +24,7 @@ from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
 from rsir.results import RoundResult, Run
 from rsir.retention import voters
-from rsir.runs import MANIFEST, RunDirectory
+from rsir.runs import MANIFEST, RunDirectory, RunError
 from rsir.training import fit
 
 __all__ = ["METRICS", "Lab", "Lines", "compare", "spent"]
@@ -250,7 +250,13 @@ def compare(lines: Lines, against: str = "base") -> None:
 
 def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Evaluation:
     file = _ranks_file(lines, place, arm, round_, seed)
-    return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
+    mend = "copy the ranks of every machine into one folder, or run this seed again in another --out"
+    try:
+        return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
+    except FileNotFoundError as cause:
+        raise RunError(f"{file}: is missing; {lines.path} has its training, whose p-values need it; {mend}") from cause
+    except (OSError, ValueError, EOFError) as cause:
+        raise RunError(f"{file}: cannot be read ({cause}); {mend}") from cause
 
 
 def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Path:

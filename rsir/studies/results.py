@@ -126,10 +126,9 @@ def _table(lines: Lines, group: Group) -> list[str]:
         added = [line["acquired"] for line in found if line.get("acquired") is not None]
         cells = [arm, str(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else ""]
         cells += _cells(found, same, "validation", "ndcg@20", arm)
-        comparison = compared.get((arm, round_), [{}])[0]
         for metric in METRICS:
-            p = comparison[metric]["p_value"] if len(comparison.get("seeds", [])) == len(found) else None
-            cells += [*_cells(found, same, "test", metric, arm), "" if p is None else f"{p:.4f}"]
+            p = _p_value(compared.get((arm, round_), []), found, metric)
+            cells += [*_cells(found, same, "test", metric, arm), "" if np.isnan(p) else f"{p:.4f}"]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -204,10 +203,17 @@ def _gains(lines: Lines, group: Group) -> dict[str, list[tuple[float, float]]]:
     trained, compared = _trainings(lines, group), _trainings(lines, group, "comparison")
     found: dict[str, list[tuple[float, float]]] = {column: [] for column in _SUMMARY}
     for column, key in _SUMMARY.items():
-        for metric in METRICS if key in trained and key in compared else ():
-            p = compared[key][0][metric]["p_value"]
+        for metric in METRICS if key in trained else ():
+            p = _p_value(compared.get(key, []), trained[key], metric)
             found[column].append((_gain(trained[key], _of_same_seeds(trained["base", 0], trained[key]), metric), p))
     return found
+
+
+def _p_value(comparisons: list[Line], found: list[Line], metric: str) -> float:
+    """Of the comparison that is over the seeds of these trainings; nan if there is none."""
+    seeds = sorted(line["seed"] for line in found)
+    of_these = [line[metric]["p_value"] for line in comparisons if line["seeds"] == seeds]
+    return np.nan if not of_these or of_these[0] is None else float(of_these[0])
 
 
 def _of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:

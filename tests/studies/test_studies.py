@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rsir.data.loading import load_data
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
+from rsir.runs import RunError
 from rsir.studies import lab as module
 from rsir.studies.__main__ import main
 from rsir.studies.data import approximate_entropy, density, popularity_share
@@ -128,6 +130,42 @@ def test_the_page_has_the_figures_of_the_paper_beside_ours(tmp_path: Path) -> No
     # the gain is over the base of the same seeds
     assert "| yelp | 0.0379 | 0.0399 (+5.3%) | 0.0420 (+10.8%) | 0.0600 | 0.0600 (+20.0%) (1) |  |  |  |  |" in text
     assert "| amazon-toys |" not in text
+
+
+def test_p_values_are_of_the_seeds_they_stand_beside(tmp_path: Path) -> None:
+    study = Lines(tmp_path / "main.jsonl")
+    place = {"data": "toys", "backbone": "sasrec"}
+    for seed, arm, round_ in itertools.product((0, 1), ("base", "rsir"), (0, 1)):
+        if (arm == "base") == (round_ == 0):
+            metrics = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20"), 0.5 + 0.1 * round_)
+            training = {"kind": "training", **place, "arm": arm, "round": round_, "seed": seed, "settings": "x"}
+            study.put({**training, "validation": metrics, "test": metrics})
+    compared = {"kind": "comparison", **place, "arm": "rsir", "round": 1, "against": "base"}
+    tests = {"recall@10": {"p_value": 0.01}, "ndcg@10": {"p_value": None}}  # none: nothing differs
+    for seeds, summary, p in (([1], "+20.0% / +20.0%", ""), ([0, 1], "**+20.0%** / +20.0%", "0.0100")):
+        study.put({**compared, "seeds": seeds, **tests})
+        text = page({"main": study})
+        assert f"| toys | sasrec | 2 | {summary} |" in text
+        (row,) = (row for row in text.splitlines() if row.startswith("| rsir | 1 |"))
+        assert [cell.strip() for cell in row.split("|")][9:13:3] == [p, ""]
+
+
+def test_studies_of_other_seeds_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--rounds", "1", "--arms", "rsir", *TINY]
+    for seed in "01":
+        assert main(["main", "--seeds", seed, "--out", str(tmp_path / seed), *given]) == 0
+    with (tmp_path / "0" / "main.jsonl").open("a") as file:
+        file.write((tmp_path / "1" / "main.jsonl").read_text())
+    shutil.copytree(tmp_path / "1" / "work", tmp_path / "0" / "work", dirs_exist_ok=True)
+    monkeypatch.setattr("rsir.recursion.fit", None)  # nothing is trained
+    both = ["main", "--seeds", "0", "1", "--out", str(tmp_path / "0"), *given]
+    with pytest.raises(RunError, match=r"base-0-1\.npy: is missing.*; copy the ranks of every machine"):
+        main(both)
+    shutil.copytree(tmp_path / "1" / "ranks", tmp_path / "0" / "ranks", dirs_exist_ok=True)
+    assert main(both) == 0
+    comparisons = [line for line in lines(tmp_path / "0" / "main.jsonl") if line["kind"] == "comparison"]
+    assert {line["arm"] for line in comparisons} == {"rsir", "rsir, pair", "rsir, all"}
+    assert all(line["seeds"] == [0, 1] for line in comparisons)
 
 
 def test_the_page_shows_what_else_was_measured(tmp_path: Path) -> None:
