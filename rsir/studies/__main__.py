@@ -1,4 +1,4 @@
-"""``python -m rsir.studies NAME --data FILE ... --seeds 0 1 2 --out DIR [any option of rsir]``."""
+"""``python -m rsir.studies NAME --data FILE ... --seeds 0 1 2 --out DIR [options of rsir that hold for every arm]``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
-from rsir.config import ConfigError, RecursionConfig
+from rsir.config import ConfigError, RecursionConfig, to_dict
+from rsir.distributed import ALONE
+from rsir.durable import RunError
+from rsir.manifest import flat
+
+from .recipes import CHOSEN
 
 STUDIES = {
     "main": "what rounds gain, beside reordering, insertion, the paper's settings and ensembles of bases",
@@ -24,64 +29,153 @@ STUDIES = {
     "landscape": "sharpness of the loss, base against successor",
     "noise": "random interactions put into the training histories",
 }
-_ROUNDS = {"main": 3, "rounds": 8, "data": 3}
+_ROUNDS = {"main": 3, "rounds": 8, "data": 3, "cost": 1, "noise": 1}  # of the others, every arm has one
+_OWN = {
+    "data.path": "--data FILE ...",
+    "model.name": "--models NAME ...",
+    "seed": "--seeds N ...",
+    "rounds": "--rounds",
+}
+_BY_ARM = {*CHOSEN, "stop_after", "guard", "guard_noise"}
+_HOLD = "--data.*, --simulation.*, --model.*, --training.* and --item_table"
+_NOT_FOR_STUDIES = ("resume", "profile", "memory", "track", "completion", "print_config", "version")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a study; what its file of lines holds already is not computed again."""
+    """Run a study; what its file of lines holds already is not computed again. Exit status: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m rsir.studies",
         description="Run a study of the recursion. What was finished before is taken from DIR and not computed again.",
-        epilog="Studies: " + "; ".join(f"{name}: {what}" for name, what in STUDIES.items()) + ". Any further option is "
-        "one of rsir (python -m rsir.recurse --help-all) and holds for every arm, such as --training.patience 10.",
+        epilog=f"Studies: {'; '.join(f'{name}: {what}' for name, what in STUDIES.items())}. Of the options of rsir "
+        f"(python -m rsir.recurse --help-all) {_HOLD} hold for every arm, such as --training.patience 10, or --config "
+        "FILE with them. What comes after the base is set by each arm. --gpu computes on a CUDA device.",
     )
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", nargs="+", type=Path, metavar="FILE", help="default: the embedded simulation")
     parser.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones (sasrec)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
-    parser.add_argument("--rounds", type=int, help="rounds of the arms that have several (main 3, rounds 8)")
+    several = ", ".join(f"{name} {count}" for name, count in _ROUNDS.items())
+    parser.add_argument("--rounds", type=int, help=f"rounds of the arms that have several ({several})")
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these of the study's")
     parser.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="results (studies)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     options, rest = parser.parse_known_args(arguments)
     try:
         run_options, given = split_arguments(rest)
+        _refuse_what_does_not_hold(options, run_options, given)
         config = configuration(RecursionConfig(), run_options.config, given)
-        return _run(options, config, rest)
-    except ConfigError as error:
-        print(f"rsir.studies: error: {error}", file=sys.stderr)
-        return 2
+        return _run(options, config, run_options.gpu, rest)
+    except (ConfigError, RunError) as error:
+        return _fail(error)
 
 
-def _run(options: argparse.Namespace, config: RecursionConfig, rest: list[str]) -> int:
+def _fail(error: Exception) -> int:
+    print(f"rsir.studies: error: {error}", file=sys.stderr)
+    return 2
+
+
+def _refuse_what_does_not_hold(
+    options: argparse.Namespace, run_options: argparse.Namespace, given: dict[str, str]
+) -> None:
+    """ConfigError for an option that the study would override or ignore.
+
+    A file of settings may name all of them, as ``rsir --print-config`` writes it, with the defaults for these.
+    """
+    for name in _NOT_FOR_STUDIES:
+        if getattr(run_options, name):
+            why = ": it always goes on where it ended" if name == "resume" else ""
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: a study does not take this option of rsir{why}; leave it away"
+            )
+    if options.rounds is not None and options.study not in _ROUNDS:
+        has = f"{options.study} has one round; {', '.join(_ROUNDS)} take it"
+        raise ConfigError(f"--rounds: expected none, as {has}, got {options.rounds}")
+    default = flat(to_dict(RecursionConfig()))
+    in_file = flat(to_dict(configuration(RecursionConfig(), run_options.config, {})))
+    for name in default:
+        if name not in given and in_file[name] == default[name]:
+            continue
+        where = f"--{name}" if name in given else f"{run_options.config}: {name}"
+        if name in _OWN:
+            raise ConfigError(f"{where}: a study takes {_OWN[name]} in its place")
+        if name.partition(".")[0] in _BY_ARM:
+            raise ConfigError(
+                f"{where}: a study sets it for each arm; leave it away (what holds for every arm: {_HOLD})"
+            )
+
+
+def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: list[str]) -> int:
+    if options.threads < 1:
+        raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # read when torch is loaded
     import torch
 
     from rsir.data.loading import load_data
+    from rsir.data.sequences import DataError
+    from rsir.generation import GenerationError
+    from rsir.models import BackboneError
+    from rsir.models.checkpoint import CheckpointError
+    from rsir.ops import BackendUnavailable
+    from rsir.recurse import _device
+    from rsir.training import TrainingError
 
     from .lab import Lab, Lines, compare
 
     torch.set_num_threads(options.threads)
-    study: Callable[[Lab, int], None] = import_module(f"rsir.studies.{options.study.replace('-', '_')}").run
-    rounds = options.rounds or _ROUNDS.get(options.study, 1)
-    asked: set[str] = set()
-    lines = Lines(options.out / f"{options.study}.jsonl")
-    for path in options.data or [None]:
-        for model in options.models:
-            section = replace(config.data, path=None if path is None else str(path))
-            settings = replace(config, data=section, model=config.model.for_backbone(model))
-            data = load_data(settings)
-            name = "simulated" if path is None else path.stem
-            for seed in options.seeds:
-                own = replace(settings, seed=seed)
-                study(Lab(name, data, own, lines, options.out / "work", _say, tuple(options.arms), asked), rounds)
-                if unknown := sorted(set(options.arms) - asked):
-                    arms = f"expected some of {', '.join(sorted(asked))}" if asked else "this study has none to choose"
-                    raise ConfigError(f"--arms: {arms}, got {', '.join(map(repr, unknown))}")
-            compare(lines)
-            lines.put({"kind": "command", "data": name, "backbone": model, "arm": _command(options, path, model, rest)})
+    study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")
+    _check(options, config, study.arms)
+    device = _device(gpu, ALONE)
+    rounds = _ROUNDS.get(options.study, 1) if options.rounds is None else options.rounds
+    config = replace(config, rounds=rounds)
+
+    def labs(path: Path | None, model: str) -> Iterator[Lab]:
+        name = "simulated" if path is None else path.stem
+        for seed in options.seeds:
+            own = replace(_with_data(config, path), model=config.model.for_backbone(model), seed=seed)
+            yield Lab(name, data[path], own, lines, options.out / "work", _say, tuple(options.arms), device)
+
+    try:
+        lines = Lines(options.out / f"{options.study}.jsonl")
+        paths = options.data or [None]
+        data = {path: load_data(_with_data(config, path)) for path in paths}
+        for path in paths:
+            for model in options.models:
+                for lab in labs(path, model):
+                    study.run(lab, rounds)
+                compare(lines)
+                command = _command(options, path, model, rest)
+                lines.put({"kind": "command", "data": lab.name, "backbone": model, "arm": command})
+    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
+        return _fail(error)
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")
     return 0
+
+
+def _check(options: argparse.Namespace, config: RecursionConfig, arms: Callable[[RecursionConfig], list[str]]) -> None:
+    """ConfigError for what can be known to be wrong before data are read."""
+    from rsir.models import names
+
+    stems = [path.stem for path in options.data or ()]
+    for place, stem in enumerate(stems):
+        if stem in stems[:place]:
+            both = f"{options.data[stems.index(stem)]} and {options.data[place]}"
+            raise ConfigError(f"--data: lines go by the names of files, and {both} are both {stem!r}; rename one")
+    for model in options.models:
+        if model not in names():
+            raise ConfigError(f"--models: expected some of {', '.join(names())}, got {model!r}")
+    if options.study == "noise" and config.data.split != "leave-one-out":
+        raise ConfigError(
+            f"--data.split: noise leaves the last two events of a user as they are, the targets of leave-one-out; "
+            f"expected leave-one-out, got {config.data.split!r}"
+        )
+    known = {arm for model in options.models for arm in arms(replace(config, model=config.model.for_backbone(model)))}
+    if unknown := sorted(set(options.arms) - known):
+        some = f"expected some of {', '.join(map(repr, sorted(known)))}" if known else "this study has none to choose"
+        raise ConfigError(f"--arms: {some}, got {', '.join(map(repr, unknown))}")
+
+
+def _with_data(config: RecursionConfig, path: Path | None) -> RecursionConfig:
+    return replace(config, data=replace(config.data, path=None if path is None else str(path)))
 
 
 def _command(options: argparse.Namespace, path: Path | None, model: str, rest: list[str]) -> str:
@@ -89,7 +183,7 @@ def _command(options: argparse.Namespace, path: Path | None, model: str, rest: l
     parts = ["python -m rsir.studies", options.study, *([] if path is None else ["--data", path.name])]
     parts += ["--models", model] if model != "sasrec" else []
     parts += ["--seeds", *map(str, options.seeds)]
-    parts += ["--rounds", str(options.rounds)] if options.rounds else []
+    parts += ["--rounds", str(options.rounds)] if options.rounds is not None else []
     parts += ["--arms", *map(shlex.quote, options.arms)] if options.arms else []
     return " ".join([*parts, *map(shlex.quote, rest)])
 

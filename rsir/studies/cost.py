@@ -14,7 +14,7 @@ from rsir.models import Ensemble
 from .lab import Lab, spent
 from .recipes import reset
 
-__all__ = ["GRID", "run"]
+__all__ = ["GRID", "arms", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
     ("training", "ema", [0.0]),
@@ -24,6 +24,11 @@ GRID: list[tuple[str, str, list[Any]]] = [
     ("model", "dropout", [0.3, 0.6]),
     ("model", "dim", [128]),
 ]
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """What ``--arms`` may name."""
+    return [*(f"base, {option} {value}" for _, option, values in GRID for value in values), "base, two seeds", "rsir"]
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences
 
 from .lab import Lab
 from .recipes import fixed, paper, reset
 
-__all__ = ["approximate_entropy", "density", "popularity_share", "run"]
+__all__ = ["approximate_entropy", "arms", "density", "popularity_share", "run"]
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """None to choose: the study has all of its arms."""
+    return []
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ class Lab:
         Called with a sentence about each thing that is computed.
     arms : tuple of str
         Those to compute beside the base; none means all.
-    asked : set of str
-        Those that studies asked about with :meth:`wants`.
+    device : str
+        Where models are trained, generate and are evaluated.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Lab:
     work: Path
     say: Callable[[str], None]
     arms: tuple[str, ...] = ()
-    asked: set[str] = field(default_factory=set)
+    device: str = "cpu"
 
     @cached_property
     def parts(self) -> Split:
@@ -109,7 +109,6 @@ class Lab:
 
     def wants(self, arm: str) -> bool:
         """Whether an arm is to be computed."""
-        self.asked.add(arm)
         return not self.arms or arm in self.arms
 
     def bases(self, count: int) -> list[Run]:
@@ -150,7 +149,7 @@ class Lab:
                 name = arm if policy == "none" else f"{arm}, {policy}"
                 if not self.lines.has(**self._cell(name, k, config)):
                     models: list[Any] = [
-                        checkpoint.load(folder / f"round-{number:02d}") for number in voters(policy, k)
+                        checkpoint.load(folder / f"round-{number:02d}").to(self.device) for number in voters(policy, k)
                     ]
                     self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), config, **counts)
         return run
@@ -162,7 +161,8 @@ class Lab:
             return
         self.say(f"{self._where()} {arm}: training")
         sequences = train()
-        trained = fit(config.model, config.training, sequences, self.parts.validation, seed=config.seed)
+        validation, device = self.parts.validation, self.device
+        trained = fit(config.model, config.training, sequences, validation, seed=config.seed, device=device)
         counts = {"steps": trained.steps, "seconds": trained.seconds, "acquired": int((~sequences.is_real).sum())}
         self.record(arm, 1, trained.model, config, **counts)
 
@@ -203,7 +203,7 @@ class Lab:
         config = replace(config, stop_after=config.rounds + 1, guard=False)
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
-        return recurse(config, data=self.data, out=folder, resume=resume, base=base)
+        return recurse(config, data=self.data, out=folder, resume=resume, base=base, device=self.device)
 
     def _cell(self, arm: str, round_: int, config: RecursionConfig) -> dict[str, Any]:
         place = {"data": self.name, "backbone": self.config.model.name}

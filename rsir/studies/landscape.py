@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsir.config import RecursionConfig
 from rsir.data.batches import Batches
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.models import checkpoint, encode_sequences
@@ -20,12 +21,17 @@ from rsir.models import checkpoint, encode_sequences
 from .lab import Lab
 from .recipes import reset
 
-__all__ = ["along", "perturbation_effect", "run", "sharpness"]
+__all__ = ["along", "arms", "perturbation_effect", "run", "sharpness"]
 
 BATCHES = 8
 ITERATIONS = 20
 DISTANCES = (-0.5, -0.25, 0.25, 0.5)
 _DIFFERENCE = 1e-2  # of a step along a unit direction, relative to the length of the weights
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """None to choose: the study has all of its arms."""
+    return []
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -7,13 +7,20 @@ from dataclasses import replace
 import numpy as np
 
 from rsir.ann import neighbour_graph
+from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.models import Ensemble
 
 from .lab import Lab
 from .recipes import paper, reset
 
-__all__ = ["inserted", "reordered", "run"]
+__all__ = ["arms", "inserted", "reordered", "run"]
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """What ``--arms`` may name."""
+    bases = ["base, two seeds", "base, four seeds"]
+    return ["rsir", *bases, "paper", "paper, fine-tuned", "reordering", "insertion"]
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -6,15 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
 
 from .lab import Lab
 from .recipes import reset
 
-__all__ = ["SHARES", "noisy", "run"]
+__all__ = ["SHARES", "arms", "noisy", "run"]
 
 SHARES = (0.0, 0.1, 0.2, 0.3)
 _HELD_OUT = 2  # last events of a user, left as they are: the targets of validation and test
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """None to choose: the study has all of its arms."""
+    return []
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 from rsir.config import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig, RecursionConfig
 
-__all__ = ["fixed", "paper", "reset"]
+__all__ = ["CHOSEN", "fixed", "paper", "reset"]
+
+CHOSEN = ("accumulate", "sources", "successor", "retention", "generation", "fidelity", "acquisition", "distillation")
+"""Options and sections that every recipe sets."""
 
 
 def reset(config: RecursionConfig) -> RecursionConfig:
     """The configuration with this library's own defaults for everything that comes after the base."""
     default = RecursionConfig()
-    names = ("accumulate", "sources", "successor", "retention", "generation", "fidelity", "acquisition", "distillation")
-    return replace(config, **{name: getattr(default, name) for name in names})
+    return replace(config, **{name: getattr(default, name) for name in CHOSEN})
 
 
 def paper(config: RecursionConfig) -> RecursionConfig:

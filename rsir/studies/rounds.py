@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rsir.config import FidelityConfig
+from rsir.config import FidelityConfig, RecursionConfig
 
 from .lab import Lab
 from .recipes import fixed, paper, reset
 
-__all__ = ["run"]
+__all__ = ["arms", "run"]
+
+
+def arms(config: RecursionConfig) -> list[str]:
+    """What ``--arms`` may name."""
+    return ["rsir", "rsir, no fidelity", "rsir, fixed tau", "paper", "paper, no fidelity"]
 
 
 def run(lab: Lab, rounds: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+
+from rsir.config import RecursionConfig
 
 from .lab import Lab
 from .recipes import reset
 
-__all__ = ["GRID", "run"]
+__all__ = ["GRID", "arms", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
     ("fidelity", "tau", [5, 20, 200]),
@@ -24,15 +27,25 @@ GRID: list[tuple[str, str, list[Any]]] = [
 ]
 
 
+def arms(config: RecursionConfig) -> list[str]:
+    """What ``--arms`` may name."""
+    return ["default", *(arm for arm, _ in _changes(replace(reset(config), rounds=1)))]
+
+
 def run(lab: Lab, rounds: int) -> None:
     """One round for the defaults and for every other value."""
     default = replace(reset(lab.config), rounds=1)
     lab.record_base()
     if lab.wants("default"):
         lab.recursion("default", default)
+    for arm, changed in _changes(default):
+        if lab.wants(arm):
+            lab.recursion(arm, changed)
+
+
+def _changes(default: RecursionConfig) -> Iterator[tuple[str, RecursionConfig]]:
     for section, option, values in GRID:
         for value in values:
             changed = replace(getattr(default, section), **{option: value})
-            arm = f"{section}.{option} {value}"
-            if changed != getattr(default, section) and lab.wants(arm):
-                lab.recursion(arm, replace(default, **{section: changed}))
+            if changed != getattr(default, section):
+                yield f"{section}.{option} {value}", replace(default, **{section: changed})

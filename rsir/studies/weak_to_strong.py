@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from rsir.acquisition import acquire
-from rsir.config import RecursionConfig
+from rsir.config import ModelConfig, RecursionConfig
 from rsir.data.sequences import Sequences
 from rsir.fidelity import build
 from rsir.generation import generate
@@ -14,24 +14,34 @@ from rsir.generation import generate
 from .lab import Lab
 from .recipes import reset
 
-__all__ = ["BACKBONES", "WIDTHS", "run"]
+__all__ = ["BACKBONES", "WIDTHS", "arms", "run"]
 
 WIDTHS = (16, 32, 64, 128)
 BACKBONES = ("gru4rec",)
 
 
+def arms(config: RecursionConfig) -> list[str]:
+    """What ``--arms`` may name."""
+    return [f"from {_name(model)}" for model in _generators(config.model)]
+
+
 def run(lab: Lab, rounds: int) -> None:
     """Generators of the same backbone in several widths, and other backbones."""
     lab.record_base()
-    own = lab.config.model
-    generators = [replace(own, dim=width, feedforward=2 * width) for width in WIDTHS]
-    generators += [own.for_backbone(name) for name in BACKBONES]
-    for model in generators:
+    for model in _generators(lab.config.model):
         weak = replace(reset(lab.config), model=model)
-        name = f"{model.name} d {model.dim}"
-        if lab.wants(arm := f"from {name}"):
-            lab.record_round_0(f"{name} alone", weak)
+        if lab.wants(arm := f"from {_name(model)}"):
+            lab.record_round_0(f"{_name(model)} alone", weak)
             lab.training(arm, partial(_enriched, lab, weak))
+
+
+def _generators(own: ModelConfig) -> list[ModelConfig]:
+    widths = [replace(own, dim=width, feedforward=2 * width) for width in WIDTHS]
+    return [*widths, *(own.for_backbone(name) for name in BACKBONES if name != own.name)]
+
+
+def _name(model: ModelConfig) -> str:
+    return f"{model.name} d {model.dim}"
 
 
 def _enriched(lab: Lab, config: RecursionConfig) -> Sequences:

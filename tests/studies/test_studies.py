@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from rsir.cli.options import dump
 from rsir.config import ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
 from rsir.data import Sequences
 from rsir.data.loading import load_data
@@ -21,7 +24,7 @@ from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
 from rsir.runs import RunError
 from rsir.studies import lab as module
-from rsir.studies.__main__ import main
+from rsir.studies.__main__ import STUDIES, main
 from rsir.studies.data import approximate_entropy, density, popularity_share
 from rsir.studies.lab import Lab, Lines, spent
 from rsir.studies.landscape import along, sharpness
@@ -32,7 +35,7 @@ from rsir.studies.results import page
 TINY = [
     *("--simulation.num_users", "150", "--simulation.num_items", "80"),
     *("--model.dim", "16", "--model.feedforward", "16", "--model.layers", "1"),
-    *("--training.max_evaluations", "2", "--training.negatives", "32", "--generation.m", "2"),
+    *("--training.max_evaluations", "2", "--training.negatives", "32"),
 ]
 CONFIG = RecursionConfig(
     simulation=SimulationConfig(num_users=150, num_items=80),
@@ -150,7 +153,9 @@ def test_p_values_are_of_the_seeds_they_stand_beside(tmp_path: Path) -> None:
         assert [cell.strip() for cell in row.split("|")][9:13:3] == [p, ""]
 
 
-def test_studies_of_other_seeds_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_of_other_seeds_are_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ["--rounds", "1", "--arms", "rsir", *TINY]
     for seed in "01":
         assert main(["main", "--seeds", seed, "--out", str(tmp_path / seed), *given]) == 0
@@ -159,8 +164,10 @@ def test_studies_of_other_seeds_are_put_together(tmp_path: Path, monkeypatch: py
     shutil.copytree(tmp_path / "1" / "work", tmp_path / "0" / "work", dirs_exist_ok=True)
     monkeypatch.setattr("rsir.recursion.fit", None)  # nothing is trained
     both = ["main", "--seeds", "0", "1", "--out", str(tmp_path / "0"), *given]
-    with pytest.raises(RunError, match=r"base-0-1\.npy: is missing.*; copy the ranks of every machine"):
-        main(both)
+    capsys.readouterr()
+    assert main(both) == 2
+    assert "base-0-1.npy: is missing" in (said := capsys.readouterr().err)
+    assert "copy the ranks of every machine into one folder" in said
     shutil.copytree(tmp_path / "1" / "ranks", tmp_path / "0" / "ranks", dirs_exist_ok=True)
     assert main(both) == 0
     comparisons = [line for line in lines(tmp_path / "0" / "main.jsonl") if line["kind"] == "comparison"]
@@ -228,7 +235,8 @@ def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("rsir.studies.weak_to_strong.BACKBONES", ())
     monkeypatch.setattr("rsir.studies.cost.GRID", [("model", "dropout", [0.2])])
     monkeypatch.setattr("rsir.studies.noise.SHARES", (0.2,))
-    assert main([study, "--seeds", "0", "--rounds", "2", "--out", str(out), *TINY]) == 0
+    rounds = [] if study in ("weak-to-strong", "landscape") else ["--rounds", "2"]
+    assert main([study, "--seeds", "0", *rounds, "--out", str(out), *TINY]) == 0
     found = lines(out / f"{study}.jsonl")
     expected = {
         "rounds": {
@@ -324,9 +332,121 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_hessian() -> None:
     assert torch.equal(model.weight, before)
 
 
-def test_an_unknown_option_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["main", "--out", str(tmp_path), "--generation.mm", "3"]) == 2
-    assert "--generation.mm: unknown option; did you mean" in capsys.readouterr().err
+SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": "generation: {m: 3}"}
+
+
+@pytest.mark.parametrize(
+    ("study", "given", "message"),
+    [
+        ("main", "--generation.mm 3", "--generation.mm: unknown option; did you mean"),
+        (
+            "main",
+            "--generation.m 2",
+            "--generation.m: a study sets it for each arm; leave it away (what holds for every",
+        ),
+        ("cost", "--fidelity.tau 10", "--fidelity.tau: a study sets it for each arm"),
+        ("sensitivity", "--acquisition.policy all", "--acquisition.policy: a study sets it for each arm"),
+        ("rounds", "--retention=none", "--retention: a study sets it for each arm"),
+        ("rounds", "--guard", "--guard: a study sets it for each arm"),
+        ("main", "--stop-after 9", "--stop_after: a study sets it for each arm"),
+        ("main", "--config guard.yaml", "guard.yaml: guard: a study sets it for each arm"),
+        ("main", "--config other.yaml", "other.yaml: generation.m: a study sets it for each arm"),
+        ("main", "--config seed.yaml", "seed.yaml: seed: a study takes --seeds N ... in its place"),
+        ("main", "--data.path x.csv", "--data.path: a study takes --data FILE ... in its place"),
+        ("main", "--model.name hstu", "--model.name: a study takes --models NAME ... in its place"),
+        ("main", "--print-config", "--print-config: a study does not take this option of rsir; leave it away"),
+        ("main", "--resume", "--resume: a study does not take this option of rsir: it always goes on where it ended"),
+        ("landscape", "--rounds 2", "--rounds: expected none, as landscape has one round"),
+        ("main", "--rounds -1", "rounds: expected in 0..32767, got -1"),
+        ("main", "--threads 0", "--threads: expected at least 1, got 0"),
+        (
+            "main",
+            "--models sasrec sasrek",
+            "--models: expected some of cl4srec, esasrec, gru4rec, hstu, sasrec, got 'sa",
+        ),
+        (
+            "main",
+            "--arms rsri",
+            "--arms: expected some of 'base, four seeds', 'base, two seeds', 'insertion', 'paper',",
+        ),
+        ("landscape", "--arms rsir", "--arms: this study has none to choose, got 'rsir'"),
+        ("noise", "--data.split global-time", "--data.split: noise leaves the last two events of a user as they are"),
+        ("main", "--data none.csv", "none.csv: no such file"),
+        ("main", "--data.k_core 5", "data.k_core, data.min_rating: they filter a file, and none is given"),
+    ],
+)
+def test_what_a_study_refuses_before_it_trains(
+    study: str,
+    given: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rsir.recursion.fit", None)
+    for name, text in SETTINGS.items():
+        Path(name).write_text(text)
+    assert main([study, "--out", "out", *TINY, *given.split()]) == 2
+    assert f"rsir.studies: error: {message}" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_file_of_all_settings_may_have_those_that_arms_set(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(dump(RecursionConfig()))
+    given = ["--seeds", "0", "--arms", "rsir", "--rounds", "0", "--config", str(file)]
+    assert main(["main", "--out", str(out), *given, *TINY]) == 0
+
+
+def test_no_rounds_are_none(tmp_path: Path) -> None:
+    assert main(["main", "--seeds", "0", "--rounds", "0", "--arms", "rsir", "--out", str(tmp_path), *TINY]) == 0
+    found = lines(tmp_path / "main.jsonl")
+    assert [line["arm"] for line in found if line["kind"] == "training"] == ["base"]
+    assert " --rounds 0 --arms rsir " in found[-1]["arm"]
+
+
+def test_what_cannot_be_trained_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["main", "--seeds", "0", "--out", str(tmp_path), *TINY, "--training.learning_rate", "1e30"]) == 2
+    assert "rsir.studies: error: " in capsys.readouterr().err
+
+
+def test_without_cuda_gpu_is_refused_and_with_it_models_are_trained_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["main", "--seeds", "0", "--rounds", "1", "--out", str(tmp_path), *TINY, "--gpu"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(given) == 2
+    assert "--gpu: torch finds no CUDA device" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+
+    def elsewhere(*_: Any, device: str, **__: Any) -> None:
+        raise RunError(f"trained on {device}")
+
+    monkeypatch.setattr(module, "recurse", elsewhere)
+    assert main(given) == 2
+    assert "trained on cuda" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("model", ["sasrec", "gru4rec"])
+def test_the_arms_that_a_study_declares_are_those_it_asks_for(study: str, model: str, tmp_path: Path) -> None:
+    asked = []
+
+    class Asked(Lab):
+        def record_base(self) -> None:
+            if not asks:
+                raise StopIteration  # the study has no arms to choose
+
+        def wants(self, arm: str) -> bool:
+            asked.append(arm)
+            return False
+
+    config = dataclasses.replace(CONFIG, model=CONFIG.model.for_backbone(model))
+    asks = (own := import_module(f"rsir.studies.{study.replace('-', '_')}")).arms(config)
+    with contextlib.suppress(StopIteration):
+        own.run(Asked("simulated", load_data(config), config, Lines(tmp_path / "lines"), tmp_path, print), 1)
+    assert sorted(asked) == sorted(asks)
 
 
 def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
@@ -335,11 +455,3 @@ def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
     kept.put({"kind": "training", "arm": "b", "seed": 0, "value": 2})
     kept.put({"kind": "training", "arm": "a", "seed": 0, "value": 3})
     assert [line["value"] for line in Lines(tmp_path / "a.jsonl")] == [3, 2]
-
-
-def test_an_arm_that_the_study_does_not_have_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--seeds", "0", "--out", str(out), *TINY]
-    assert main(["main", "--arms", "rsri", *given]) == 2
-    assert "--arms: expected some of base, four seeds, base, two seeds, insertion, paper" in capsys.readouterr().err
-    assert main(["landscape", "--arms", "rsir", *given]) == 2
-    assert "--arms: this study has none to choose, got 'rsir'" in capsys.readouterr().err
