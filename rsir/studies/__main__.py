@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     from rsir.recurse import _device
     from rsir.training import TrainingError
 
-    from .lab import Lab, Lines, compare
+    from .lab import Lab, Lines, compare, recipe
 
     torch.set_num_threads(options.threads)
     study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")
@@ -132,12 +132,17 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
         name = "simulated" if path is None else path.stem
         for seed in options.seeds:
             own = replace(_with_data(config, path), model=config.model.for_backbone(model), seed=seed)
-            yield Lab(name, data[path], own, lines, options.out / "work", _say, tuple(options.arms), device)
+            work, arms, digest = options.out / "work", tuple(options.arms), recipe(own, data[path])
+            yield Lab(name, data[path], own, lines, work, _say, arms, device, digest)
 
     try:
         lines = Lines(options.out / f"{options.study}.jsonl")
         paths = options.data or [None]
         data = {path: load_data(_with_data(config, path)) for path in paths}
+        for path in paths:  # all of them before anything is trained
+            for model in options.models:
+                for lab in labs(path, model):
+                    lab.check()
         for path in paths:
             for model in options.models:
                 for lab in labs(path, model):

@@ -27,7 +27,7 @@ from rsir.retention import voters
 from rsir.runs import MANIFEST, RunDirectory, RunError
 from rsir.training import fit
 
-__all__ = ["METRICS", "Lab", "Lines", "compare", "spent"]
+__all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]
 
 METRICS = ("recall@10", "ndcg@10")
 """The test metrics that studies compare."""
@@ -87,6 +87,8 @@ class Lab:
         Those to compute beside the base; none means all.
     device : str
         Where models are trained, generate and are evaluated.
+    recipe : str
+        Of :func:`recipe`; noted in the lines.
     """
 
     name: str
@@ -97,11 +99,30 @@ class Lab:
     say: Callable[[str], None]
     arms: tuple[str, ...] = ()
     device: str = "cpu"
+    recipe: str = ""
 
     @cached_property
     def parts(self) -> Split:
         """The data, split."""
         return split(self.data, self.config.data, self.config.seed)
+
+    def check(self) -> None:
+        """RunError if there are lines of other settings or data, which new ones would replace or be averaged with."""
+        place = {"kind": "training", "data": self.name, "backbone": self.config.model.name}
+        base = {"arm": "base", "seed": self.config.seed}
+        for line in self.lines:
+            if not place.items() <= line.items():
+                continue
+            if "recipe" in line:
+                same = line["recipe"] == self.recipe
+            else:  # lines of before there was a recipe: the seed's base tells
+                same = not base.items() <= line.items() or line["settings"] == self._digest("base", self.config)
+            if not same:
+                raise RunError(
+                    f"{self.lines.path}: has lines of {self.name}, {self.config.model.name} with other options, of "
+                    "another file of that name or by another version of rsir; give the options and the data that they were made with (the page of "
+                    "rsir.studies.results shows the command), or another --out"
+                )
 
     def base(self, config: RecursionConfig | None = None) -> Run:
         """The run of round 0 alone: the base that a configuration's rounds start from."""
@@ -177,7 +198,8 @@ class Lab:
         ranks = _ranks_file(self.lines, place, arm, round_, self.config.seed)
         ranks.parent.mkdir(parents=True, exist_ok=True)
         np.save(ranks, test.ranks.astype(np.int16), allow_pickle=False)
-        self.lines.put({**cell, "validation": validation.metrics, "test": test.metrics, **extra})
+        noted = {"recipe": self.recipe} if self.recipe else {}
+        self.lines.put({**cell, **noted, "validation": validation.metrics, "test": test.metrics, **extra})
         gain = ", ".join(f"{name} {test.metrics[name]:.4f}" for name in METRICS)
         self.say(
             f"{self._where()} {arm}, round {round_}: validation NDCG@20 {validation.metrics['ndcg@20']:.4f}; {gain}"
@@ -219,8 +241,19 @@ class Lab:
         if arm == "base":
             parts = ("seed", "data", "model", "training")
             settings = {name: value for name, value in settings.items() if name.partition(".")[0] in parts}
-        text = json.dumps([settings, self.data.fingerprint()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return _digest_of(settings, self.data)
+
+
+def recipe(config: RecursionConfig, data: Sequences) -> str:
+    """Digest of what the seeds and arms of a study have in common: all settings but the seed, and the data."""
+    settings = settled(to_dict(config))
+    del settings["seed"]
+    return _digest_of(settings, data)
+
+
+def _digest_of(settings: dict[str, Any], data: Sequences) -> str:
+    text = json.dumps([settings, data.fingerprint()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def compare(lines: Lines, against: str = "base") -> None:

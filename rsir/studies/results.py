@@ -251,7 +251,7 @@ def _costs(lines: Lines, group: Group) -> list[str]:
 
 def _measurements(measured: dict[tuple[str, int], list[Line]]) -> list[str]:
     """What else was measured of each arm and round: mean and deviation over seeds."""
-    place = {"kind", "data", "backbone", "arm", "seed", "round", "settings"}
+    place = {"kind", "data", "backbone", "arm", "seed", "round", "settings", "recipe"}
     names = [name for name in next(iter(measured.values()))[0] if name not in place]
     rows = [f"| arm | round | seeds | {' | '.join(names)} |", "|---|---|---|" + "---|" * len(names)]
     for (arm, round_), found in measured.items():

@@ -449,6 +449,73 @@ def test_the_arms_that_a_study_declares_are_those_it_asks_for(study: str, model:
     assert sorted(asked) == sorted(asks)
 
 
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one-seed")
+    assert main(["main", "--seeds", "0", "--rounds", "0", "--arms", "rsir", "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("seeds", [["0"], ["1"], ["0", "1"]])
+@pytest.mark.parametrize("others", [["--training.patience", "3"], ["--simulation.seed", "1"], ["--model.dropout", "0"]])
+def test_lines_of_other_settings_or_data_are_not_added_to(
+    seeds: list[str],
+    others: list[str],
+    one_seed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = (one_seed / "main.jsonl").read_bytes()
+    monkeypatch.setattr("rsir.recursion.fit", None)
+    assert main(["main", "--seeds", *seeds, "--out", str(one_seed), *TINY, *others]) == 2
+    said = capsys.readouterr().err
+    assert "main.jsonl: has lines of simulated, sasrec with other options" in said
+    assert "or another --out" in said
+    assert (one_seed / "main.jsonl").read_bytes() == before
+
+
+def test_lines_without_a_recipe_are_told_by_the_seed_s_base(
+    one_seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = [{name: line[name] for name in line if name != "recipe"} for line in lines(one_seed / "main.jsonl")]
+    (tmp_path / "main.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    shutil.copytree(one_seed / "ranks", tmp_path / "ranks")
+    shutil.copytree(one_seed / "work", tmp_path / "work")
+    given = ["main", "--rounds", "0", "--arms", "rsir", "--out", str(tmp_path), *TINY]
+    assert main([*given, "--seeds", "0", "--training.patience", "3"]) == 2
+    assert "has lines of simulated, sasrec with other options" in capsys.readouterr().err
+    assert main([*given, "--seeds", "0", "1"]) == 0
+    found = [line for line in lines(tmp_path / "main.jsonl") if line["kind"] == "training"]
+    assert [(line["seed"], "recipe" in line) for line in found] == [(0, False), (1, True)]
+
+
+def test_seeds_rounds_and_arms_are_added_to_lines(one_seed: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_seed, tmp_path, dirs_exist_ok=True)
+    given = ["main", "--out", str(tmp_path), *TINY]
+    assert main([*given, "--seeds", "0", "1", "--rounds", "1", "--arms", "rsir"]) == 0
+    assert main([*given, "--seeds", "1", "--rounds", "2", "--arms", "rsir", "reordering"]) == 0
+    found = [line for line in lines(tmp_path / "main.jsonl") if line["kind"] == "training"]
+    assert [line for line in lines(one_seed / "main.jsonl") if line["kind"] == "training"] == found[:1]
+    places = {(line["arm"], line["round"], line["seed"]) for line in found if ", " not in line["arm"]}
+    assert places == {
+        ("base", 0, 0),
+        ("base", 0, 1),
+        ("rsir", 1, 0),
+        ("rsir", 1, 1),
+        ("rsir", 2, 1),
+        ("reordering", 1, 1),
+    }
+    assert len({line["recipe"] for line in found}) == 1
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / folder / f"log.{ending}" for folder, ending in (("a", "csv"), ("b", "txt"))]
+    assert main(["main", "--data", *map(str, files), "--out", str(tmp_path / "out"), *TINY]) == 2
+    assert f"--data: lines go by the names of files, and {files[0]} and {files[1]} are both 'log'" in (
+        capsys.readouterr().err
+    )
+
+
 def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
     kept = Lines(tmp_path / "a.jsonl")
     kept.put({"kind": "training", "arm": "a", "seed": 0, "value": 1})
