@@ -31,7 +31,7 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
     Raises
     ------
     RunError
-        There is no run, or it has no finished round.
+        There is no run, or it has no finished round; the image cannot be written.
     """
     directory = RunDirectory.open(run)
     rounds = [directory.read_json(f"round-{k:02d}/metrics.json") for k in range(directory.finished_rounds())]
@@ -39,7 +39,8 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
         raise RunError(f"{run}: no round is finished yet, so there is nothing to draw")
     figure, (gains, counts) = panels(2, width_ratios=(3, 2))
     for part, metric, label, style in _LINES:
-        values = [100 * (result[part][metric] / rounds[0][part][metric] - 1) for result in rounds]
+        base = rounds[0][part][metric] or float("nan")
+        values = [100 * (result[part][metric] / base - 1) for result in rounds]
         gains.plot(range(len(rounds)), values, style, marker="o", label=label)
     gains.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     gains.set(title="gain over the base", xlabel="round", ylabel="%", xticks=range(len(rounds)))
@@ -79,13 +80,28 @@ def panels(count: int, **options: Any) -> tuple[Any, list[Any]]:
 
 
 def save(figure: Any, file: str | Path) -> None:
-    """Write a figure, the same bytes for the same figure, and let go of it."""
+    """Write a figure, the same bytes for the same figure, and let go of it.
+
+    Raises
+    ------
+    RunError
+        The file's ending names no format, or the disk refuses.
+    """
     import matplotlib
     import matplotlib.pyplot as plt
 
-    with matplotlib.rc_context({"svg.hashsalt": "rsir"}):
-        figure.savefig(file, dpi=150, metadata={"Date": None} if str(file).endswith(".svg") else None)
-    plt.close(figure)
+    try:
+        kinds, ending = figure.canvas.get_supported_filetypes(), Path(file).suffix
+        if ending.lower()[1:] not in kinds:
+            raise RunError(f"{file}: expected a file that ends in .svg, .png or .pdf, got {ending or 'no ending'!r}")
+        with matplotlib.rc_context({"svg.hashsalt": "rsir"}):
+            figure.savefig(file, dpi=150, metadata={"Date": None} if str(file).endswith(".svg") else None)
+    except FileNotFoundError as cause:
+        raise RunError(f"{file}: there is no folder {Path(file).parent}; make it first") from cause
+    except OSError as cause:
+        raise RunError(f"{file}: cannot be written: {cause.strerror or cause}; choose another file") from cause
+    finally:
+        plt.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -40,14 +40,18 @@ class Lines:
     ----------
     path : Path
         Made with the first line.
+
+    Raises
+    ------
+    RunError
+        A line cannot be read.
     """
 
     _KEY = ("kind", "data", "backbone", "arm", "seed", "round")
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        text = path.read_text() if path.exists() else ""
-        self._lines = {self._key(line): line for line in map(json.loads, text.splitlines())}
+        self._lines = {self._key(line): line for line in _read(path)}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._lines.values())
@@ -65,6 +69,23 @@ class Lines:
 
     def _key(self, line: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(line.get(name) for name in self._KEY)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as cause:
+        raise RunError(f"{path}: cannot be read: {cause.strerror}") from cause
+    for number, content in enumerate(text.splitlines(), 1):
+        try:
+            line = json.loads(content)
+        except (ValueError, RecursionError) as cause:
+            raise RunError(f"{path}, line {number}: is not JSON ({cause}); mend or remove the line") from cause
+        if not isinstance(line, dict) or "kind" not in line:
+            raise RunError(f"{path}, line {number}: expected a JSON object with a kind, as studies write it; remove it")
+        yield line
 
 
 @dataclass(frozen=True)
@@ -120,8 +141,8 @@ class Lab:
             if not same:
                 raise RunError(
                     f"{self.lines.path}: has lines of {self.name}, {self.config.model.name} with other options, of "
-                    "another file of that name or by another version of rsir; give the options and the data that they were made with (the page of "
-                    "rsir.studies.results shows the command), or another --out"
+                    "another file of that name or by another version of rsir; give what they were made with (the page "
+                    "of rsir.studies.results shows the command), or another --out"
                 )
 
     def base(self, config: RecursionConfig | None = None) -> Run:

@@ -1,4 +1,4 @@
-"""The results page from the lines of studies: ``python -m rsir.studies.results DIR --out docs/results.md``."""
+"""The results page from the lines of studies: ``python -m rsir.studies.results DIR [--out FILE]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsir import durable
+from rsir.durable import RunError
 from rsir.report.plot import panels, save
 
 from .lab import METRICS, Lines
@@ -49,15 +50,34 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder with the studies' .jsonl files; the text of notes.md there begins the page",
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/results.md"), metavar="FILE", help="the page")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; pictures lie beside it (DIR/results.md)")
     options = parser.parse_args(arguments)
-    studies = {name: Lines(path) for name in _TITLES if (path := options.lines / f"{name}.jsonl").exists()}
-    if not studies:
-        print(f"{options.lines}: no lines of a study found; run python -m rsir.studies first", file=sys.stderr)
+    try:
+        return _write(options.lines, options.lines / "results.md" if options.out is None else options.out)
+    except RunError as error:
+        print(f"rsir.studies.results: error: {error}", file=sys.stderr)
         return 2
-    notes = head.read_text() if (head := options.lines / "notes.md").exists() else ""
-    pictures = _pictures(studies, options.out.parent)
-    durable.replace(options.out, page(studies, notes, pictures).encode())
+
+
+def _write(folder: Path, out: Path) -> int:
+    studies = {name: Lines(path) for name in _TITLES if (path := folder / f"{name}.jsonl").exists()}
+    studies = {name: lines for name, lines in studies.items() if _groups(lines)}
+    if not studies:
+        raise RunError(f"{folder}: no lines of a study found; run python -m rsir.studies first")
+    for lines in studies.values():
+        for group in _groups(lines):
+            if ("base", 0) not in _trainings(lines, group):
+                raise RunError(
+                    f"{lines.path}: has lines of {', '.join(group)}, but none of its base; run the study again"
+                )
+    notes = head.read_text() if (head := folder / "notes.md").exists() else ""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise RunError(f"{out}: cannot be written: {out.parent}: {cause.strerror}; choose another --out") from cause
+    pictures = _pictures(studies, out.parent)
+    durable.replace(out, page(studies, notes, pictures).encode())
+    print(out)
     return 0
 
 

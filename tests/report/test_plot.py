@@ -33,6 +33,22 @@ def test_a_run_is_drawn_the_same_every_time(tmp_path: Path) -> None:
     assert files[2].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("none/x.svg", "there is no folder {}/none; make it first"),
+        ("x.bmp", "x.bmp: expected a file that ends in .svg, .png or .pdf, got '.bmp'"),
+        ("x", "x: expected a file that ends in .svg, .png or .pdf, got 'no ending'"),
+        ("run/env.json/x.png", "cannot be written: Not a directory; choose another file"),
+    ],
+)
+def test_what_cannot_be_written(file: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert main([str(made_up_run(tmp_path / "run", 2)), str(tmp_path / file)]) == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / file).exists()
+
+
 @pytest.mark.parametrize(("rounds", "message"), [(None, "no run"), (0, "no round is finished yet")])
 def test_what_cannot_be_drawn(
     rounds: int | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -24,6 +24,7 @@ from rsir.models import Ensemble, checkpoint
 from rsir.recursion import recurse
 from rsir.runs import RunError
 from rsir.studies import lab as module
+from rsir.studies import results
 from rsir.studies.__main__ import STUDIES, main
 from rsir.studies.data import approximate_entropy, density, popularity_share
 from rsir.studies.lab import Lab, Lines, spent
@@ -514,6 +515,57 @@ def test_files_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"--data: lines go by the names of files, and {files[0]} and {files[1]} are both 'log'" in (
         capsys.readouterr().err
     )
+
+
+def test_the_page_lies_beside_the_lines_unless_told_otherwise(
+    one_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    shutil.copytree(one_seed, tmp_path / "lines")
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert results.main(["lines"]) == 0
+    assert results.main(["lines", "--out", "new/folder/page.md"]) == 0
+    assert capsys.readouterr().out == "lines/results.md\nnew/folder/page.md\n"
+    pages = [Path("lines/results.md"), Path("new/folder/page.md")]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    assert all((page.parent / "results-main.svg").exists() for page in pages)
+    assert not any(Path("docs").iterdir())
+    assert results.main(["lines", "--out", "lines/main.jsonl/page.md"]) == 2
+    assert "rsir.studies.results: error: lines/main.jsonl/page.md: cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ('{"kind": "training", "da\n', "main.jsonl, line 3: is not JSON (Unterminated string"),
+        ("[1]\n", "main.jsonl, line 3: expected a JSON object with a kind"),
+        ("\n", "main.jsonl, line 3: is not JSON"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(
+    damage: str, message: str, one_seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(one_seed / "main.jsonl", tmp_path)
+    with (tmp_path / "main.jsonl").open("a") as file:
+        file.write(damage)
+    assert results.main([str(tmp_path)]) == 2
+    assert f"rsir.studies.results: error: {tmp_path}/{message}" in capsys.readouterr().err
+    assert main(["main", "--seeds", "0", "--out", str(tmp_path), *TINY]) == 2
+    assert f"rsir.studies: error: {tmp_path}/{message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["base", "command"])
+def test_lines_that_make_no_page(kind: str, one_seed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of an arm without its base, and those of no training."""
+    training, command = lines(one_seed / "main.jsonl")
+    line = command if kind == "command" else {**training, "arm": "rsir", "round": 1}
+    (tmp_path / "main.jsonl").write_text(json.dumps(line) + "\n")
+    assert results.main([str(tmp_path)]) == 2
+    expected = (
+        "no lines of a study found" if kind == "command" else "has lines of simulated, sasrec, but none of its base"
+    )
+    assert expected in capsys.readouterr().err
 
 
 def test_lines_replace_those_of_the_same_training(tmp_path: Path) -> None:
