@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from . import budget
 from .config import ConfigError, FidelityConfig, RecursionConfig, to_dict
 from .data.sequences import DataError, Sequences
+from .fidelity import threshold
 from .models.registry import maker_of
 from .results import Run
 from .retention import voters
@@ -12,8 +15,7 @@ from .retention import voters
 __all__ = ["check_run"]
 
 _SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
-
-
+_LOOSE = 0.9  # share of random ranks that pass the check, above which users are told
 _LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FAISS, the optimizer
 
 
@@ -32,6 +34,7 @@ def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: 
     limit = budget.current()
     if limit is not None:
         limit.left(_needs(config, data))
+    _note_of_a_loose_check(config, train)
 
 
 def _needs(config: RecursionConfig, data: Sequences) -> dict[str, int]:
@@ -81,6 +84,24 @@ def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
             raise ConfigError(
                 f"{name}: expected at most {most}, as the data has {num_items} items, got {value}{advice}"
             )
+
+
+def _note_of_a_loose_check(config: RecursionConfig, train: Sequences) -> None:
+    """Warn of a rank check that refuses little: one of many unused items is mostly somewhere in front.
+
+    If ranks were random, the best of n items of N would be within tau with probability 1 - (1 - tau / N) ** n.
+    """
+    if config.rounds == 0 or config.fidelity.policy not in ("rank", "both"):
+        return
+    tau, mean = threshold(config.fidelity, train.num_items, 1), train.num_interactions / len(train)
+    by_chance = 1 - (1 - tau / train.num_items) ** mean
+    if by_chance > _LOOSE:
+        fewer = max(1, int(train.num_items / (5 * mean)))
+        warnings.warn(
+            f"fidelity.tau {tau}: users have {mean:.0f} of {train.num_items:,} items on average, so that "
+            f"{by_chance:.0%} of random ranks would pass; --fidelity.tau {fewer} refuses more",
+            stacklevel=2,
+        )
 
 
 def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:

@@ -18,7 +18,7 @@ from .distributed import ALONE, World
 from .ops import PackedItems, Ragged, neighbour_votes
 from .proofs import screen
 
-__all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled"]
+__all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled", "threshold"]
 
 _TAU = [50, 20, 10]  # by round, on catalogues that are not small; rsir.config.FidelityConfig says why
 
@@ -134,11 +134,12 @@ def build(
     sharded = table is not None and table.backend == "sharded"
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
-    rank = Rank(_threshold(config, num_items, round_), index, config.verify)
+    rank = Rank(threshold(config, num_items, round_), index, config.verify)
     return rank if config.policy == "rank" else Both(rank, near)
 
 
-def _threshold(config: FidelityConfig, num_items: int, round_: int) -> int:
+def threshold(config: FidelityConfig, num_items: int, round_: int) -> int:
+    """tau of a round, as it was set or by default."""
     if config.tau is not None:
         return scheduled(config.tau, round_)
     return max(1, min(scheduled(_TAU, round_), num_items // 20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -441,7 +442,7 @@ def test_held_out_items_reach_no_training_or_synthetic_byte(tmp_path: Path) -> N
 def test_one_user_to_validate_on_is_enough(tmp_path: Path) -> None:
     """Of one gain there is no interval: none is written, and no round is refused by it."""
     data = Sequences.from_lists([[1, 2], [2, 3], [1, 3], [3, 4], [4, 5, 1, 2, 3]], num_items=6)
-    config = small(rounds=1, fidelity=FidelityConfig(tau=6), model=dataclasses.replace(SMALL.model, max_len=6))
+    config = small(rounds=1, fidelity=FidelityConfig(tau=2), model=dataclasses.replace(SMALL.model, max_len=6))
     run = recurse(config, data=data, out=tmp_path / "run")
     assert set(run.rounds[1].against_best) == {"round", "difference"}
     assert not run.rounds[1].worse
@@ -510,3 +511,16 @@ def test_a_model_that_recommends_nothing_is_recorded_all_the_same(tmp_path: Path
     again = rsir.load(tmp_path / "run")
     assert metrics(again) == metrics(run)
     assert np.isnan(again.rounds[0].test["popularity@10"])
+
+
+def test_a_check_that_refuses_little_is_noted() -> None:
+    """Of users with half of the catalogue some item is nearly always in front."""
+    make = np.random.default_rng(0)
+    data = Sequences.from_lists([(make.permutation(40)[:20] + 1).tolist() for _ in range(30)], num_items=40)
+    loose, strict = (small(rounds=1, fidelity=FidelityConfig(tau=tau)) for tau in (15, 1))
+    with pytest.warns(UserWarning, match=r"fidelity\.tau 15: users have 18 of 40 items .* 100% .*--fidelity\.tau 1 "):
+        recurse(loose, data=data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recurse(strict, data=data)
+        recurse(dataclasses.replace(loose, rounds=0), data=data)

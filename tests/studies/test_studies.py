@@ -230,6 +230,7 @@ def test_more_rounds_go_on_with_the_run_of_fewer(tmp_path: Path) -> None:
     assert {line["round"] for line in labs[1].lines} == {1, 2}
 
 
+@pytest.mark.filterwarnings("ignore:fidelity.tau 50")  # the arm with a fixed tau, on 80 items
 @pytest.mark.parametrize("study", ["rounds", "weak-to-strong", "cost", "noise", "data", "landscape"])
 def test_the_other_studies_run(study: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rsir.studies.weak_to_strong.WIDTHS", (8,))
