@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
 from rsir.config import ConfigError, RecursionConfig, to_dict
-from rsir.distributed import ALONE
+from rsir.devices import check_device
 from rsir.durable import RunError
 from rsir.manifest import flat
 
@@ -116,7 +116,6 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     from rsir.models import BackboneError
     from rsir.models.checkpoint import CheckpointError
     from rsir.ops import BackendUnavailable
-    from rsir.recurse import _device
     from rsir.training import TrainingError
 
     from .lab import Lab, Lines, compare, recipe
@@ -124,7 +123,8 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     torch.set_num_threads(options.threads)
     study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")
     _check(options, config, study.arms)
-    device = _device(gpu, ALONE)
+    device = "cuda" if gpu else "cpu"
+    check_device(device, "--gpu")
     rounds = _ROUNDS.get(options.study, 1) if options.rounds is None else options.rounds
     config = replace(config, rounds=rounds)
 

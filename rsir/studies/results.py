@@ -260,11 +260,12 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         seconds, operations = _mean(found, "seconds"), _mean(found, "operations")
         value = float(np.mean([line["validation"]["ndcg@20"] for line in found]))
         gain = 100 * (value / reference - 1)
-        extra = [f"{(seconds - before) / gain:+,.0f} s"] if gain > 0 else []
-        if gain > 0 and not np.isnan(operations - taken):
-            extra.append(f"{(operations - taken) / 1e12 / gain:+,.1f}")
-        counted = "" if np.isnan(operations) else f"{operations / 1e12:,.1f}"
-        cells = [arm, str(round_), f"{seconds:,.0f}", counted, f"{value:.4f}", ", ".join(extra)]
+        extra = (
+            [f"{(seconds - before) / gain:+,.0f} s", f"{(operations - taken) / 1e12 / gain:+,.1f}"] if gain > 0 else []
+        )
+        shown = [f"{seconds:,.0f}", f"{operations / 1e12:,.1f}", f"{value:.4f}"]
+        known = ["" if "nan" in text else text for text in shown]
+        cells = [arm, str(round_), *known, ", ".join(text for text in extra if "nan" not in text)]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
