@@ -19,7 +19,7 @@ SMALL = RecursionConfig(
     simulation=SimulationConfig(num_users=60, num_items=40),
     model=ModelConfig(dim=8, layers=1, heads=1, feedforward=8, max_len=12),
     training=TrainingConfig(max_evaluations=1),
-    fidelity=FidelityConfig(tau=15),
+    fidelity=FidelityConfig(tau=12),
 )
 
 

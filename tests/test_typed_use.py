@@ -69,7 +69,7 @@ def test_a_run(tmp_path: Path) -> None:
         simulation=config.simulation,
         model=ModelConfig(dim=8, layers=1, heads=1, feedforward=8),
         training=TrainingConfig(max_evaluations=1),
-        fidelity=FidelityConfig(tau=10),
+        fidelity=FidelityConfig(tau=5),
     )
     run = recurse(small, out=tmp_path / "run")
     assert_type(run, Run)

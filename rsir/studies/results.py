@@ -286,7 +286,8 @@ def _measurements(measured: dict[tuple[str, int], list[Line]]) -> list[str]:
 
 
 def _mean_and_deviation(values: np.ndarray, format_: str) -> str:
-    spread = f" ± {values.std(ddof=1):{format_}}" if len(values) > 1 else ""
+    deviation = values.std(ddof=1) if np.ptp(values) else 0.0  # of equal values numpy's may be next to 0
+    spread = f" ± {deviation:{format_}}" if len(values) > 1 else ""
     return f"{values.mean():{format_}}{spread}"
 
 
