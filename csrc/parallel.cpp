@@ -2,11 +2,11 @@
 
 #include <unistd.h>
 
-#include "ieee.hpp"
-
 #include <condition_variable>
 #include <thread>
 #include <vector>
+
+#include "ieee.hpp"
 
 namespace rsir {
 

@@ -175,9 +175,10 @@ def _catalogue(
         if targets is None:
             _scan(scanned[first:last], table, plan, None, None, maxima, group)
         else:
-            best, count = _targets(scanned[first:last], table, targets.rows(first, last), plan)
+            own = targets.rows(first, last)
+            best, count = _targets(scanned[first:last], table, own, plan)
             _scan_phases(scanned[first:last], table, plan, best, count, maxima, group, tau, phases)
-            ranks.append(_ranks(count, targets.rows(first, last), num_items, tau))
+            ranks.append(_ranks(count, own, num_items, tau))
         keys = _candidates(part, table, plan, maxima, group, num_picks, excluded and excluded.rows(first, last))
         parts.append(_best_of_keys(keys, k))
     joined = torch.cat(ranks) if ranks else torch.empty(0, dtype=torch.int64, device=queries.device)

@@ -57,9 +57,7 @@ def acquire(
     if config.policy == "all":
         return trajectories
     source = trajectories.source
-    number = np.empty_like(source)
-    by_source = np.argsort(source, kind="stable")
-    number[by_source] = _number_within(source[by_source])
+    number = _places(np.argsort(source, kind="stable"), source)
     drawn = uniform(seed, counters(Stream.ACQUISITION, round_, source, number, np.zeros_like(number)))
     if config.policy == "capped":
         chosen = _first(config.cap, drawn, source)
@@ -103,11 +101,16 @@ def _first(count: int, keys: npt.NDArray[np.float64], groups: npt.NDArray[np.int
 
 def _strata(scores: npt.NDArray[np.float64], source: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """Stratum of each entry, 0 for the lowest scores of its source; a source of n <= count entries fills n strata."""
-    ordered = np.lexsort((scores, source))
-    place = np.empty_like(ordered)
-    place[ordered] = _number_within(source[ordered])
+    place = _places(np.lexsort((scores, source)), source)
     _, inverse, sizes = np.unique(source, return_inverse=True, return_counts=True)
     return place * count // sizes[inverse]
+
+
+def _places(order: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Place of each entry within its group, in an order that has the groups one after the other."""
+    places = np.empty_like(order)
+    places[order] = _number_within(groups[order])
+    return places
 
 
 def _number_within(sorted_groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import ops
 from .distributed import ALONE, World
 from .ops import PackedItems, Ragged, TopK
-from .ops.checks import check_matrix
+from .ops.tables import prepare
 
 faiss: Any = _faiss  # its type stubs know the C++ signatures, not the Python ones
 
@@ -267,12 +267,10 @@ class CandidateIndex:
         """
         threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
         k = at_least("k", k, 1)
-        check_matrix("queries", queries)
-        if queries.shape[1] != self.packed.dim:
-            raise ValueError(f"queries: expected {self.packed.dim} columns as the items', got {queries.shape[1]}")
         if self.method == "flat":
             return ops.topk(queries, self.packed, k, threads=threads)
         if self.method == "hnsw":
+            prepare(queries, self.packed, "auto")  # the checks of the op that the others call
             return _search_hnsw(self._hnsw, queries.detach().numpy(), k, threads, 16 * self.probes)
         # The lists come from our op and not from FAISS, whose choice in a close call depends on the batch.
         near = ops.topk(queries, self._centroids, min(self.probes, len(self._centroids.weights) - 1), threads=threads)

@@ -23,10 +23,10 @@ def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: 
     """Refuse a run that makes no sense on its data or their training part, on another run's base, or within the limit
     on memory."""
     _check_model(config)
-    if max(train.lengths, default=0) < 2:
+    if train.lengths.max(initial=0) < 2:
         raise DataError(
             f"none of {len(train)} users has two items left to train on when those to validate and test are held out: "
-            f"expected longer histories, got {max(data.lengths, default=0)} items at most"
+            f"expected longer histories, got {data.lengths.max(initial=0)} items at most"
         )
     _check_catalogue(config, data.num_items)
     if base is not None:

@@ -253,7 +253,8 @@ class Engine:
         length = self.length[slots]
         ended = length == self.max_length
         if self.fidelity.checks_items and bool(ended.any()):
-            self._refuse(slots[ended][self._strays(slots[ended])])
+            full = slots[ended]
+            self._refuse(full[self._strays(full)])
         starting = (length < self.given[slots]) & ~ended
         self.pending[slots[starting]] = self.targets.at(slots[starting], length[starting])
 

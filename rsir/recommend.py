@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import durable
+from .cli.notes import notes
 from .config import ConfigError
 from .data import DataError, Sequences, read_histories
 from .data.columnar import SUFFIXES
@@ -72,9 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.histories is not None:
             columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
             config = histories_config(options.histories, run.config.data, columns)
-            with warnings.catch_warnings():
-                warnings.simplefilter("default", UserWarning)
-                warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
+            with notes():
                 histories = read_histories(options.histories, run.data, config)
         write(
             options.out,

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import sys
-import warnings
 from argparse import Namespace
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -17,6 +16,7 @@ from .budget import limited, parse, peak, shown
 from .cli import datasets, inspect
 from .cli.bars import Bars
 from .cli.completion import script
+from .cli.notes import notes
 from .cli.options import configuration, dump, split_arguments
 from .cli.signals import Stop
 from .cli.table import cut_short, line, rounds_table, verdict
@@ -135,9 +135,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
 
     stop = Stop(says=world.leads)
     try:
-        with stop, warnings.catch_warnings(), limited(limit, _existing(out)):
-            warnings.simplefilter("default" if world.leads else "ignore", UserWarning)
-            warnings.showwarning = lambda message, *_, **__: print(f"rsir: note: {message}", file=sys.stderr)
+        with stop, notes(shown=world.leads), limited(limit, _existing(out)):
             run = recurse(
                 config,
                 out=out,

@@ -83,7 +83,7 @@ def encode_sequences(
                 rows = np.flatnonzero(bucket == number)
                 about = _TILE_TOKENS.get(table.device.type, _TILE_TOKENS["cuda"]) // width
                 # masks of dropout are drawn by tile, whose size must not depend on the number of threads then
-                size = max(1, about // 8) * 8 if dropout else tile_rows(about)
+                size = tile_rows(about, 1 if dropout else torch.get_num_threads())
                 for first in range(0, len(rows), size):
                     part = rows[first : first + size]
                     tile, tile_lengths = _tile(items, starts[part], lengths[part], size, width)
@@ -95,10 +95,10 @@ def encode_sequences(
     return queries
 
 
-def tile_rows(about: int) -> int:
+def tile_rows(about: int, threads: int) -> int:
     """Number of rows for a tile: a multiple of 8 a thread, so that no thread's share of an elementwise kernel ends
     within a vector, whose rest would be rounded by other code."""
-    unit = 8 * torch.get_num_threads()
+    unit = 8 * threads
     return max(1, about // unit) * unit
 
 

@@ -128,7 +128,7 @@ def step_in_tiles(
     lengths = lengths_after(model, state, slots, widths[-1])
     table = cast(Backbone, model).item_embeddings()
     queries = table.new_empty(len(slots), table.shape[1])
-    size = tile_rows(_STEP_TILE.get(slots.device.type, _STEP_TILE["cuda"]))
+    size = tile_rows(_STEP_TILE.get(slots.device.type, _STEP_TILE["cuda"]), torch.get_num_threads())
     bucket = torch.bucketize(lengths, torch.tensor(widths, device=lengths.device))
     for number, width in enumerate(widths):
         for part in (bucket == number).nonzero()[:, 0].split(size):

@@ -148,7 +148,7 @@ def _table(lines: Lines, group: Group) -> list[str]:
         cells += _cells(found, same, "validation", "ndcg@20", arm)
         for metric in METRICS:
             p = _p_value(compared.get((arm, round_), []), found, metric)
-            cells += [*_cells(found, same, "test", metric, arm), "" if np.isnan(p) else f"{p:.4f}"]
+            cells += [*_cells(found, same, "test", metric, arm), _known(p, ".4f")]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -260,12 +260,10 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         seconds, operations = _mean(found, "seconds"), _mean(found, "operations")
         value = float(np.mean([line["validation"]["ndcg@20"] for line in found]))
         gain = 100 * (value / reference - 1)
-        extra = (
-            [f"{(seconds - before) / gain:+,.0f} s", f"{(operations - taken) / 1e12 / gain:+,.1f}"] if gain > 0 else []
-        )
-        shown = [f"{seconds:,.0f}", f"{operations / 1e12:,.1f}", f"{value:.4f}"]
-        known = ["" if "nan" in text else text for text in shown]
-        cells = [arm, str(round_), *known, ", ".join(text for text in extra if "nan" not in text)]
+        each = gain if gain > 0 else np.nan
+        extra = _known((seconds - before) / each, "+,.0f", " s"), _known((operations - taken) / 1e12 / each, "+,.1f")
+        took = _known(seconds, ",.0f"), _known(operations / 1e12, ",.1f")
+        cells = [arm, str(round_), *took, f"{value:.4f}", ", ".join(filter(None, extra))]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -289,6 +287,11 @@ def _mean_and_deviation(values: np.ndarray, format_: str) -> str:
     deviation = values.std(ddof=1) if np.ptp(values) else 0.0  # of equal values numpy's may be next to 0
     spread = f" ± {deviation:{format_}}" if len(values) > 1 else ""
     return f"{values.mean():{format_}}{spread}"
+
+
+def _known(value: float, format_: str, unit: str = "") -> str:
+    """A number as text; nothing where it is not known."""
+    return "" if np.isnan(value) else f"{value:{format_}}{unit}"
 
 
 def _mean(found: list[Line], name: str) -> float:
