@@ -6,10 +6,10 @@
 #include <limits>
 #include <vector>
 
-#include "ops.hpp"
-#include "philox.hpp"
-#include "softmax.hpp"
-#include "transformer.hpp"
+#include "catalogue/ops.hpp"
+#include "catalogue/philox.hpp"
+#include "network/softmax.hpp"
+#include "network/transformer.hpp"
 
 namespace {
 

@@ -1,8 +1,8 @@
-#include "transformer.hpp"
+#include "network/transformer.hpp"
 
 #include <algorithm>
 
-#include "sums.hpp"
+#include "network/sums.hpp"
 
 namespace rsir {
 

@@ -5,12 +5,12 @@
 // the dimensions in ascending order, whatever the tile, batch or thread: a row's answer has the same
 // bits wherever it is computed.
 //
-// Everything here has internal linkage; see kernels.hpp for why.
+// Everything here has internal linkage; see isa/unit.hpp for why.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace {
 

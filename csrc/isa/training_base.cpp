@@ -1,5 +1,5 @@
-#include "isa_base.hpp"
+#include "isa/isa_base.hpp"
 // the vectors come first: encode.hpp is written over them
-#include "encode.hpp"
+#include "isa/encode.hpp"
 
 const rsir::TrainingKernels& rsir::training_kernels_base() { return kTrainingKernels; }

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "ieee.hpp"
+#include "support/ieee.hpp"
 
 namespace rsir {
 

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "adam.hpp"
-#include "arrays.hpp"
-#include "softmax.hpp"
-#include "transformer.hpp"
+#include "bind/arguments.hpp"
+#include "network/adam.hpp"
+#include "network/softmax.hpp"
+#include "network/transformer.hpp"
 
 namespace py = pybind11;
 

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <cstdint>
 
-#include "parallel.hpp"
-#include "table.hpp"
+#include "catalogue/table.hpp"
+#include "support/parallel.hpp"
 
 namespace rsir {
 

@@ -1,4 +1,4 @@
-#include "parallel.hpp"
+#include "support/parallel.hpp"
 
 #include <unistd.h>
 
@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "ieee.hpp"
+#include "support/ieee.hpp"
 
 namespace rsir {
 

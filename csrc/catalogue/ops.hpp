@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "table.hpp"
+#include "catalogue/table.hpp"
 
 namespace rsir {
 

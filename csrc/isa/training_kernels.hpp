@@ -1,4 +1,4 @@
-// What a translation unit compiled for one instruction set offers to training; kernels.hpp says why only plain
+// What a translation unit compiled for one instruction set offers to training; isa/unit.hpp says why only plain
 // pointers cross this border.
 #pragma once
 

@@ -9,14 +9,14 @@
 #include <stdexcept>
 #include <string>
 
-#include "arrays.hpp"
-#include "measure.hpp"
-#include "ops.hpp"
+#include "bind/arguments.hpp"
+#include "catalogue/ops.hpp"
+#include "support/measure.hpp"
 
 namespace py = pybind11;
 
 namespace rsir {
-void bind_training(py::module_&);  // bindings_training.cpp
+void bind_training(py::module_&);  // bind/network.cpp
 }
 
 namespace {

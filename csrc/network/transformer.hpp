@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "training_kernels.hpp"
+#include "isa/training_kernels.hpp"
 
 namespace rsir {
 

@@ -1,5 +1,5 @@
-#include "isa_base.hpp"
+#include "isa/isa_base.hpp"
 // the vectors come first: scan.hpp is written over them
-#include "scan.hpp"
+#include "isa/scan.hpp"
 
 const rsir::Kernels& rsir::kernels_base() { return kKernels; }

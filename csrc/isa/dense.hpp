@@ -1,10 +1,10 @@
 // Dense products and vector functions for training, written once over the Isa vectors of the unit that includes them.
-// Everything here has internal linkage; see kernels.hpp for why.
+// Everything here has internal linkage; see isa/unit.hpp for why.
 #pragma once
 
 #include <cstdint>
 
-#include "training_kernels.hpp"
+#include "isa/training_kernels.hpp"
 
 namespace {
 

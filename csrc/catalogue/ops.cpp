@@ -1,4 +1,4 @@
-#include "ops.hpp"
+#include "catalogue/ops.hpp"
 
 #ifdef RSIR_X86
 #include <cpuid.h>
@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
-#include "catalogue_scan.hpp"
-#include "parallel.hpp"
-#include "philox.hpp"
+#include "catalogue/philox.hpp"
+#include "catalogue/scan_request.hpp"
+#include "support/parallel.hpp"
 
 namespace rsir {
 

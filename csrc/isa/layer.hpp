@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "dense.hpp"
-#include "training_kernels.hpp"
+#include "isa/dense.hpp"
+#include "isa/training_kernels.hpp"
 
 namespace {
 

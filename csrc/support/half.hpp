@@ -1,6 +1,6 @@
 // Half precision (IEEE binary16) by whole numbers, for machines and units without instructions for it.
 //
-// Internal linkage: units of different instruction sets must not share these (see kernels.hpp).
+// Internal linkage: units of different instruction sets must not share these (see isa/unit.hpp).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-#include "isa_avx512.hpp"
+#include "isa/isa_avx512.hpp"
 // the vectors come first: encode.hpp is written over them
-#include "encode.hpp"
+#include "isa/encode.hpp"
 
 const rsir::TrainingKernels& rsir::training_kernels_avx512() { return kTrainingKernels; }

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel.hpp"
-#include "table.hpp"
+#include "catalogue/table.hpp"
+#include "support/parallel.hpp"
 
 namespace rsir {
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "ops.hpp"
-#include "parallel.hpp"
+#include "catalogue/ops.hpp"
+#include "support/parallel.hpp"
 
 namespace rsir {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "training_kernels.hpp"
+#include "isa/training_kernels.hpp"
 
 namespace rsir {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "layer.hpp"
+#include "isa/layer.hpp"
 
 namespace {
 

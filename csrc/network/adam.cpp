@@ -1,10 +1,10 @@
-#include "adam.hpp"
+#include "network/adam.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "parallel.hpp"
+#include "support/parallel.hpp"
 
 namespace rsir {
 

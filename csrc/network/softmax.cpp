@@ -1,11 +1,11 @@
-#include "softmax.hpp"
+#include "network/softmax.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "sums.hpp"
+#include "network/sums.hpp"
 
 namespace rsir {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "half.hpp"
-#include "kernels.hpp"
+#include "isa/unit.hpp"
+#include "support/half.hpp"
 
 namespace rsir {
 
