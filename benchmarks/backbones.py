@@ -15,7 +15,7 @@ import torch
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import leave_one_out
 from rsir.models import build, names
-from rsir.training import fit
+from rsir.training.fit import fit
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory

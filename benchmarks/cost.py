@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BLOCKS = 16  # that a process's share is cut into, as in rsir.processes
+BLOCKS = 16  # that a process's share is cut into, as in rsir.runtime.processes
 TERMS = {
     "train": ("tokens", "table"),
     "generate": ("steps", "scan"),

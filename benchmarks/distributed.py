@@ -28,11 +28,11 @@ import torch
 from rsir.config import FidelityConfig, GenerationConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.splits import Split
-from rsir.distributed import ALONE, World, join
 from rsir.evaluation import evaluate
-from rsir.fidelity import build
-from rsir.generation import generate
-from rsir.partial import Partial
+from rsir.generation.fidelity import build
+from rsir.generation.generate import generate
+from rsir.runtime.resume import Partial
+from rsir.runtime.world import ALONE, World, join
 
 from . import toys
 from .harness import Figure, Report, describe_machine

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from rsir import _core, ops
-from rsir.ann import CandidateIndex
+from rsir.generation.neighbours import CandidateIndex
+from rsir.generation.screening import rank_within_proved
 from rsir.ops import Ragged
-from rsir.proofs import rank_within_proved
 
 from .harness import Contender, Report, compare, describe_machine
 from .workloads import Workload

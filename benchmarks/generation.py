@@ -20,9 +20,9 @@ import torch
 
 from rsir.config import FidelityConfig, GenerationConfig
 from rsir.data.sequences import Sequences
-from rsir.fidelity import build
-from rsir.generation import generate
-from rsir.philox import Stream, counters, uniform
+from rsir.generation.fidelity import build
+from rsir.generation.generate import generate
+from rsir.runtime.philox import Stream, counters, uniform
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
 def plain_torch(
     model: Any, sources: Sequences, config: GenerationConfig, chunk: int, *, seed: int, round_: int, tau: int
 ) -> Trajectories:
-    """What :func:`rsir.generation.generate` gives, greedy and from the first item, ``chunk`` trajectories at a time."""
+    """What :mod:`rsir.generation.generate` gives, greedy and from the first item, ``chunk`` trajectories at a time."""
     rows = [row for row in np.argsort(sources.lengths, kind="stable") if len(set(sources[row].tolist())) > 1]
     jobs = np.stack([np.repeat(rows, config.m), np.tile(np.arange(config.m), len(rows))], 1)
     table = model.item_embeddings()[1:].T

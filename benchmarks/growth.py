@@ -83,7 +83,7 @@ def measure(sizes: dict[str, int], threads: int) -> dict[str, float]:
     import torch
 
     from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, TrainingConfig
-    from rsir.recursion import recurse
+    from rsir.recursion.loop import recurse
 
     torch.set_num_threads(threads)
     config = RecursionConfig(

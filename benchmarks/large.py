@@ -23,8 +23,8 @@ from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import leave_one_out
 from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
-from rsir.fidelity import build as build_fidelity
-from rsir.generation import generate
+from rsir.generation.fidelity import build as build_fidelity
+from rsir.generation.generate import generate
 from rsir.models import build, packed_items
 
 from .harness import describe_machine

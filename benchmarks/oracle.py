@@ -1,7 +1,7 @@
 """Bounded exploration as a plain loop: one trajectory at a time, as the authors' code goes about it.
 
 At every step the whole prefix is encoded anew, the whole catalogue scored and sorted. The truth that
-:mod:`rsir.generation` is tested against, and the per-row baseline of its benchmark.
+:mod:`rsir.generation.generate` is tested against, and the per-row baseline of its benchmark.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from rsir.config import GenerationConfig
 from rsir.data.sequences import Sequences
 from rsir.models.protocol import Backbone
-from rsir.philox import Stream, counters, gumbel, uniform
+from rsir.runtime.philox import Stream, counters, gumbel, uniform
 
 
 def one_trajectory(

@@ -15,8 +15,8 @@ import torch
 
 from rsir.config import GenerationConfig, RecursionConfig
 from rsir.evaluation import difference_beyond_seeds, evaluate, recommend
-from rsir.fidelity import Rank
-from rsir.generation import Generated, generate
+from rsir.generation.fidelity import Rank
+from rsir.generation.generate import Generated, generate
 from rsir.models import packed_items
 
 from . import toys

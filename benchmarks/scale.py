@@ -22,9 +22,9 @@ from rsir import _core
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import leave_one_out
 from rsir.evaluation import evaluate
-from rsir.fidelity import build
-from rsir.generation import generate
-from rsir.training import fit
+from rsir.generation.fidelity import build
+from rsir.generation.generate import generate
+from rsir.training.fit import fit
 
 from . import growth
 from .cost import H100, TERMS, Assumed, Plan, Rates, Sizes, fewest, host_bytes, simulate

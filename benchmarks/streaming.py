@@ -91,7 +91,7 @@ class Phases:
         self._since = time.perf_counter(), time.process_time()
 
     def ends(self, name: str) -> None:
-        from rsir.budget import peak
+        from rsir.runtime.memory import peak
 
         wall, processor = self._since
         self.done.append(Phase(name, time.perf_counter() - wall, time.process_time() - processor, peak()))
@@ -108,10 +108,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One round; -> phases, and what came of it."""
     import torch
 
-    from rsir.budget import limited, parse
     from rsir.config import GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
-    from rsir.data.loading import load_data
-    from rsir.recursion import recurse
+    from rsir.data.load import load_data
+    from rsir.recursion.loop import recurse
+    from rsir.runtime.memory import limited, parse
 
     torch.set_num_threads(options.threads)
     limit = parse(options.memory)

@@ -14,7 +14,7 @@ from rsir.data import leave_one_out, read, simulate
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
 from rsir.models import checkpoint
-from rsir.training import fit
+from rsir.training.fit import fit
 
 FILE = "amazon-toys.txt"
 FOLDER = Path(os.environ.get("RSIR_DATA", Path(__file__).parents[2] / "shared" / "data"))

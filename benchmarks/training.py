@@ -28,8 +28,8 @@ from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.models import build
 from rsir.ops import cpp
-from rsir.optimizer import TableAdam, table_adam
-from rsir.training_state import TrainingState
+from rsir.training.adam import TableAdam, table_adam
+from rsir.training.state import TrainingState
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -211,7 +211,7 @@ def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) ->
     stream = iter(_batches(train, model_config, config))
 
     def run(steps: int = count) -> None:
-        torch.set_num_threads(1)  # as rsir.training.fit sets it
+        torch.set_num_threads(1)  # as rsir.training.fit.fit sets it
         for _ in range(steps):
             batch, negatives = next(stream)
             optimizer.zero_grad()
@@ -241,7 +241,7 @@ def training_steps(train: Any, model_config: ModelConfig, config: TrainingConfig
 def runner(
     name: str, num_items: int, model_config: ModelConfig, config: TrainingConfig, steps: list[Step], threads: int
 ) -> Callable[[], None]:
-    """Trains on all the steps, with the threads set as rsir.training.fit sets them for each."""
+    """Trains on all the steps, with the threads set as rsir.training.fit.fit sets them for each."""
     model: Any = build(model_config, num_items, seed=0)
     if name == "rsir":
         model.threads = threads
@@ -256,7 +256,7 @@ def runner(
     state = TrainingState()
 
     def run() -> None:
-        torch.set_num_threads(1 if table else threads)  # as rsir.training.fit sets it
+        torch.set_num_threads(1 if table else threads)  # as rsir.training.fit.fit sets it
         for batch, negatives in steps:
             optimizer.zero_grad()
             model.loss(batch, negatives).backward()

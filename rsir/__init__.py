@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rsir.enrichment import enrich
-    from rsir.results import load
+    from rsir.generation.enrich import enrich
+    from rsir.runs.results import load
 
 __all__ = ["__version__", "enrich", "load"]
 
 __version__ = "0.1.0"
 
-_LAZY = {"enrich": "rsir.enrichment", "load": "rsir.results"}
+_LAZY = {"enrich": "rsir.generation.enrich", "load": "rsir.runs.results"}
 """What is loaded when it is first asked for, as the modules are: torch and the compiled parts take seconds."""
 
 

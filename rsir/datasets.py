@@ -23,8 +23,9 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from . import __version__, durable
-from .progress import Progress, silent
+from rsir import __version__
+from rsir import files as durable
+from rsir.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pyarrow as pa

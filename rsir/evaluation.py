@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rsir import budget, ops
-from rsir.data.checking import extent
+from rsir import ops
+from rsir.data.ragged import extent
 from rsir.data.sequences import DataError
 from rsir.data.splits import EvaluationSet
-from rsir.distributed import ALONE, World
 from rsir.models.encoding import encode_sequences
+from rsir.models.items import packed_items
 from rsir.models.protocol import Backbone, require
-from rsir.models.tables import packed_items
+from rsir.runtime import memory as budget
+from rsir.runtime.world import ALONE, World
 
 __all__ = [
     "Evaluation",

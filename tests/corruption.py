@@ -20,13 +20,13 @@ from typing import Any
 import tiny
 import torch
 
-from rsir import runs
 from rsir.config import ConfigError, to_dict
 from rsir.data import DataError, Sequences
 from rsir.models import BackboneError, checkpoint
 from rsir.models.checkpoint import CheckpointError
-from rsir.partial import Interrupted, Partial, Saved
-from rsir.runs import RunDirectory, RunError
+from rsir.runs import directory as runs
+from rsir.runs.directory import RunDirectory, RunError
+from rsir.runtime.resume import Interrupted, Partial, Saved
 
 ERRORS = (RunError, DataError, CheckpointError, ConfigError, BackboneError)
 """What the readers below document."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tiny
 
-from rsir import recurse as command
-from rsir import training
+from rsir.cli import run as command
+from rsir.training import fit as training
 
 DIES_AT = 3
 

@@ -27,13 +27,14 @@ import pyarrow as pa
 import tiny
 import torch
 
-from rsir import durable, partial
+from rsir import files as durable
 from rsir.cli.options import OPTIONS, configuration, split_arguments
 from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
 from rsir.data import DataError, Sequences, read
 from rsir.models import BackboneError, checkpoint
 from rsir.models.checkpoint import CheckpointError
-from rsir.runs import RunDirectory, RunError
+from rsir.runs.directory import RunDirectory, RunError
+from rsir.runtime import resume as partial
 
 ERRORS = (RunError, DataError, CheckpointError, ConfigError, BackboneError)
 TOKENS = [

@@ -26,23 +26,26 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
-from rsir import ann, decoding, generation, optimizer
-from rsir import disagreement as disagreements
-from rsir import partial as partials
-from rsir import recurse as command
+from rsir.cli import run as command
 from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.batches import Batches
-from rsir.disagreement import disagreement
-from rsir.distillation import soft_targets
-from rsir.distributed import ALONE, World, join
 from rsir.evaluation import evaluate
-from rsir.fidelity import build as build_policy
-from rsir.generation import Generated, generate
+from rsir.generation import decoding
+from rsir.generation import disagreement as disagreements
+from rsir.generation import generate as generation
+from rsir.generation import neighbours as ann
+from rsir.generation.disagreement import disagreement
+from rsir.generation.fidelity import build as build_policy
+from rsir.generation.generate import Generated, generate
 from rsir.models import build, register
 from rsir.models.losses import sampled_softmax
-from rsir.partial import Partial
-from rsir.training import Trained, fit
+from rsir.runtime import resume as partials
+from rsir.runtime.resume import Partial
+from rsir.runtime.world import ALONE, World, join
+from rsir.training import adam as optimizer
+from rsir.training.fit import Trained, fit
+from rsir.training.soft_targets import soft_targets
 
 CHECKS: dict[str, Callable[[Path], None]] = {}
 ITEMS = 40

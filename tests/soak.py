@@ -21,7 +21,7 @@ import tiny
 
 from rsir.cli.options import configuration, split_arguments
 from rsir.config import RecursionConfig
-from rsir.recursion import recurse
+from rsir.recursion.loop import recurse
 
 SETTLED = 5
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from toys import ToyBackbone
 
-from rsir import acquisition
-from rsir.acquisition import acquire
 from rsir.config import AcquisitionConfig
 from rsir.data.sequences import Sequences
+from rsir.generation import acquisition
+from rsir.generation.acquisition import acquire
 from rsir.models import BackboneError
 
 

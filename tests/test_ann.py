@@ -1,4 +1,4 @@
-"""The item-item graph and the candidate index of rsir.ann, against brute force."""
+"""The item-item graph and the candidate index of rsir.generation.neighbours, against brute force."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import ann, ops
-from rsir.ann import CandidateIndex, neighbour_graph
+from rsir import ops
+from rsir.generation import neighbours as ann
+from rsir.generation.neighbours import CandidateIndex, neighbour_graph
 
 METHODS = ["flat", "ivf", "hnsw"]
 
@@ -108,7 +109,7 @@ class TestNeighbourGraph:
         items = table(500, 8)
         exact = neighbour_graph(items, 5, method="flat")
         np.testing.assert_array_equal(neighbour_graph(items, 5, method="ivf"), exact)
-        monkeypatch.setattr("rsir.ann._GRAPH_POOL", 1)
+        monkeypatch.setattr("rsir.generation.neighbours._GRAPH_POOL", 1)
         narrow = neighbour_graph(items, 200, method="ivf")
         assert (narrow[1:] > 0).all()  # the pool grows until it holds K others
 
@@ -143,8 +144,8 @@ class TestNeighbourGraph:
 
     def test_auto_goes_by_size(self, monkeypatch):
         items = table(300, 8)
-        monkeypatch.setattr("rsir.ann.GRAPH_FLAT_LIMIT", 299)
-        monkeypatch.setattr("rsir.ann._fill_flat", None)
+        monkeypatch.setattr("rsir.generation.neighbours.GRAPH_FLAT_LIMIT", 299)
+        monkeypatch.setattr("rsir.generation.neighbours._fill_flat", None)
         assert (neighbour_graph(items, 3)[1:] > 0).all()
 
 
@@ -182,7 +183,7 @@ class TestCandidateIndex:
 
     def test_auto_goes_by_size(self, monkeypatch):
         assert CandidateIndex(table(300, 4)).method == "flat"
-        monkeypatch.setattr("rsir.ann.INDEX_FLAT_LIMIT", 299)
+        monkeypatch.setattr("rsir.generation.neighbours.INDEX_FLAT_LIMIT", 299)
         assert CandidateIndex(table(300, 4)).method == "ivf"
 
     def test_shares_packed_items(self):

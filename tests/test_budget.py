@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import tiny
 
-from rsir import budget, generation
-from rsir import recurse as command
-from rsir.acquisition import novel_share
-from rsir.budget import BudgetExceeded
+from rsir.cli import run as command
 from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig
 from rsir.data import Sequences, global_time, leave_one_out, simulate
 from rsir.data.splits import EvaluationSet, Split
-from rsir.enrichment import enrich
-from rsir.fidelity import build as build_policy
-from rsir.generation import Generated, generate
+from rsir.generation import generate as generation
+from rsir.generation.acquisition import novel_share
+from rsir.generation.enrich import enrich
+from rsir.generation.fidelity import build as build_policy
+from rsir.generation.generate import Generated, generate
 from rsir.models import build
-from rsir.partial import Interrupted, Partial
+from rsir.runtime import memory as budget
+from rsir.runtime.memory import BudgetExceeded
+from rsir.runtime.resume import Interrupted, Partial
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a limit needs Linux")
 

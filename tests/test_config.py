@@ -15,7 +15,7 @@ from rsir.config import (
     from_dict,
     to_dict,
 )
-from rsir.data.loading import load_data
+from rsir.data.load import load_data
 
 
 def test_round_trip_through_json() -> None:

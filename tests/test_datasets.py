@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rsir import datasets, recurse
+from rsir import datasets
+from rsir.cli import run as recurse
 from rsir.config import DataConfig
 from rsir.data import read
 from rsir.datasets import DATASETS, Dataset, FetchError, fetch

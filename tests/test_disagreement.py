@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from toys import ToyBackbone
 
-from rsir import disagreement as module
 from rsir.config import ModelConfig
 from rsir.data import Sequences
-from rsir.disagreement import disagreement
+from rsir.generation import disagreement as module
+from rsir.generation.disagreement import disagreement
 from rsir.models import BackboneError, build
 
 PASSES = 3

@@ -7,10 +7,10 @@ import pytest
 import torch
 from toys import ToyBackbone
 
-from rsir import distillation
 from rsir.config import DistillationConfig
 from rsir.data import Sequences
-from rsir.distillation import soft_targets
+from rsir.training import soft_targets as distillation
+from rsir.training.soft_targets import soft_targets
 
 
 @pytest.mark.parametrize("targets", ["all", "synthetic"])

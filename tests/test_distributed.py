@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
-from rsir.distributed import ALONE, join
-from rsir.processes import Processes
+from rsir.runtime.processes import Processes
+from rsir.runtime.world import ALONE, join
 
 TESTS = Path(__file__).parent
 BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")

@@ -15,7 +15,7 @@ from toys import ToyBackbone
 from rsir import ops
 from rsir.config import ModelConfig
 from rsir.data import Sequences
-from rsir.exports import ExportError, encoder_program, export
+from rsir.export.model import ExportError, encoder_program, export
 from rsir.models import build
 
 MAX_LEN, ITEMS = 8, 40

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from toys import IncrementalToyBackbone, ToyBackbone
 
 from benchmarks.oracle import all_trajectories
-from rsir.ann import CandidateIndex
 from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
-from rsir.fidelity import Off, Rank, build
-from rsir.generation import generate
-from rsir.training import fit
+from rsir.generation.fidelity import Off, Rank, build
+from rsir.generation.generate import generate
+from rsir.generation.neighbours import CandidateIndex
+from rsir.training.fit import fit
 
 NUM_ITEMS = 40
 

@@ -9,26 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import ann, fidelity, ops
-from rsir.config import (
-    FidelityConfig,
-    GenerationConfig,
-    ModelConfig,
-    RecursionConfig,
-    SimulationConfig,
-    TrainingConfig,
-)
+from rsir import ops
+from rsir.cli.recommend import histories_of, write
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
-from rsir.data.loading import split
-from rsir.enrichment import enrich
+from rsir.data.load import split
 from rsir.evaluation import evaluate, recommend
-from rsir.fidelity import Rank, build
-from rsir.generation import generate
+from rsir.generation import fidelity
+from rsir.generation import neighbours as ann
+from rsir.generation.enrich import enrich
+from rsir.generation.fidelity import Rank, build
+from rsir.generation.generate import generate
 from rsir.models import build as build_model
 from rsir.models import packed_items
-from rsir.recommend import histories_of, write
-from rsir.recursion import recurse
-from rsir.results import load
+from rsir.recursion.loop import recurse
+from rsir.runs.results import load
 
 SMALL = RecursionConfig(
     rounds=1,

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import optimizer, partial
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import Sequences, Split, leave_one_out
 from rsir.models import build
-from rsir.optimizer import TableAdam, table_adam
-from rsir.partial import Interrupted, Partial
-from rsir.training import CRITERION, Trained, fit
+from rsir.runtime import resume as partial
+from rsir.runtime.resume import Interrupted, Partial
+from rsir.training import adam as optimizer
+from rsir.training.adam import TableAdam, table_adam
+from rsir.training.fit import CRITERION, Trained, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(
@@ -43,7 +44,7 @@ def train(parts: Split, model: str = "sasrec", ema: float = 0.3, **options: obje
 
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch's Adam step everything."""
-    monkeypatch.setattr("rsir.training.table_adam", lambda *_: None)
+    monkeypatch.setattr("rsir.training.fit.table_adam", lambda *_: None)
 
 
 @pytest.mark.parametrize("large", [50_000, 100])

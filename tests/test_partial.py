@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import partial
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.splits import Split
-from rsir.fidelity import build
-from rsir.generation import Generated, GenerationError, generate
-from rsir.partial import Interrupted, Partial, Saved
-from rsir.training import Trained, TrainingError, fit
+from rsir.generation.fidelity import build
+from rsir.generation.generate import Generated, GenerationError, generate
+from rsir.runtime import resume as partial
+from rsir.runtime.resume import Interrupted, Partial, Saved
+from rsir.training.fit import Trained, TrainingError, fit
 
 MODEL = ModelConfig(dim=8, layers=1, feedforward=8, max_len=8, dropout=0.2)
 SETTINGS = TrainingConfig(batch_size=32, negatives=20, evaluate_every=4, patience=2, max_evaluations=4)

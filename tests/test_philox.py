@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rsir.philox import Stream, counters, gumbel, philox4x32, uniform
+from rsir.runtime.philox import Stream, counters, gumbel, philox4x32, uniform
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Proved verdicts against the exact scan: rsir.proofs."""
+"""Proved verdicts against the exact scan: rsir.generation.screening."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir import ops
-from rsir.ann import CandidateIndex
+from rsir.generation.neighbours import CandidateIndex
+from rsir.generation.screening import ProofStats, rank_within_proved
 from rsir.ops import Ragged
-from rsir.proofs import ProofStats, rank_within_proved
 
 
 def problem(num_items: int, rows: int, seed: int, dim: int = 8, spread: float = 0.3, copies: bool = False):
@@ -172,7 +172,7 @@ def test_candidates_are_searched_a_bounded_number_at_a_time(monkeypatch):
         return search(self, queries, k, **options)
 
     monkeypatch.setattr(CandidateIndex, "search", counted)
-    monkeypatch.setattr("rsir.proofs._CANDIDATES", 150)
+    monkeypatch.setattr("rsir.generation.screening._CANDIDATES", 150)
     parts = rank_within_proved(queries, index, targets, 20)
     assert max(sizes) <= 150
     assert torch.equal(parts[0], whole[0])

@@ -13,7 +13,7 @@ from rsir.data import Sequences, leave_one_out, simulate
 from rsir.data.batches import Batches
 from rsir.models import build
 from rsir.models.losses import sampled_softmax
-from rsir.training import fit
+from rsir.training.fit import fit
 
 ROWS = [[1, 2, 2, 3]] * 10 + [[2, 1]] * 30 + [[2, 4, 2]] * 20  # item 5 never occurs
 

@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rsir import generation, raydata
 from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
 from rsir.data.sequences import DataError
-from rsir.fidelity import build as build_policy
+from rsir.generation import generate as generation
+from rsir.generation.fidelity import build as build_policy
+from rsir.integrations import ray as raydata
 from rsir.models import build, checkpoint, packed_items
 
 pytest.importorskip("fsspec")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import ToyBackbone
 
-from rsir import recommend
+from rsir.cli import recommend
+from rsir.cli.recommend import histories_of, write
 from rsir.config import (
     DataConfig,
     FidelityConfig,
@@ -23,10 +24,9 @@ from rsir.config import (
     TrainingConfig,
 )
 from rsir.data import DataError, DataWarning, Sequences, read_histories, simulate
-from rsir.data.readers import histories_config
+from rsir.data.io.readers import histories_config
 from rsir.evaluation import recommend as top
-from rsir.recommend import histories_of, write
-from rsir.recursion import recurse
+from rsir.recursion.loop import recurse
 
 
 def by_user(path):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from rsir.cli.run import main
 from rsir.config import ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.models import checkpoint, names
-from rsir.recurse import main
-from rsir.training import fit
+from rsir.training.fit import fit
 
 TINY = """
 rounds: 1

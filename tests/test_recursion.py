@@ -13,8 +13,7 @@ import pytest
 import torch
 
 import rsir
-import rsir.recursion
-from rsir import recursion
+import rsir.recursion.loop
 from rsir.config import (
     AcquisitionConfig,
     ConfigError,
@@ -27,13 +26,14 @@ from rsir.config import (
     TrainingConfig,
 )
 from rsir.data import DataError, Sequences
-from rsir.data.loading import load_data, split
+from rsir.data.load import load_data, split
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import BackboneError, Ensemble, SASRec, checkpoint, registry
-from rsir.recursion import Interrupted, recurse
-from rsir.results import RoundResult, Run
-from rsir.runs import RunError
-from rsir.training import TrainingError, item_popularity
+from rsir.recursion import loop as recursion
+from rsir.recursion.loop import Interrupted, recurse
+from rsir.runs.directory import RunError
+from rsir.runs.results import RoundResult, Run
+from rsir.training.fit import TrainingError, item_popularity
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -305,7 +305,7 @@ def test_the_recursion_ends_when_validation_no_longer_gains() -> None:
 @pytest.fixture
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Successors lose what they learned."""
-    real = rsir.recursion.fit
+    real = rsir.recursion.loop.fit
 
     def fit(*arguments: Any, **options: Any) -> Any:
         trained = real(*arguments, **options)
@@ -314,7 +314,7 @@ def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
                 trained.model.items.weight[1:] = trained.model.items.weight[1:].flip(0).clone()
         return trained
 
-    monkeypatch.setattr(rsir.recursion, "fit", fit)
+    monkeypatch.setattr(rsir.recursion.loop, "fit", fit)
 
 
 def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> None:
@@ -452,7 +452,7 @@ def test_one_user_to_validate_on_is_enough(tmp_path: Path) -> None:
 
 def test_ending_sooner_disowns_no_round_there_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.path is not None
-    monkeypatch.setattr(rsir.recursion, "is_over", lambda config, rounds: True)
+    monkeypatch.setattr(rsir.recursion.loop, "is_over", lambda config, rounds: True)
     again = recurse(small(stop_after=1), out=run.path, resume=True)
     assert metrics(again) == metrics(run)
     assert again.best == run.best
@@ -466,7 +466,7 @@ def test_tied_weights_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             self.also_items = self.items
 
     monkeypatch.setitem(registry._MAKERS, "tied", Tied)
-    monkeypatch.setattr("rsir.partial.EVERY", 0.0)
+    monkeypatch.setattr("rsir.runtime.resume.EVERY", 0.0)
     config = small(rounds=1, model=dataclasses.replace(SMALL.model, name="tied"))
     run = recurse(config, out=tmp_path / "run")
     plain = recurse(small(rounds=1))

@@ -12,7 +12,7 @@ import pytest
 from toys import IncrementalToyBackbone, ToyBackbone
 
 import rsir
-from rsir import export
+from rsir.cli import export
 from rsir.config import (
     AcquisitionConfig,
     ConfigError,
@@ -26,9 +26,9 @@ from rsir.config import (
 )
 from rsir.data import DataError, Sequences, from_frame, leave_one_out, simulate, to_table, write
 from rsir.models import BackboneError
-from rsir.recursion import recurse
-from rsir.results import enriched
-from rsir.runs import RunError
+from rsir.recursion.loop import recurse
+from rsir.runs.directory import RunError
+from rsir.runs.results import enriched
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -202,7 +202,7 @@ def test_what_is_no_backbone(data):
 def test_the_package_is_light():
     code = "import rsir, sys; print(rsir.__version__, 'torch' in sys.modules, rsir.load.__module__)"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert shown.split() == [rsir.__version__, "False", "rsir.results"]
+    assert shown.split() == [rsir.__version__, "False", "rsir.runs.results"]
     assert {"load", "enrich"} <= set(dir(rsir))
     with pytest.raises(AttributeError, match="no attribute 'enlarge'"):
         _ = rsir.enlarge
@@ -211,8 +211,8 @@ def test_the_package_is_light():
 def test_modules_are_loaded_when_asked_for():
     code = (
         "import rsir, sys; loaded = [name for name in sys.modules if name.startswith('rsir.')]\n"
-        "print(len(loaded), rsir.datasets.fetch.__module__, rsir.budget.limited.__module__, 'torch' in sys.modules)\n"
+        "print(len(loaded), rsir.datasets.fetch.__module__, rsir.files.replace.__module__, 'torch' in sys.modules)\n"
         "print(rsir.adapters.from_rectools.__name__)"
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert shown.split() == ["0", "rsir.datasets", "rsir.budget", "False", "from_rectools"]
+    assert shown.split() == ["0", "rsir.datasets", "rsir.files", "False", "from_rectools"]

@@ -5,7 +5,7 @@ import pytest
 from toys import ToyBackbone
 
 from rsir.data.sequences import DataError, offsets_of
-from rsir.retention import overlap, separation
+from rsir.runs.lineage import overlap, separation
 
 
 def test_overlap_is_the_mean_share_of_common_items() -> None:

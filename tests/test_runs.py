@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsir import durable, runs
+from rsir import files as durable
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, RecursionConfig
-from rsir.runs import RunDirectory, RunError
+from rsir.runs import directory as runs
+from rsir.runs.directory import RunDirectory, RunError
 
 CONFIG = RecursionConfig(rounds=2, seed=7)
 DATA = "ab" * 32

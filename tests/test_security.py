@@ -20,15 +20,16 @@ import pytest
 import tiny
 import torch
 
-from rsir import durable
+from rsir import files as durable
 from rsir.cli.options import read_file
 from rsir.config import ConfigError, DataConfig, RecursionConfig
-from rsir.data import DataError, Sequences, limits, read
+from rsir.data import DataError, Sequences, read
+from rsir.data.io import limits
 from rsir.data.sequences import offsets_of
 from rsir.models import checkpoint
 from rsir.models.checkpoint import CheckpointError
-from rsir.partial import Partial
-from rsir.runs import RunDirectory, RunError
+from rsir.runs.directory import RunDirectory, RunError
+from rsir.runtime.resume import Partial
 
 PACKAGE = Path(__file__).parents[1] / "rsir"
 ERRORS = (RunError, DataError, CheckpointError, ConfigError)
@@ -270,7 +271,7 @@ def test_links_in_a_run_are_not_followed_when_it_is_cleaned(run_path: Path, tmp_
 
 
 def test_data_named_like_a_path_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsir.recurse import _free_folder
+    from rsir.cli.run import _free_folder
 
     monkeypatch.chdir(tmp_path)
     for path in ("../../evil", "/etc/cron.d/evil", "..", "a/..;rm -rf x.csv", "."):

@@ -23,7 +23,7 @@ def test_site(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
-    assert 'id="rsir.recursion.recurse"' in pages["reference/runs.html"]
+    assert 'id="rsir.recursion.loop.recurse"' in pages["reference/runs.html"]
     assert 'id="rsir.data.Sequences.save"' in pages["reference/data.html"]
     assert "unused real item must rank within tau" in pages["reference/config.html"]
     for name, page in pages.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from rsir.generation.open_items import Targets
 from rsir.ops import Ragged
-from rsir.targets import Targets
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from rsir import recurse as command
+from rsir.cli import run as command
 from rsir.config import ConfigError, FidelityConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
-from rsir.recursion import recurse
-from rsir.trackers import TRACKERS, Tracking, scalars
+from rsir.integrations.trackers import TRACKERS, Tracking, scalars
+from rsir.recursion.loop import recurse
 
 SMALL = RecursionConfig(
     rounds=1,
@@ -76,7 +76,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(run):
 def test_names_and_packages(run, monkeypatch, tmp_path, capsys):
     with pytest.raises(ConfigError, match="expected some of tensorboard, wandb, mlflow, got 'excel'"):
         Tracking(["excel"], run.path, SMALL)
-    monkeypatch.setattr("rsir.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("rsir.integrations.trackers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"wandb is not installed: pip install 'rsir\[wandb\]'"):
         Tracking(["wandb"], run.path, SMALL)
     assert command.main(["--out", str(tmp_path / "run"), "--track", "mlflow"]) == 2
@@ -87,7 +87,7 @@ def test_names_and_packages(run, monkeypatch, tmp_path, capsys):
 def test_option_of_the_command_line(tmp_path, monkeypatch):
     fake = Fake()
     monkeypatch.setitem(TRACKERS, "wandb", lambda folder, config: fake)
-    monkeypatch.setattr("rsir.trackers.find_spec", lambda name: object())
+    monkeypatch.setattr("rsir.integrations.trackers.find_spec", lambda name: object())
     tiny = ["--simulation.num_users=60", "--simulation.num_items=40", "--fidelity.tau=10"]
     assert (
         command.main(

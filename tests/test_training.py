@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from rsir import training
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import DataError, Sequences, leave_one_out
 from rsir.evaluation import evaluate
 from rsir.models import BackboneError, SASRec, build, registry
 from rsir.ops import backend
-from rsir.optimizer import table_adam
-from rsir.training import CRITERION, TrainingError, fit
+from rsir.training import fit as training
+from rsir.training.adam import table_adam
+from rsir.training.fit import CRITERION, TrainingError, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(batch_size=32, negatives=20, learning_rate=5e-3, patience=2, max_evaluations=6)
@@ -223,7 +223,7 @@ def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypa
         stepping.step = spy
         return stepping
 
-    monkeypatch.setattr("rsir.training.table_adam", spied)
+    monkeypatch.setattr("rsir.training.fit.table_adam", spied)
     trained = fit_toy(parts, config=config)
     assert len(seen) == trained.steps
     average, averages = seen[0], []

@@ -17,8 +17,8 @@ from rsir.datasets import DATASETS, Dataset, fetch
 from rsir.evaluation import Evaluation, PairedTest, evaluate, paired_test
 from rsir.models import Backbone, build, names
 from rsir.ops import TopK, topk
-from rsir.recursion import recurse
-from rsir.results import RoundResult, Run, enriched
+from rsir.recursion.loop import recurse
+from rsir.runs.results import RoundResult, Run, enriched
 
 
 class Mine:

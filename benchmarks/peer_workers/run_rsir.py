@@ -1,4 +1,4 @@
-"""rsir.training, as :mod:`benchmarks.peers` times it."""
+"""rsir.training.fit, as :mod:`benchmarks.peers` times it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rsir.config import ModelConfig, TrainingConfig
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.models.encoding import encode_sequences
-from rsir.training import fit
+from rsir.training.fit import fit
 
 task = Task()
 arrays, settings = task.arrays, task.settings

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from rsir.data.events import DataWarning, label_ids
+from rsir.data.io.events import DataWarning, label_ids
 from rsir.data.sequences import DataError, Sequences, offsets_of
 from rsir.data.splits import EvaluationSet
 from rsir.models.protocol import BackboneError

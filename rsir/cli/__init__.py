@@ -1,1 +1,1 @@
-"""Parts of the command line: options, progress bars and the table of rounds; :mod:`rsir.recurse` joins them."""
+"""Parts of the command line: options, progress bars and the table of rounds; :mod:`rsir.cli.run` joins them."""

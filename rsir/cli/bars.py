@@ -13,7 +13,7 @@ _OPEN_END = "{desc}: {n_fmt} [{elapsed}, {rate_noinv_fmt}{postfix}]"
 
 
 class Bars:
-    """A :class:`rsir.progress.Progress` that shows the phase under way as a bar on stderr, with its rate."""
+    """A :class:`rsir.runtime.progress.Progress` that shows the phase under way as a bar on stderr, with its rate."""
 
     def __init__(self) -> None:
         self._phase = ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import typing
 from typing import Literal
 
-from ..config import ConfigError
-from ..datasets import DATASETS
-from .options import OPTIONS, parser
+from rsir.cli.options import OPTIONS, parser
+from rsir.config import ConfigError
+from rsir.datasets import DATASETS
 
 __all__ = ["script"]
 
@@ -33,7 +33,7 @@ def script(shell: str) -> str:
     """What a shell is to evaluate; it completes options, the values of those that have few, else files."""
     if shell not in ("bash", "zsh"):
         raise ConfigError(f"--completion: expected bash or zsh, got {shell!r}")
-    from ..models import names  # loads torch
+    from rsir.models import names  # loads torch
 
     choices = {"--completion": ["bash", "zsh"]}
     for option in OPTIONS.values():

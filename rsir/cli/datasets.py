@@ -6,9 +6,9 @@ import argparse
 import shlex
 import sys
 
-from ..datasets import DATASETS, FetchError, fetch
-from ..progress import silent
-from .bars import Bars
+from rsir.cli.bars import Bars
+from rsir.datasets import DATASETS, FetchError, fetch
+from rsir.runtime.progress import silent
 
 __all__ = ["main"]
 

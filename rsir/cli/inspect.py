@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import ConfigError
-from ..runs import ENVIRONMENT, MANIFEST, RunDirectory, RunError
-from .table import cut_short, rounds_table, verdict
+from rsir.cli.show import cut_short, rounds_table, verdict
+from rsir.config import ConfigError
+from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory, RunError
 
 if TYPE_CHECKING:
-    from ..results import RoundResult
+    from rsir.runs.results import RoundResult
 
 __all__ = ["main"]
 
@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
     except (RunError, ConfigError) as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
-    from ..data.sequences import DataError  # from here on the compiled parts are loaded, which takes seconds
-    from ..report.page import changed, shown
-    from ..results import best_round, is_over, read_data, read_round
+    from rsir.data.sequences import DataError  # from here on the compiled parts are loaded, which takes seconds
+    from rsir.report.page import changed, shown
+    from rsir.runs.results import best_round, is_over, read_data, read_round
 
     damage = directory.damage()
     rounds: list[RoundResult] = []

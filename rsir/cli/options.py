@@ -19,8 +19,8 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from ..config import ConfigError, RecursionConfig, from_dict, to_dict
-from ..manifest import flat
+from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
+from rsir.runs.manifest import flat
 
 __all__ = ["OPTIONS", "Option", "configuration", "dump", "parser", "read_file", "split_arguments"]
 

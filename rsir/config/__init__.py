@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .data import DataConfig, SimulationConfig
-from .learning import ModelConfig, TrainingConfig
-from .rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
-from .values import ConfigError, choice, from_dict, require, to_dict
+from rsir.config.data import DataConfig, SimulationConfig
+from rsir.config.learning import ModelConfig, TrainingConfig
+from rsir.config.rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
+from rsir.config.values import ConfigError, choice, from_dict, require, to_dict
 
 __all__ = [
     "AcquisitionConfig",

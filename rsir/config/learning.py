@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .values import choice, require
+from rsir.config.values import choice, require
 
 __all__ = ["ModelConfig", "TrainingConfig"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .values import choice, require
+from rsir.config.values import choice, require
 
 __all__ = ["AcquisitionConfig", "DistillationConfig", "FidelityConfig", "GenerationConfig"]
 

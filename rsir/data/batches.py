@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rsir import budget
-from rsir.data.ordering import counts_of
+from rsir.data.io.ordering import counts_of
 from rsir.data.sequences import DataError, Sequences
-from rsir.distributed import World
+from rsir.runtime import memory as budget
+from rsir.runtime.world import World
 
 __all__ = ["Batches", "Part", "SoftTargets", "TrainingBatch"]
 

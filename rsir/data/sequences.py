@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsir import budget
-from rsir.data.checking import (
+from rsir.data.ragged import (
     DataError,
     Int32Array,
     Int64Array,
@@ -33,6 +32,7 @@ from rsir.data.checking import (
     ragged_indices,
     sealed,
 )
+from rsir.runtime import memory as budget
 
 __all__ = [
     "MAX_ITEMS",

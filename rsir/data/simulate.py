@@ -22,10 +22,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsir import budget
 from rsir.config import SimulationConfig
-from rsir.data.checking import sealed
+from rsir.data.ragged import sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
+from rsir.runtime import memory as budget
 
 FloatArray = npt.NDArray[np.float64]
 

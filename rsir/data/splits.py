@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.checking import gathered, sealed
+from rsir.data.ragged import gathered, sealed
 from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of
 
 Target = Literal["last", "first", "all", "random"]

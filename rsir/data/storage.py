@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsir import budget, durable
-from rsir.data.checking import joined, sealed
-from rsir.data.limits import check_parquet
+from rsir import files as durable
+from rsir.data.io.limits import check_parquet
+from rsir.data.ragged import joined, sealed
 from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
+from rsir.runtime import memory as budget
 
 if TYPE_CHECKING:
     from typing import Any

@@ -6,6 +6,7 @@ from rsir.models.ensemble import Ensemble
 from rsir.models.esasrec import ESASRec
 from rsir.models.gru4rec import GRU4Rec
 from rsir.models.hstu import HSTU
+from rsir.models.items import packed_items
 from rsir.models.protocol import (
     Backbone,
     BackboneError,
@@ -18,7 +19,6 @@ from rsir.models.protocol import (
 )
 from rsir.models.registry import build, names, register
 from rsir.models.sasrec import SASRec
-from rsir.models.tables import packed_items
 
 __all__ = [
     "HSTU",

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 import rsir
-from rsir import durable, weights
+from rsir import files as durable
 from rsir.config import ConfigError, ModelConfig, from_dict, to_dict
 from rsir.models.registry import build
+from rsir.runtime import weights
 
 __all__ = ["CARD", "WEIGHTS", "CheckpointError", "load", "read_card", "save", "to_files"]
 

@@ -130,7 +130,7 @@ class HistoryBackbone(Backbone, Protocol):
 
 @runtime_checkable
 class TrainableBackbone(Backbone, Protocol):
-    """Optional: can be trained by :func:`rsir.training.fit`; must also be a ``torch.nn.Module``.
+    """Optional: can be trained by :func:`rsir.training.fit.fit`; must also be a ``torch.nn.Module``.
 
     One with an attribute ``draws_for_whole_batch``, true, draws from ``batch.generator`` what the whole batch takes
     where it is given a part of it (``batch.part``), so that several processes train as one would. For others each

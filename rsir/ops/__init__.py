@@ -19,9 +19,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend as _backend
-from .backend import BACKENDS
-from .checks import (
+from rsir.ops import backend as _backend
+from rsir.ops.backend import BACKENDS
+from rsir.ops.checks import (
     check_count,
     check_counters,
     check_draw,
@@ -30,13 +30,13 @@ from .checks import (
     check_seed,
     thread_count,
 )
-from .encoding import encode_histories, extend_histories
-from .learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
-from .ranking import count_above, place_within, rank_within
-from .reference import average_keeps
-from .sharded import Together, join_tables, table_part
-from .tables import module_of, pack, prepare
-from .types import (
+from rsir.ops.encoding import encode_histories, extend_histories
+from rsir.ops.items import module_of, pack, prepare
+from rsir.ops.learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
+from rsir.ops.ranking import count_above, place_within, rank_within
+from rsir.ops.reference import average_keeps
+from rsir.ops.sharded import Together, join_tables, table_part
+from rsir.ops.types import (
     AdamMoments,
     BackendUnavailable,
     FullSoftmax,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .types import PackedItems, Ragged
+from rsir.ops.types import PackedItems, Ragged
 
 __all__ = [
     "check_count",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .checks import check_version, version_of
-from .types import (
+from rsir.ops.checks import check_version, version_of
+from rsir.ops.types import (
     AdamMoments,
     BackendUnavailable,
     FullSoftmax,
@@ -28,7 +28,7 @@ from .types import (
 )
 
 try:
-    from .. import _core
+    from rsir import _core
 except ImportError as cause:
     raise ImportError(
         f"the compiled module rsir._core does not load ({cause}). In a checkout the folder rsir/ hides an installed "

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import backend as _backend
-from .checks import check_ragged, thread_count
-from .learning import check_layer
-from .types import LayerParameters, Ragged
+from rsir.ops import backend as _backend
+from rsir.ops.checks import check_ragged, thread_count
+from rsir.ops.learning import check_layer
+from rsir.ops.types import LayerParameters, Ragged
 
 __all__ = ["encode_histories", "extend_histories"]
 

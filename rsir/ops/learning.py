@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend as _backend
-from .checks import thread_count
-from .types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
+from rsir.ops import backend as _backend
+from rsir.ops.checks import thread_count
+from rsir.ops.types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
 
 _MOST_DIMENSIONS = 256  # of the Triton kernels: "auto" takes the reference for more
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_optional, check_ragged, thread_count
-from .tables import module_of, prepare
-from .types import PackedItems, Ragged
+from rsir.ops.checks import check_count, check_optional, check_ragged, thread_count
+from rsir.ops.items import module_of, prepare
+from rsir.ops.types import PackedItems, Ragged
 
 __all__ = ["count_above", "place_within", "rank_within"]
 

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from ..philox import gumbel
-from .types import (
+from rsir.ops.types import (
     AdamMoments,
     FullSoftmax,
     LayerDropout,
@@ -25,6 +24,7 @@ from .types import (
     SampledSoftmax,
     TopK,
 )
+from rsir.runtime.philox import gumbel
 
 _CHUNK = 4096  # positions whose logits exist at a time: 16 MiB with 1,024 negatives
 

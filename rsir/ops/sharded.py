@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .reference import draw
-from .tables import module_of
-from .types import PackedItems, Ragged, RankedSample, Sample, TopK
+from rsir.ops.items import module_of
+from rsir.ops.reference import draw
+from rsir.ops.types import PackedItems, Ragged, RankedSample, Sample, TopK
 
 __all__ = ["ShardedItems", "Together", "join_tables", "table_part"]
 
 
 class Together(Protocol):
-    """Processes that call the ops together; :class:`rsir.distributed.World` is one."""
+    """Processes that call the ops together; :class:`rsir.runtime.world.World` is one."""
 
     rank: int
     size: int

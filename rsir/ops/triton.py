@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_version, version_of
-from .types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
+from rsir.ops.checks import check_version, version_of
+from rsir.ops.types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
     import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]

@@ -7,12 +7,12 @@ from math import nan
 
 import numpy as np
 
-from .. import budget
-from ..data.sequences import Sequences
-from ..results import RoundResult
-from ..training import CRITERION, item_popularity
-from .html import figure, table
-from .svg import Series, bars, lines
+from rsir.data.sequences import Sequences
+from rsir.report.html import figure, table
+from rsir.report.svg import Series, bars, lines
+from rsir.runs.results import RoundResult
+from rsir.runtime import memory as budget
+from rsir.training.fit import CRITERION, item_popularity
 
 __all__ = ["INTERVALS", "SHOWN", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
 

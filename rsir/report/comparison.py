@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 
-from ..config import RecursionConfig, to_dict
-from ..manifest import flat
-from ..results import RoundResult, best_round
-from .charts import INTERVALS, SHOWN, signed
-from .html import document, figure, section, table, text
-from .page import percent, shown
-from .svg import KINDS, Series, lines
+from rsir.config import RecursionConfig, to_dict
+from rsir.report.charts import INTERVALS, SHOWN, signed
+from rsir.report.html import document, figure, section, table, text
+from rsir.report.page import percent, shown
+from rsir.report.svg import KINDS, Series, lines
+from rsir.runs.manifest import flat
+from rsir.runs.results import RoundResult, best_round
 
 __all__ = ["Finished", "comparison"]
 

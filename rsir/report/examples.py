@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from ..data.sequences import Sequences
-from .html import text
+from rsir.data.sequences import Sequences
+from rsir.report.html import text
 
 __all__ = ["example_users"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from .svg import HATCHES, key
+from rsir.report.svg import HATCHES, key
 
 __all__ = ["Cell", "document", "figure", "section", "table", "text"]
 

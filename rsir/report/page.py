@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..config import RecursionConfig, to_dict
-from ..data.loading import split
-from ..data.sequences import DataError, Sequences
-from ..manifest import flat
-from ..results import RoundResult, best_round, is_over
-from ..runs import ENVIRONMENT, RunDirectory, RunError
-from . import charts
-from .examples import example_users
-from .html import document, section, table, text
+from rsir.config import RecursionConfig, to_dict
+from rsir.data.load import split
+from rsir.data.sequences import DataError, Sequences
+from rsir.report import charts
+from rsir.report.examples import example_users
+from rsir.report.html import document, section, table, text
+from rsir.runs.directory import ENVIRONMENT, RunDirectory, RunError
+from rsir.runs.manifest import flat
+from rsir.runs.results import RoundResult, best_round, is_over
 
 __all__ = ["REPORT", "changed", "page", "percent", "shown", "write"]
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rsir.runs import RunDirectory, RunError
+from rsir.runs.directory import RunDirectory, RunError
 
 __all__ = ["main", "panels", "plot_rounds", "save"]
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
 from rsir.config import ConfigError, RecursionConfig, to_dict
-from rsir.devices import check_device
-from rsir.durable import RunError
-from rsir.manifest import flat
-
-from .recipes import CHOSEN
+from rsir.files import RunError
+from rsir.runs.manifest import flat
+from rsir.runtime.devices import check_device
+from rsir.studies.recipes import CHOSEN
 
 STUDIES = {
     "main": "what rounds gain, beside reordering, insertion, the paper's settings and ensembles of bases",
@@ -110,15 +109,14 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))  # read when torch is loaded
     import torch
 
-    from rsir.data.loading import load_data
+    from rsir.data.load import load_data
     from rsir.data.sequences import DataError
-    from rsir.generation import GenerationError
+    from rsir.generation.generate import GenerationError
     from rsir.models import BackboneError
     from rsir.models.checkpoint import CheckpointError
     from rsir.ops import BackendUnavailable
-    from rsir.training import TrainingError
-
-    from .lab import Lab, Lines, compare, recipe
+    from rsir.studies.lab import Lab, Lines, compare, recipe
+    from rsir.training.fit import TrainingError
 
     torch.set_num_threads(options.threads)
     study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")

@@ -10,9 +10,8 @@ from typing import Any
 
 from rsir.config import RecursionConfig
 from rsir.models import Ensemble
-
-from .lab import Lab, spent
-from .recipes import reset
+from rsir.studies.lab import Lab, spent
+from rsir.studies.recipes import reset
 
 __all__ = ["GRID", "arms", "run"]
 

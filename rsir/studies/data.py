@@ -8,9 +8,8 @@ import numpy as np
 
 from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences
-
-from .lab import Lab
-from .recipes import fixed, paper, reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import fixed, paper, reset
 
 __all__ = ["approximate_entropy", "arms", "density", "popularity_share", "run"]
 

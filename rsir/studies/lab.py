@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from rsir import durable
+from rsir import files as durable
 from rsir.config import RecursionConfig, to_dict
-from rsir.data.loading import split
+from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
 from rsir.evaluation import Evaluation, evaluate, paired_test
-from rsir.manifest import settled
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import recurse
-from rsir.results import RoundResult, Run
-from rsir.retention import voters
-from rsir.runs import MANIFEST, RunDirectory, RunError
-from rsir.training import fit
+from rsir.recursion.loop import recurse
+from rsir.runs.directory import MANIFEST, RunDirectory, RunError
+from rsir.runs.lineage import voters
+from rsir.runs.manifest import settled
+from rsir.runs.results import RoundResult, Run
+from rsir.training.fit import fit
 
 __all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]
 

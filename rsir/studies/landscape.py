@@ -17,9 +17,8 @@ from rsir.config import RecursionConfig
 from rsir.data.batches import Batches
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.models import checkpoint, encode_sequences
-
-from .lab import Lab
-from .recipes import reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import reset
 
 __all__ = ["along", "arms", "perturbation_effect", "run", "sharpness"]
 

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from rsir.ann import neighbour_graph
 from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
+from rsir.generation.neighbours import neighbour_graph
 from rsir.models import Ensemble
-
-from .lab import Lab
-from .recipes import paper, reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import paper, reset
 
 __all__ = ["arms", "inserted", "reordered", "run"]
 

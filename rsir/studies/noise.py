@@ -8,9 +8,8 @@ import numpy as np
 
 from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
-
-from .lab import Lab
-from .recipes import reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import reset
 
 __all__ = ["SHARES", "arms", "noisy", "run"]
 

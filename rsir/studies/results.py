@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rsir import durable
-from rsir.durable import RunError
+from rsir import files as durable
+from rsir.files import RunError
 from rsir.report.plot import panels, save
-
-from .lab import METRICS, Lines
+from rsir.studies.lab import METRICS, Lines
 
 __all__ = ["main", "page"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rsir.config import FidelityConfig, RecursionConfig
-
-from .lab import Lab
-from .recipes import fixed, paper, reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import fixed, paper, reset
 
 __all__ = ["arms", "run"]
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from rsir.config import RecursionConfig
-
-from .lab import Lab
-from .recipes import reset
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import reset
 
 __all__ = ["GRID", "arms", "run"]
 

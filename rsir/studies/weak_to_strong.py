@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from rsir.acquisition import acquire
 from rsir.config import ModelConfig, RecursionConfig
 from rsir.data.sequences import Sequences
-from rsir.fidelity import build
-from rsir.generation import generate
-
-from .lab import Lab
-from .recipes import reset
+from rsir.generation.acquisition import acquire
+from rsir.generation.fidelity import build
+from rsir.generation.generate import generate
+from rsir.studies.lab import Lab
+from rsir.studies.recipes import reset
 
 __all__ = ["BACKBONES", "WIDTHS", "arms", "run"]
 

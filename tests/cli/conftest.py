@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from fake_loop import Loop
 
-import rsir.recursion
+import rsir.recursion.loop
 
 
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loop:
     """In an empty folder, with the recursion replaced."""
     fake = Loop()
-    monkeypatch.setattr(rsir.recursion, "recurse", fake)
+    monkeypatch.setattr(rsir.recursion.loop, "recurse", fake)
     monkeypatch.chdir(tmp_path)
     return fake

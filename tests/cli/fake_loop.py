@@ -8,9 +8,9 @@ from typing import Any
 
 from rsir.config import RecursionConfig
 from rsir.data.sequences import DataError
-from rsir.partial import Interrupted
-from rsir.results import RoundResult, Run
-from rsir.runs import RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.results import RoundResult, Run
+from rsir.runtime.resume import Interrupted
 
 
 def result(number: int, value: float = 0.0711) -> RoundResult:

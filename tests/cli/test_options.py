@@ -11,8 +11,9 @@ import torch
 import yaml
 from fake_loop import Loop
 
-import rsir.recursion
+import rsir.recursion.loop
 from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_arguments
+from rsir.cli.run import main
 from rsir.config import (
     ConfigError,
     DataConfig,
@@ -23,7 +24,6 @@ from rsir.config import (
     from_dict,
     to_dict,
 )
-from rsir.recurse import main
 
 
 def parsed(*arguments: str, base: RecursionConfig | None = None) -> RecursionConfig:

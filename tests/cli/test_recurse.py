@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from fake_loop import Loop, result
 
-import rsir.recursion
+import rsir.recursion.loop
 from rsir.cli.bars import Bars
-from rsir.cli.table import line, rounds_table
+from rsir.cli.run import main
+from rsir.cli.show import line, rounds_table
 from rsir.config import RecursionConfig
 from rsir.data.sequences import DataError
-from rsir.recurse import main
-from rsir.results import Run
-from rsir.runs import RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.results import Run
 
 
 def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_an_interruption_before_the_run_began(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rsir.recursion, "recurse", interrupted)
+    monkeypatch.setattr(rsir.recursion.loop, "recurse", interrupted)
     assert main([]) == 130
     assert capsys.readouterr().err == "\nInterrupted before the run began; nothing was written.\n"
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +164,7 @@ def test_warnings_are_notes(loop: Loop, capsys: pytest.CaptureFixture[str], monk
         warnings.warn("toys.txt: dropped 3 of 9 events", UserWarning, stacklevel=1)
         return loop(*arguments, **options)
 
-    monkeypatch.setattr(rsir.recursion, "recurse", warning)
+    monkeypatch.setattr(rsir.recursion.loop, "recurse", warning)
     assert main([]) == 0
     assert capsys.readouterr().err.startswith("rsir: note: toys.txt: dropped 3 of 9 events\nround 0: ")
 

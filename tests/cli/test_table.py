@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fake_loop import result
 
-from rsir.cli.table import cut_short, line, rounds_table, verdict
+from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.config import TrainingConfig
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rsir.config import DataConfig
 from rsir.data import read
-from rsir.data.kcore import k_core
+from rsir.data.io.kcore import k_core
 
 
 def naive(users, items, k):

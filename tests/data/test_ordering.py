@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsir import budget
 from rsir.config import ConfigError, DataConfig
-from rsir.data import DataError, DataWarning, Sequences, columns, from_frame, ordering, read
-from rsir.data.kcore import k_core
+from rsir.data import DataError, DataWarning, Sequences, from_frame, read
+from rsir.data.io import columns, ordering
+from rsir.data.io.kcore import k_core
+from rsir.runtime import memory as budget
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a limit needs Linux")
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rsir.budget import limited
 from rsir.config import DataConfig
 from rsir.data import DataError, DataWarning, Sequences, from_frame, read
+from rsir.runtime.memory import limited
 
 
 def put(folder, name, content):

@@ -113,7 +113,7 @@ def test_a_fault_in_a_folder_is_named_by_its_file(tmp_path):
 
 def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
     """A column of the wrong kind does no harm as long as nobody asks for it."""
-    from rsir.data.columnar import ColumnarSource
+    from rsir.data.io.columnar import ColumnarSource
 
     asked = []
     load = ColumnarSource.load
@@ -136,7 +136,7 @@ def test_what_is_no_frame():
 
 def test_a_hugging_face_dataset_is_not_copied():
     table = pa.table({"user": pa.array([1, 1, 1, 2]), "item": pa.array([1, 2, 3, 1])})
-    from rsir.data.tables import _hugging_face
+    from rsir.data.io.frames import _hugging_face
 
     found = _hugging_face(hugging_face(table))
     assert found is not None

@@ -16,7 +16,7 @@ from sequence_strategies import NAMES, TEXT, sequences
 
 from rsir.config import DataConfig
 from rsir.data import DataError, DataWarning, Sequences, read, to_table, write
-from rsir.data.writers import sequence_names
+from rsir.data.io.writers import sequence_names
 
 
 def content(data):

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 import rsir
-from rsir import durable
+from rsir import files as durable
 from rsir.config import ModelConfig
 from rsir.models import BackboneError, build, checkpoint, names
 from rsir.models.checkpoint import CheckpointError

@@ -9,8 +9,8 @@ from toys import IncrementalToyBackbone, ToyBackbone
 
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
-from rsir.fidelity import build as build_fidelity
-from rsir.generation import generate
+from rsir.generation.fidelity import build as build_fidelity
+from rsir.generation.generate import generate
 from rsir.models import Backbone, BackboneError, Ensemble, IncrementalBackbone, build
 
 

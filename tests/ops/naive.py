@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rsir import philox
 from rsir.ops import Ragged
+from rsir.runtime import philox
 
 
 def ragged(lists, device: str = "cpu", dtype: torch.dtype = torch.int64) -> Ragged:

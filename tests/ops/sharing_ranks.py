@@ -19,10 +19,10 @@ from rsir import ops
 from rsir.config import GenerationConfig, ModelConfig, SimulationConfig
 from rsir.data import leave_one_out, simulate
 from rsir.evaluation import evaluate, recommend
-from rsir.fidelity import Rank
-from rsir.generation import generate
+from rsir.generation.fidelity import Rank
+from rsir.generation.generate import generate
 from rsir.models import build
-from rsir.processes import Processes
+from rsir.runtime.processes import Processes
 
 
 class Sharing:

@@ -11,11 +11,11 @@ import torch
 from toys import ToyBackbone
 
 from rsir import ops
-from rsir.ann import CandidateIndex
 from rsir.config import FidelityConfig
-from rsir.distributed import World
-from rsir.fidelity import build
+from rsir.generation.fidelity import build
+from rsir.generation.neighbours import CandidateIndex
 from rsir.models import packed_items
+from rsir.runtime.world import World
 
 
 def test_parts_make_the_whole():
@@ -46,7 +46,7 @@ def test_parts_that_differ_are_refused():
 
 
 def test_a_sharded_table_has_no_index(monkeypatch):
-    monkeypatch.setattr("rsir.fidelity.INDEX_FLAT_LIMIT", 2)
+    monkeypatch.setattr("rsir.generation.fidelity.INDEX_FLAT_LIMIT", 2)
     items = torch.randn(9, 2)
     table = ops.join_tables([ops.pack(ops.table_part(items, rank, 2)) for rank in range(2)])
     with pytest.raises(ValueError, match="expected one table, got a sharded one"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rsir.recursion import recurse
+from rsir.recursion.loop import recurse
 from tests.test_recursion import SMALL
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

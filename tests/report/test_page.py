@@ -11,16 +11,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rsir import recurse as command
+from rsir.cli import run as command
+from rsir.cli.report import main
 from rsir.config import RecursionConfig
 from rsir.data import Sequences, simulate
-from rsir.data.loading import split
-from rsir.recursion import recurse
-from rsir.report.__main__ import main
+from rsir.data.load import split
+from rsir.recursion.loop import recurse
 from rsir.report.html import text
 from rsir.report.page import changed
-from rsir.results import Run
-from rsir.runs import RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.results import Run
 from tests.test_recursion import SMALL, small
 
 EVIL = '<script>alert("x")</script>'

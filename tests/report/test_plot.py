@@ -8,8 +8,8 @@ import pytest
 
 from rsir.config import RecursionConfig
 from rsir.report.plot import main
-from rsir.results import RoundResult
-from rsir.runs import RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.results import RoundResult
 
 
 def made_up_run(folder: Path, rounds: int) -> Path:

@@ -15,8 +15,8 @@ from small import CONFIG, TINY, lines
 
 from rsir.cli.options import dump
 from rsir.config import RecursionConfig
-from rsir.data.loading import load_data
-from rsir.runs import RunError
+from rsir.data.load import load_data
+from rsir.runs.directory import RunError
 from rsir.studies import lab as module
 from rsir.studies import results
 from rsir.studies.__main__ import STUDIES, main
@@ -74,7 +74,7 @@ def test_what_a_study_refuses_before_it_trains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rsir.recursion.fit", None)
+    monkeypatch.setattr("rsir.recursion.loop.fit", None)
     for name, text in SETTINGS.items():
         Path(name).write_text(text)
     assert main([study, "--out", "out", *TINY, *given.split()]) == 2
@@ -157,7 +157,7 @@ def test_lines_of_other_settings_or_data_are_not_added_to(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = (one_seed / "main.jsonl").read_bytes()
-    monkeypatch.setattr("rsir.recursion.fit", None)
+    monkeypatch.setattr("rsir.recursion.loop.fit", None)
     assert main(["main", "--seeds", *seeds, "--out", str(one_seed), *TINY, *others]) == 2
     said = capsys.readouterr().err
     assert "main.jsonl: has lines of simulated, sasrec with other options" in said

@@ -15,10 +15,10 @@ from small import CONFIG, TINY, lines
 
 from rsir.config import ModelConfig, RecursionConfig, TrainingConfig
 from rsir.data import Sequences
-from rsir.data.loading import load_data
+from rsir.data.load import load_data
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
-from rsir.recursion import recurse
+from rsir.recursion.loop import recurse
 from rsir.studies import lab as module
 from rsir.studies.__main__ import main
 from rsir.studies.data import approximate_entropy, density, popularity_share
@@ -143,7 +143,7 @@ def test_studies_of_other_seeds_are_put_together(
     with (tmp_path / "0" / "main.jsonl").open("a") as file:
         file.write((tmp_path / "1" / "main.jsonl").read_text())
     shutil.copytree(tmp_path / "1" / "work", tmp_path / "0" / "work", dirs_exist_ok=True)
-    monkeypatch.setattr("rsir.recursion.fit", None)  # nothing is trained
+    monkeypatch.setattr("rsir.recursion.loop.fit", None)  # nothing is trained
     both = ["main", "--seeds", "0", "1", "--out", str(tmp_path / "0"), *given]
     capsys.readouterr()
     assert main(both) == 2
@@ -192,7 +192,7 @@ def test_finished_work_is_not_done_again(out: Path, monkeypatch: pytest.MonkeyPa
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("rsir.recursion.fit", never)
+    monkeypatch.setattr("rsir.recursion.loop.fit", never)
     monkeypatch.setattr(module, "fit", never)
     assert main(["main", "--seeds", "0", "1", "--rounds", "2", "--out", str(out), *TINY]) == 0
     assert (out / "main.jsonl").read_bytes() == before

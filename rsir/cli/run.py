@@ -1,0 +1,260 @@
+"""The command line: ``rsir``, or ``python -m rsir.recurse``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from argparse import Namespace
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rsir import __version__
+from rsir.cli import datasets, inspect
+from rsir.cli.bars import Bars
+from rsir.cli.completion import script
+from rsir.cli.notes import notes
+from rsir.cli.options import configuration, dump, split_arguments
+from rsir.cli.show import cut_short, line, rounds_table, verdict
+from rsir.cli.signals import Stop
+from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
+from rsir.runs.directory import RunDirectory, RunError
+from rsir.runtime.devices import check_device
+from rsir.runtime.memory import limited, parse, peak, shown
+from rsir.runtime.progress import silent
+from rsir.runtime.world import World, WorldError, join, local_rank, restarts_allowed
+
+if TYPE_CHECKING:
+    from rsir.runs.results import RoundResult, Run
+
+__all__ = ["main"]
+
+RUNS = Path("runs")
+SPEAK = "say why the run ends"  # one of several processes does; the others' reasons follow from its
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 ``inspect`` found damage, 2 options or data that cannot be used (nothing is written
+        then), 3 another of several processes has ended, 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything
+        unexpected is raised.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    commands = {"inspect": inspect.main, "datasets": datasets.main}
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    try:
+        world = join()
+    except WorldError as error:
+        print(f"rsir: error: {error}", file=sys.stderr)
+        return 3
+    if world.leads:
+        return _command(arguments, world)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        return _command(arguments, world)
+
+
+def _command(arguments: list[str], world: World) -> int:
+    try:
+        options, given = split_arguments(arguments)
+        if options.completion is not None:
+            print(script(options.completion), end="")
+            return 0
+        if options.version:
+            print(f"rsir {__version__}")
+            return 0
+        if restarts_allowed() and options.out is None:
+            raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
+        if world.restarted and options.out is not None:
+            options.resume = world.share(lambda: _begun(Path(options.out)))
+        base = RecursionConfig()
+        if options.resume:
+            out = _resumed(options)
+            base = from_dict(RecursionConfig, world.share(lambda: to_dict(RunDirectory.open(out).config)))
+        config = configuration(base, options.config, given)
+        if options.print_config:
+            print(dump(config), end="")
+            return 0
+        status = _run(config, options, world)
+        if status == 0:
+            world.leave()
+        return status
+    except (ConfigError, RunError) as error:
+        return _fail(error, world)
+    except WorldError as error:
+        then = "torchrun names it; --resume goes on from what was saved"
+        return _fail(WorldError(f"{error}; {then}"), world, 3)
+
+
+def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
+    out = Path(options.out or world.share(lambda: str(_free_folder(config))))
+    if world.leads:
+        RunDirectory.check(out, resume=options.resume)
+    if options.threads is not None and options.threads < 1:
+        raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
+    limit = None if options.memory is None else parse(options.memory)
+    if options.profile:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
+    from rsir.data.sequences import (
+        DataError,  # from here on torch and the compiled parts are loaded, which takes seconds
+    )
+    from rsir.generation.generate import GenerationError
+    from rsir.integrations.trackers import Tracking
+    from rsir.models import BackboneError, names
+    from rsir.models.checkpoint import CheckpointError
+    from rsir.ops import BackendUnavailable
+    from rsir.recursion.loop import recurse
+    from rsir.runtime.exhaustion import first_line, out_of_memory
+    from rsir.runtime.resume import Interrupted
+    from rsir.training.fit import TrainingError
+
+    if config.model.name not in names():
+        raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
+    device = _device(options.gpu, world)
+    if options.threads is not None:
+        _limit_threads(options.threads)
+    bars = Bars() if sys.stderr.isatty() and world.leads else None
+    rounds: list[RoundResult] = []
+    tracking = Tracking(options.track.split(",") if options.track and world.leads else [], out, config)
+
+    def report(result: RoundResult) -> None:
+        rounds.append(result)
+        if bars is not None:
+            bars.close()
+        print(line(result, rounds[0]), file=sys.stderr, flush=True)
+        tracking(result)
+
+    stop = Stop(says=world.leads)
+    try:
+        with stop, notes(shown=world.leads), limited(limit, _existing(out)):
+            run = recurse(
+                config,
+                out=out,
+                resume=options.resume,
+                device=device,
+                threads=options.threads,
+                progress=silent if bars is None else bars,
+                on_round=report,
+                profile=options.profile,
+                stop=stop,
+                world=world,
+            )
+    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
+        return _fail(error, world)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        more = "raise --memory" if limit is not None else "free some"
+        return _fail(RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume"), world)
+    except (Interrupted, KeyboardInterrupt):
+        if world.leads and world.first_to(SPEAK):
+            print(f"\n{_interrupted(out, world)}", file=sys.stderr)
+        return 128 + stop.number
+    finally:
+        tracking.close()
+        if bars is not None:
+            bars.close()
+    _summarise(run, out, world)
+    if limit is not None:
+        print(f"Memory:    {shown(peak())} at most at once, of {shown(limit)} allowed")
+    return 0
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
+def _summarise(run: Run, out: Path, world: World) -> None:
+    print()
+    print(rounds_table(run.rounds, run.best))
+    print()
+    print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
+    print(cut_short(run.rounds, run.config.training), end="")
+    print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
+    print(f"The run:   {out} (report.html shows it in a browser)")
+    if (out / "profile").is_dir():
+        print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
+    if len(run.rounds) > run.config.rounds:
+        print(f"Go on:     {_resuming(out, world)} --rounds {run.config.rounds + 2}")
+
+
+def _fail(error: Exception, world: World, status: int = 2) -> int:
+    if world.first_to(SPEAK):
+        print(f"rsir: error: {world.name}{error}", file=sys.stderr)
+    return status
+
+
+def _begun(out: Path) -> bool:
+    try:
+        RunDirectory.check(out, resume=True)
+    except RunError:
+        return False
+    return True
+
+
+def _interrupted(out: Path, world: World) -> str:
+    if not _begun(out):
+        return "Interrupted before the run began; nothing was written."
+    return f"Interrupted. Go on with: {_resuming(out, world)}"
+
+
+def _resuming(out: Path, world: World) -> str:
+    """The command that goes on with a run, with as many processes."""
+    command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
+    return f"{command} --out {shlex.quote(str(out))} --resume"
+
+
+def _resumed(options: Namespace) -> Path:
+    if options.out is None:
+        runs = sorted(RUNS.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+        newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
+        raise ConfigError(f"--resume: needs --out DIR, the folder of the run to go on with{newest}")
+    return Path(options.out)
+
+
+def _free_folder(config: RecursionConfig) -> Path:
+    """runs/NAME-NNN, NAME after the data, NNN one above the highest there is."""
+    stem = "simulated" if config.data.path is None else Path(config.data.path).stem
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
+    taken = [re.fullmatch(re.escape(name) + r"-(\d{3,})", path.name) for path in RUNS.glob(f"{name}-*")]
+    return RUNS / f"{name}-{max((int(match[1]) + 1 for match in taken if match), default=0):03d}"
+
+
+def _device(gpu: bool, world: World) -> str:
+    if not gpu:
+        return "cpu"
+    import torch
+
+    check_device("cuda", "--gpu")
+    if world.size == 1:
+        return "cuda"
+    if local_rank() >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--gpu: expected a CUDA device for each process of a machine, got {torch.cuda.device_count()} for process "
+            f"{local_rank()}; lower torchrun's --nproc-per-node"
+        )
+    return f"cuda:{local_rank()}"
+
+
+def _limit_threads(threads: int) -> None:
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""What a run has come to, as text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsir.config import TrainingConfig
+    from rsir.runs.results import RoundResult
+
+__all__ = ["cut_short", "line", "rounds_table", "verdict"]
+
+_METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation", "ndcg@10")]
+_METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
+_NAMES = {"ndcg@20": "NDCG@20", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
+_CELL = 15
+
+
+def rounds_table(rounds: list[RoundResult], best: int) -> str:
+    """Two blocks, at most 100 columns wide: what each round was trained on, and how well its model ranks."""
+    lines = [_row("round", "sequences", "generated", "verified", "kept", "kept %", "novel", "length", "seconds")]
+    for result in rounds:
+        generated = result.round > 0
+        lines.append(
+            _row(
+                _mark(result, best),
+                f"{result.sequences:,}",
+                *(f"{count:,}" if generated else "-" for count in (result.generated, result.verified, result.acquired)),
+                f"{result.acquired / result.generated:.1%}" if result.generated else "-",
+                "-" if math.isnan(result.novel_share) else f"{result.novel_share:.1%}",
+                "-" if math.isnan(result.mean_length) else f"{result.mean_length:.1f}",
+                _seconds(result),
+            )
+        )
+    groups = f"{'':8}{'validation':<{3 * (_CELL + 2)}}test"
+    names = f"{'round':>6}  " + "  ".join(f"{_NAMES[metric]:<{_CELL}}" for _, metric in _METRICS)
+    lines += ["", groups, names.rstrip()]
+    for result in rounds:
+        cells = [_value(result, rounds[0], part, metric) for part, metric in _METRICS]
+        lines.append((f"{_mark(result, best):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
+    lines.append("     *  best by validation NDCG@20; changes are against round 0")
+    if any(result.worse for result in rounds):
+        lines.append("     -  worse on validation than the best round before it, by more than the noise")
+    return "\n".join(lines)
+
+
+def line(result: RoundResult, base: RoundResult) -> str:
+    """One finished round in one line."""
+    kept = f", {result.acquired:,} of {result.generated:,} generated kept" if result.round else ""
+    change = _change(result.validation["ndcg@20"], base.validation["ndcg@20"]) if result.round else ""
+    return (
+        f"round {result.round}: {result.sequences:,} sequences{kept}, validation NDCG@20 "
+        f"{result.validation['ndcg@20']:.4f}{change and f' ({change})'}, {_seconds(result)} s"
+    )
+
+
+def verdict(rounds: list[RoundResult], best: int, asked: int, *, guard: bool) -> str:
+    """Which round is the best, by how much, and why there are no more."""
+    base, winner = rounds[0], rounds[best]
+    lines = []
+    if len(rounds) <= asked:
+        last, cause = rounds[-1], f"no gain on validation since round {best}"
+        if guard and last.worse:
+            against = last.against_best
+            cause = (
+                f"its model is refused, its validation NDCG@20 is {-against['difference']:.4f} below round "
+                f"{against['round']}'s (95% interval {-against['high']:.4f} to {-against['low']:.4f}); "
+                "--resume --guard false goes on all the same"
+            )
+        lines.append(f"Ended after round {last.round} of {asked}: {cause}.")
+    if best == 0:
+        others = "" if len(rounds) == 1 else "; no later round beat it"
+        lines.append(f"Best by validation NDCG@20: round 0, the base ({winner.validation['ndcg@20']:.4f}{others}).")
+    else:
+        changes = [
+            f"{part} {_NAMES[metric]} {winner_part[metric]:.4f} ({_change(winner_part[metric], base_part[metric])})"
+            for part, metric, winner_part, base_part in (
+                ("validation", "ndcg@20", winner.validation, base.validation),
+                ("test", "recall@10", winner.test, base.test),
+                ("test", "ndcg@10", winner.test, base.test),
+            )
+        ]
+        lines.append(f"Best by validation NDCG@20: round {best}; {', '.join(changes)}.")
+    return "\n".join(lines)
+
+
+def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:
+    """Which trainings were ended by their number of validations and not by patience, as a line; "" where none was."""
+    found = []
+    for result in rounds:
+        steps = result.history.get("step", [])
+        if len(steps) >= training.max_evaluations and result.steps - result.best_step < training.patience * steps[0]:
+            found.append(str(result.round))
+    if not found:
+        return ""
+    return (
+        f"Note:      the {training.max_evaluations} validations of a training (training.max_evaluations) ended round "
+        f"{', '.join(found)} before its patience did;\n"
+        "           more of them, or a larger training.evaluate_every (steps between them), may do better\n"
+    )
+
+
+def _row(*cells: str) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, (6, 13, 13, 11, 11, 9, 9, 9, 10), strict=True))
+
+
+def _mark(result: RoundResult, best: int) -> str:
+    return f"{'* ' if result.round == best else '- ' if result.worse else ''}{result.round}"
+
+
+def _value(result: RoundResult, base: RoundResult, part: str, metric: str) -> str:
+    value, before = getattr(result, part)[metric], getattr(base, part)[metric]
+    return f"{value:.4f}" if result.round == 0 else f"{value:.4f} {_change(value, before):>7}"
+
+
+def _change(value: float, before: float) -> str:
+    return f"{(value / before - 1) * 100:+.1f}%" if before else ""
+
+
+def _seconds(result: RoundResult) -> str:
+    total = sum(result.seconds.values())
+    return f"{total:,.0f}" if total >= 100 else f"{total:.1f}"

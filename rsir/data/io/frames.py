@@ -1,0 +1,155 @@
+"""From tables to events: which column plays which role; and data frames of any library as tables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from rsir.config import DataConfig
+from rsir.data.io import columns
+from rsir.data.io.columnar import encode_batches
+from rsir.data.io.columns import Origin
+from rsir.data.io.events import DataWarning, Events, to_sequences
+from rsir.data.sequences import DataError, Sequences
+
+EXPORTED = ("source", "round", "position")
+"""Columns that rsir.data.write adds."""
+
+Load = Callable[[list[str]], pa.Table]
+
+
+def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
+    """Read events from a data frame, one a row; as `rsir.data.read`, with rows counted from 0 in messages.
+
+    Parameters
+    ----------
+    frame : data frame
+        pandas, polars (lazy or not), an Arrow table, a Hugging Face ``datasets.Dataset`` (its columns are used where
+        they lie) or ``IterableDataset``, any other that narwhals knows, or anything that offers Arrow's C stream.
+        Only the columns needed are taken from it.
+    config : DataConfig, default: DataConfig()
+
+    Raises
+    ------
+    DataError
+        If it is no data frame, or cannot be used; names the row and the column.
+    """
+    config = config or DataConfig()
+    return to_sequences(_events_of(frame, config), config)
+
+
+def _events_of(frame: Any, config: DataConfig) -> Events:
+    present, load = _hugging_face(frame) or _data_frame(frame)
+    origin = Origin(f"{type(frame).__module__.split('.')[0]} frame", lambda row: f"row {row} (counted from 0)")
+    try:
+        return find_events(present, load, config, origin)
+    except (pa.ArrowException, TypeError) as error:  # a column of mixed types
+        raise DataError(f"{origin.name}: cannot be made an Arrow table: {error}") from error
+
+
+def _data_frame(frame: Any) -> tuple[list[str], Load]:
+    """Columns of a frame that narwhals or Arrow know, and how to load some of them."""
+    import narwhals as nw
+
+    try:
+        known: Any = nw.from_native(frame)
+    except TypeError as error:
+        if not hasattr(frame, "__arrow_c_stream__"):
+            raise DataError(
+                "expected a data frame (pandas, polars, Arrow, datasets.Dataset or any other that narwhals or Arrow "
+                f"read), got {type(frame).__name__}"
+            ) from error
+        reader = pa.RecordBatchReader.from_stream(frame)
+
+        def stream(names: list[str]) -> pa.Table:
+            return encode_batches((batch.select(names) for batch in reader), reader.schema, names)
+
+        return reader.schema.names, stream
+
+    def load(names: list[str]) -> pa.Table:
+        chosen = known.select(names)
+        return (chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen).to_arrow()
+
+    return known.collect_schema().names(), load
+
+
+def _hugging_face(frame: Any) -> tuple[list[str], Load] | None:
+    """Columns of a Hugging Face dataset, and how to load some of them; None for anything else."""
+    if type(frame).__module__.partition(".")[0] != "datasets":
+        return None
+    if isinstance(frame, dict):
+        raise DataError(f"expected one dataset, got {type(frame).__name__} of {', '.join(map(repr, frame))}: choose "
+                        f"one, as in data[{next(iter(frame), 'train')!r}]")  # fmt: skip
+    arrow = frame.with_format("arrow")
+    if hasattr(frame, "num_rows"):  # mapped from disk or held in memory: the columns themselves, nothing is copied
+        return frame.column_names, lambda names: arrow.select_columns(names)[:]
+
+    def stream(names: list[str]) -> pa.Table:
+        tables = arrow.select_columns(names).iter(batch_size=65_536)
+        batches = (batch for table in tables for batch in table.select(names).to_batches())
+        return encode_batches(batches, arrow.features.arrow_schema, names)
+
+    if arrow.column_names is None:
+        raise DataError("the columns of this streamed dataset are not known in advance: name their types by "
+                        "dataset.cast(features), or load it without streaming")  # fmt: skip
+    return arrow.column_names, stream
+
+
+def find_events(
+    present: list[str],
+    load: Callable[[list[str]], pa.Table],
+    config: DataConfig,
+    origin: Origin,
+    from_text: bool = False,
+) -> Events:
+    """Find the columns among those present, load them, and turn them into events.
+
+    Parameters
+    ----------
+    present : names of all columns
+    load : takes names, user and item first, and gives their table
+    config : DataConfig
+    origin : Origin
+    from_text : bool
+        Whether ids were read from text, where integers have no type of their own.
+    """
+    names = {role: columns.find(role, getattr(config, role), present, origin.name) for role in ("user", "item", "time")}
+    if config.min_rating is not None:
+        names["rating"] = columns.find("rating", config.rating, present, origin.name)
+        if names["rating"] is None:
+            raise DataError(
+                f"{origin.name}: min_rating needs ratings, and no column has a usual name; its columns "
+                f"are {', '.join(map(repr, present))}: name one by the option data.rating"
+            )
+    chosen = [name for name in names.values() if name is not None]
+    for name in chosen:
+        if present.count(name) > 1:
+            raise DataError(f"{origin.name}: {present.count(name)} columns are called {name!r}; rename all but one")
+    if len(set(chosen)) < len(chosen):
+        raise DataError(f"{origin.name}: one column cannot serve twice: {names}")
+    unused = set(present) - {*chosen, *EXPORTED, columns.find("rating", None, present, origin.name)}
+    if names["time"] is None and unused:
+        warnings.warn(
+            f"{origin.name}: no column of times found among {', '.join(map(repr, present))}, so each user's events are "
+            "taken in the order of the file; name the column by the option data.time",
+            DataWarning,
+            stacklevel=4,
+        )
+    table = load(chosen)
+    if table.num_rows == 0:
+        raise DataError(f"{origin.name}: has columns but no events")
+    users, user_labels = columns.ids(table[names["user"]], "user", origin, from_text)
+    items, item_labels = columns.ids(table[names["item"]], "item", origin, from_text)
+    time, rating = names["time"], names.get("rating")
+    return Events(
+        name=origin.name,
+        users=users,
+        items=items,
+        user_labels=user_labels,
+        item_labels=item_labels,
+        times=None if time is None else columns.times(table[time], time, origin),
+        ratings=None if rating is None else columns.ratings(table[rating], rating, origin),
+    )

@@ -1,0 +1,27 @@
+"""The data that a configuration names, and its split."""
+
+from __future__ import annotations
+
+from rsir.config import ConfigError, DataConfig, RecursionConfig
+from rsir.data.io.readers import read
+from rsir.data.sequences import Sequences
+from rsir.data.simulate import simulate
+from rsir.data.splits import Split, global_time, leave_one_out
+
+__all__ = ["load_data", "split"]
+
+
+def load_data(config: RecursionConfig) -> Sequences:
+    """The interactions a configuration names: its file, or the embedded simulation."""
+    if config.data.path is None:
+        if config.data.k_core > 1 or config.data.min_rating is not None:
+            raise ConfigError("data.k_core, data.min_rating: they filter a file, and none is given: expected data.path")
+        return simulate(config.simulation).sequences
+    return read(config.data.path, config.data)
+
+
+def split(data: Sequences, config: DataConfig, seed: int = 0) -> Split:
+    """Training, validation and test part of the data, as the configuration says."""
+    if config.split == "leave-one-out":
+        return leave_one_out(data)
+    return global_time(data, config.validation_fraction, config.test_fraction, config.target, seed)

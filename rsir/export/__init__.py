@@ -1,0 +1,1 @@
+"""A trained model and what it was trained on, for use elsewhere."""

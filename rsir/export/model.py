@@ -1,0 +1,152 @@
+"""A trained model for other systems: its encoder as an ONNX or torch.export program, its items as a FAISS index."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from rsir import files as durable
+from rsir.data.sequences import DataError, Sequences
+from rsir.generation.neighbours import index_bytes
+from rsir.models.protocol import Backbone, require
+
+__all__ = ["SUFFIXES", "ExportError", "encoder_program", "export", "write_items"]
+
+SUFFIXES = (".faiss", ".onnx", ".pt2")
+
+
+class ExportError(ValueError):
+    """A model cannot be exported; says why and what to do."""
+
+
+def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) -> Path:
+    """Write a model's encoder or items, by the extension, and beside it the table of items.
+
+    - ``.onnx``: the encoder. Inputs ``items`` (batch, length) int64, right-padded with 0, and ``lengths`` (batch,)
+      int64; output ``query`` (batch, d) float32. Needs ``rsir[onnx]``.
+    - ``.pt2``: the same as a ``torch.export`` program; ``torch.export.load(path).module()(items, lengths)``.
+    - ``.faiss``: a flat index of the item embeddings by inner product; what it finds for a query are item ids, and
+      their scores are the model's logits.
+
+    The length may be anything from 2 to the model's max_len, or, where the model's program cannot leave it open
+    (recurrent ones), it is max_len. Any batch size will do.
+
+    Parameters
+    ----------
+    model : Backbone
+        For the encoder also a ``torch.nn.Module``, on the CPU.
+    catalogue : Sequences
+        For the items' labels.
+    path : path
+
+    Returns
+    -------
+    Path
+        Of the table of items: ``id`` (int64) and ``label``, named as the file with the extension ``.items.parquet``.
+
+    Raises
+    ------
+    ExportError
+        Another extension, a package that is missing, or a model that cannot be traced.
+    """
+    path = Path(path)
+    require(model, Backbone)
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    if path.suffix == ".faiss":
+        content = index_bytes(model.item_embeddings())
+    else:
+        program = encoder_program(model)
+        content = _onnx(program) if path.suffix == ".onnx" else _saved(program)
+    durable.replace(path, content, ExportError)
+    return write_items(catalogue, path.with_suffix(".items.parquet"))
+
+
+def write_items(catalogue: Sequences, path: Path) -> Path:
+    """Write the table of a catalogue's items, ``id`` and ``label``, as Parquet."""
+    ids = pa.array(np.arange(1, catalogue.num_items + 1))
+    labels = ids if catalogue.item_labels is None else catalogue.item_labels
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": ids, "label": labels}), sink, compression="zstd")
+    durable.replace(path, sink.getvalue(), DataError)
+    return path
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        query: Tensor = self.model.encode(items, lengths)
+        return query
+
+
+def encoder_program(model: Backbone) -> torch.export.ExportedProgram:
+    """The encoder as a program of its own, (items, lengths) -> queries, in evaluation mode."""
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"{type(model).__name__}: expected a torch.nn.Module, whose weights can go into a file")
+    was_training = model.training
+    encoder = _Encoder(model).eval()
+    batch = torch.export.Dim("batch", min=1, max=2**20)
+    length = torch.export.Dim("length", min=2, max=model.max_len)
+    lengths = torch.tensor([1, 2, 2])
+    try:
+        with torch.no_grad(), _quiet():
+            try:
+                # of a width below the largest, which would be taken for a constant
+                rows = torch.ones(3, max(model.max_len - 1, 2), dtype=torch.int64)
+                return torch.export.export(encoder, (rows, lengths), dynamic_shapes=({0: batch, 1: length}, {0: batch}))
+            except Exception:  # the length cannot be left open
+                rows = torch.ones(3, model.max_len, dtype=torch.int64)
+                return torch.export.export(encoder, (rows, lengths), dynamic_shapes=({0: batch}, {0: batch}))
+    except Exception as cause:
+        reason = str(cause).strip().partition("\n")[0]
+        raise ExportError(f"{type(model).__name__}: its encode cannot be traced by torch.export: {reason}") from cause
+    finally:
+        model.train(was_training)
+
+
+def _onnx(program: torch.export.ExportedProgram) -> bytes:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as cause:
+        raise ExportError("ONNX needs two packages more: pip install 'rsir[onnx]'") from cause
+    with _quiet():
+        made: Any = torch.onnx.export(
+            program, input_names=["items", "lengths"], output_names=["query"], dynamo=True, verbose=False
+        )
+    content: bytes = made.model_proto.SerializeToString()
+    return content
+
+
+def _saved(program: torch.export.ExportedProgram) -> bytes:
+    sink = io.BytesIO()
+    torch.export.save(program, sink)
+    return sink.getvalue()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes on its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

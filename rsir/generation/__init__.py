@@ -1,0 +1,1 @@
+"""Generate, verify and acquire trajectories."""

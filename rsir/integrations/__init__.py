@@ -1,0 +1,1 @@
+"""Other systems: Ray, experiment trackers."""

@@ -1,0 +1,386 @@
+"""Run directories: what a run wrote survives any interruption, and damage to it is noticed.
+
+A run's folder::
+
+    config.json     every setting, to be read by people; the run goes by the copy in manifest.json
+    env.json        versions of what computed it
+    manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
+    log.jsonl       what happened when
+    report.html     the run to look at (rsir.report), written anew after every round
+    round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
+    round-00/partial/   until then: what the round has so far (rsir.runtime.resume)
+    .lock           there while a process writes
+
+Every file but the log is written whole or not at all (:mod:`rsir.files`). Formats are JSON, Arrow and
+safetensors; nothing here can execute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rsir import files as durable
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.files import Lock, RunError
+from rsir.runs import manifest
+from rsir.runtime.environment import environment
+
+if TYPE_CHECKING:
+    from rsir.data.sequences import Sequences
+
+__all__ = ["RunDirectory", "RunError"]
+
+CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
+PARTIAL = "partial"
+_FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
+_ROUND = re.compile(r"round-(\d{2,})")
+
+
+class RunDirectory:
+    """A run's folder; made by :meth:`create` (to write) or :meth:`open` (to read).
+
+    Attributes
+    ----------
+    path : Path
+    config : RecursionConfig
+    data : str
+        Fingerprint of the data the run was made from.
+    """
+
+    def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | None) -> None:
+        self.path, self.config, self.data, self._lock = path, config, data, lock
+        self._rounds: manifest.Rounds = {}
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], config: RecursionConfig, data: str, *, resume: bool = False
+    ) -> RunDirectory:
+        """Begin a run in a folder that is new or empty, or go on with the one in it.
+
+        Parameters
+        ----------
+        path : path
+            Its parents are made too.
+        config : RecursionConfig
+        data : str
+            Fingerprint of the data.
+        resume : bool, default False
+            The folder holds a run; what an interruption left unfinished there is removed, but for what the next
+            round can go on from (:meth:`partial`). The run must have the
+            same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after``,
+            ``guard`` and ``generation.slots`` are free.
+
+        Raises
+        ------
+        RunError
+            The folder holds another run, something else or (with `resume`) nothing; an option or the data differ;
+            a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
+        """
+        path = Path(path)
+        config = from_dict(RecursionConfig, to_dict(config))  # as it reads back: 7 as 7.0 where a float is due
+        cls.check(path, resume=resume)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)
+            try:
+                cls.check(path, resume=resume)  # once more: another process could have begun here until now
+                return cls._reopen(path, config, data, lock) if resume else cls._begin(path, config, data, lock)
+            except BaseException:
+                lock.release()
+                raise
+        except BaseException as cause:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+            if isinstance(cause, OSError):
+                raise durable.refused(path, cause) from cause
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """A run to read from.
+
+        Raises
+        ------
+        RunError
+            There is none, it is damaged, or another version of rsir wrote it.
+        """
+        path = Path(path)
+        cls.check(path, resume=True)
+        config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
+        directory = cls(path, config, data, None)
+        directory._rounds = rounds
+        return directory
+
+    @staticmethod
+    def check(path: str | os.PathLike[str], *, resume: bool) -> None:
+        """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be gone on with."""
+        path = Path(path)
+        try:
+            names = set(os.listdir(path)) if os.path.lexists(path) else set()
+        except NotADirectoryError as cause:
+            raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
+        except OSError as cause:
+            raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
+        if MANIFEST in names:
+            if not resume:
+                raise RunError(f"{path}: holds a run already; go on with it by --resume, or choose another --out")
+            return
+        ours = {name for name in names if name in _FIRST or durable.TEMPORARY.fullmatch(name)}
+        begun = Lock.NAME in names and names == ours  # interrupted before there was anything to go on with
+        if resume:
+            state = "the one in it was interrupted before it began" if begun else "there is none"
+            raise RunError(f"{path}: no run to resume, {state}; start it without --resume")
+        if names and not begun:
+            raise RunError(f"{path}: holds files that are not of a run ({_some(names)}); choose another --out")
+
+    @classmethod
+    def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+        directory = cls(path, config, data, lock)
+        try:
+            _remove_temporary(path)
+            directory.write_json(CONFIG, to_dict(config))
+            directory.write_json(ENVIRONMENT, environment())
+            directory.log("begin", rounds=config.rounds)
+            directory._write_manifest()  # last: with it there is a run
+        except BaseException:
+            for name in (MANIFEST, CONFIG, ENVIRONMENT, LOG):
+                with suppress(OSError):
+                    (path / name).unlink()
+            raise
+        return directory
+
+    @classmethod
+    def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+        directory = cls.open(path)
+        manifest.compare(path, directory.config, config, directory.data == data)
+        finished = directory.finished_rounds()
+        directory._lock = lock
+        directory._discard(finished)
+        if config != directory.config:
+            directory.config = config
+            directory._write_manifest()
+        if directory.read_json(CONFIG) != to_dict(config):
+            directory.write_json(CONFIG, to_dict(config))
+        before, now = directory.read_json(ENVIRONMENT), environment()
+        changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
+        directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
+        return directory
+
+    def finished_rounds(self) -> int:
+        """Number of finished rounds, every file of which has been found as it was written.
+
+        Raises
+        ------
+        RunError
+            Names the file that is missing or damaged, or the round that is missing, and how to mend it.
+        """
+        for message in self._damage():
+            raise RunError(message)
+        return len(self.done_rounds())
+
+    def done_rounds(self) -> list[int]:
+        """Numbers of the rounds that are marked as finished, whole or not."""
+        return sorted(number for number in self._round_folders() if (self.round_path(number) / DONE).exists())
+
+    def damage(self) -> list[str]:
+        """What is missing or damaged of the finished rounds, a message each; empty where every file is whole."""
+        return list(self._damage())
+
+    def round_path(self, round_: int) -> Path:
+        """Folder of a round."""
+        return self.path / f"round-{round_:02d}"
+
+    def partial_path(self, round_: int) -> Path:
+        """Where :meth:`partial` is."""
+        return self.round_path(round_) / PARTIAL
+
+    def partial(self, round_: int) -> Path:
+        """Folder for what a round has before it is finished; made if need be, removed when the round is finished."""
+        self._writable()
+        folder = self.partial_path(round_)
+        try:
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                durable.sync(self.path)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        return folder
+
+    def start_round(self, round_: int) -> str:
+        """Make a round's folder, empty but for what is partial; returns its name inside the run."""
+        self._writable()
+        folder = self.round_path(round_)
+        try:
+            folder.mkdir(exist_ok=True)
+            _clear(folder)
+            durable.sync(self.path)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        return folder.name
+
+    def finish_round(self, round_: int) -> None:
+        """Record what the round's folder holds and mark the round as finished."""
+        self._writable()
+        folder = self.round_path(round_)
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name != DONE)
+            self._rounds[folder.name] = {name: durable.digest(folder / name) for name in names}
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+        self._write_manifest()
+        self.log("round", round=round_)
+        self.write_bytes(f"{folder.name}/{DONE}", b"")
+        try:
+            _remove(folder / PARTIAL)
+        except OSError as cause:
+            raise durable.refused(folder, cause) from cause
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all; `name` is relative to the run's folder.
+
+        Raises
+        ------
+        RunError
+            The disk refuses (the old content, if any, is still there), or the name leads out of the folder.
+        """
+        self._writable()
+        durable.replace(self._inside(name), content)
+
+    def write_sequences(self, name: str, data: Sequences) -> None:
+        """Write what `Sequences.load` reads back; otherwise as :meth:`write_bytes`."""
+        from rsir.data import storage  # loads Arrow, which reading a run's settings does not need
+
+        self._writable()
+        storage.save(data, self._inside(name), RunError)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write JSON: keys sorted, floats as short as they read back exactly, nan as null, newline at the end."""
+        self.write_bytes(name, durable.to_json(value))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object; RunError if it is missing or damaged."""
+        return durable.read_json(self._inside(name))
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append a line to log.jsonl: the time (UTC), the event and what belongs to it."""
+        self._writable()
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps(durable.plain({"time": now, "event": event, **fields}), allow_nan=False)
+        durable.append(self.path / LOG, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _writable(self) -> None:
+        if self._lock is None:
+            raise RunError(f"{self.path}: open for reading only; use RunDirectory.create(..., resume=True) to write")
+
+    def _inside(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or any(part.startswith((".", "/")) or "\0" in part for part in parts):
+            raise RunError(f"expected the name of a file inside the run's folder, got {name!r}")
+        return self.path.joinpath(*parts)
+
+    def _round_folders(self) -> list[int]:
+        numbers = [int(match[1]) for name in os.listdir(self.path) if (match := _ROUND.fullmatch(name))]
+        return sorted(number for number in set(numbers) if self.round_path(number).is_dir())
+
+    def _damage(self) -> Iterator[str]:
+        done = self.done_rounds()
+        for number in done:
+            yield from self._damage_of(number)
+        if done != list(range(len(done))):
+            missing = next(number for number, other in enumerate(done) if number != other)
+            yield f"{self.round_path(missing)}: is not finished, yet later rounds are; {_mend(missing)}"
+
+    def _damage_of(self, number: int) -> Iterator[str]:
+        folder = self.round_path(number)
+        if folder.name not in self._rounds:
+            yield f"{folder}: is marked {DONE} but not recorded in {MANIFEST}; {_mend(number)}"
+        for name, recorded in self._rounds.get(folder.name, {}).items():
+            path = self._inside(f"{folder.name}/{name}")
+            try:
+                found = durable.digest(path)
+            except FileNotFoundError:
+                yield f"{path}: is missing; put it back, or {_mend(number)}"
+                continue
+            except OSError as cause:
+                yield f"{path}: cannot be read: {cause.strerror}; mend that, or {_mend(number)}"
+                continue
+            if found != recorded:
+                sizes = f"{found['size']:,} bytes where {recorded['size']:,} were written"
+                what = "other content" if found["size"] == recorded["size"] else sizes
+                yield f"{path}: is damaged ({what}); put the original back, or {_mend(number)}"
+
+    def _discard(self, finished: int) -> None:
+        """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""
+        keep = [self.round_path(number) for number in range(finished)]
+        try:
+            for number in self._round_folders():
+                folder = self.round_path(number)
+                if number < finished:
+                    _remove(folder / PARTIAL)
+                elif number == finished and (folder / PARTIAL).is_dir():
+                    _clear(folder)
+                else:
+                    shutil.rmtree(folder)
+            unfinished = self.round_path(finished) / PARTIAL
+            folders = [self.path, *keep, *([unfinished] if unfinished.exists() else [])]
+            for folder in folders:
+                _remove_temporary(folder)
+        except OSError as cause:
+            raise durable.refused(Path(cause.filename or self.path), cause) from cause
+        self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
+
+    def _write_manifest(self) -> None:
+        self.write_bytes(MANIFEST, manifest.encode(self.config, self.data, self._rounds))
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything in a round's folder but what is partial."""
+    for entry in list(os.scandir(folder)):
+        if entry.name != PARTIAL:
+            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Remove the files that an interruption left half-written."""
+    for entry in list(os.scandir(folder)):
+        if durable.TEMPORARY.fullmatch(entry.name):
+            os.unlink(entry)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _some(names: set[str], most: int = 3) -> str:
+    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _mend(number: int) -> str:
+    folders = f"the folder round-{number:02d} and those of all later rounds"
+    return f"remove {folders}, and --resume makes them again"

@@ -1,0 +1,104 @@
+"""What a run's manifest says, and whether a run can be gone on with by other settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rsir import files as durable
+from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
+from rsir.files import RunError
+
+__all__ = ["CHANGEABLE", "compare", "encode", "flat", "read", "settled"]
+
+Rounds = dict[str, dict[str, dict[str, Any]]]
+"""Size and SHA-256 of every file of every finished round, by the names of folder and file."""
+
+FORMAT = 1
+CHANGEABLE = ("rounds", "stop_after", "guard", "data.path", "generation.slots")
+"""Options that a resumed run may have other values for, as they change nothing that has been computed."""
+
+
+def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, in their order."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        result |= flat(value, name) if isinstance(value, dict) else {name: value}
+    return result
+
+
+def compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data: bool) -> None:
+    """RunError unless a run with some settings can be gone on with by others."""
+    old, new = flat(to_dict(before)), flat(to_dict(now))
+    mend = "repeat the run's own settings, or start another run in another --out"
+    for name in old:
+        if name not in CHANGEABLE and new[name] != old[name]:
+            its, given = ("none" if value is None else repr(value) for value in (old[name], new[name]))
+            difference = f"the run has {its}, got {given}"
+            raise RunError(f"{path}: cannot resume with another {name}: {difference}; {mend}")
+    if now.rounds < before.rounds:
+        raise RunError(
+            f"{path}: cannot resume with fewer rounds: the run has {before.rounds}, got {now.rounds}; give as many, "
+            "or more to extend the run"
+        )
+    if not same_data and before.data.path != now.data.path:
+        raise RunError(
+            f"{path}: cannot resume with another data.path: the run has {before.data.path!r}, got {now.data.path!r}, "
+            f"whose content differs; {mend}"
+        )
+    if not same_data:
+        raise RunError(
+            f"{path}: cannot resume: the data ({before.data.path or 'given or simulated'}) are not those the run was "
+            "made from; put them back, or start another run in another --out"
+        )
+
+
+def settled(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a run keeps for good, by dotted name."""
+    return {name: value for name, value in flat(values).items() if name not in CHANGEABLE}
+
+
+def encode(config: RecursionConfig, data: str, rounds: Rounds) -> bytes:
+    """Content of a manifest."""
+    content = {"format": FORMAT, "config": to_dict(config), "data": data, "rounds": rounds}
+    return durable.to_json({**content, "checksum": durable.checksum(content)})
+
+
+def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
+    """Settings, fingerprint of the data and recorded rounds of a manifest, whose settings a file beside it repeats."""
+    manifest = durable.read_json(path)
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise RunError(
+            f"{path}: has format {manifest['format']!r}, this rsir reads {FORMAT}: use the rsir that wrote it"
+        )
+    checksum = manifest.pop("checksum", None)
+    if checksum != durable.checksum(manifest) or not _well_formed(manifest):
+        raise RunError(f"{path}: is damaged; put the original back, or start another run")
+    values = durable.read_json(beside)
+    changed = RunError(f"{beside}: has been changed since the run began; put the original back")
+    if "config" not in manifest and manifest["settings"] != durable.checksum(settled(values)):
+        raise changed
+    try:
+        repeated = from_dict(RecursionConfig, values)
+        config = from_dict(RecursionConfig, manifest.get("config", values))
+    except ConfigError as cause:
+        raise RunError(
+            f"{beside}: does not hold settings of this version of rsir ({cause}); env.json names the one that wrote it"
+        ) from cause
+    if settled(to_dict(repeated)) != settled(to_dict(config)):
+        raise changed
+    return config, manifest["data"], manifest["rounds"]
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    rounds = manifest.get("rounds")
+    if not isinstance(rounds, dict) or not all(isinstance(files, dict) for files in rounds.values()):
+        return False
+    entries = (entry for files in rounds.values() for entry in files.values())
+    return (
+        isinstance(manifest.get("data"), str)
+        and isinstance(manifest.get("config", {}), dict)
+        and isinstance(manifest.get("config", manifest.get("settings")), dict | str)
+        and all(isinstance(entry, dict) and isinstance(entry.get("size"), int) for entry in entries)
+    )

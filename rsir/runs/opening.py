@@ -1,0 +1,79 @@
+"""How a run's folder is opened: by the first of several processes to write, by the others to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rsir import __version__
+from rsir.config import ConfigError, RecursionConfig, to_dict
+from rsir.data.sequences import Sequences
+from rsir.runs.directory import LOG, RunDirectory, RunError
+from rsir.runs.manifest import flat
+from rsir.runtime.world import World, WorldError
+
+__all__ = ["open_run"]
+
+
+def open_run(
+    out: str | Path | None, config: RecursionConfig, data: Sequences, resume: bool, world: World
+) -> RunDirectory | None:
+    """The run's folder, begun or gone on with by the first process, and open for reading in the others.
+
+    Raises
+    ------
+    ConfigError
+        Processes were given different settings, data or versions.
+    RunError
+        As of :meth:`RunDirectory.create`; several processes without a folder, or that do not see the same one.
+    """
+    if world.size == 1:
+        return None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
+    if out is None:
+        raise RunError("several processes hand their work to each other in the run's folder: expected out, got None")
+    _agree(world, config, data)
+    if not world.leads:
+        return _follow(Path(out), world.share(lambda: ""))
+    directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume)
+    try:
+        directory.log("processes", count=world.size, restarted=world.restarted)
+        world.share(lambda: _end_of_log(directory.path))
+        return directory
+    except BaseException:
+        directory.close()
+        raise
+
+
+def _agree(world: World, config: RecursionConfig, data: Sequences) -> None:
+    """Refuse processes that were not started alike; the data may lie elsewhere."""
+    own: dict[str, Any] = {"the version": __version__, **flat(to_dict(config)), "the data": data.fingerprint()}
+    first = world.share(lambda: own)
+    differs = [name for name in own if name != "data.path" and own[name] != first.get(name)]
+    if not world.any(bool(differs)):
+        return
+    if differs:
+        name = differs[0]
+        raise ConfigError(
+            f"{name} is {own[name]} here and {first.get(name)} in rank 0; start all processes with the same options, "
+            "data and version of rsir"
+        )
+    world.wait()  # until those that differ have said so, and ended
+    raise WorldError("another process was started with other settings or data")
+
+
+def _follow(path: Path, end_of_log: str) -> RunDirectory:
+    """The folder that the first process writes; it is known by the end of its log, which holds the time."""
+    try:
+        if _end_of_log(path) == end_of_log:
+            return RunDirectory.open(path)
+        cause = "another run is there"
+    except (OSError, RunError) as error:
+        cause = str(error)
+    raise RunError(
+        f"{path}: the run that rank 0 writes is not seen here ({cause}); with several machines --out must be a folder "
+        "that all of them share"
+    )
+
+
+def _end_of_log(path: Path) -> str:
+    return (path / LOG).read_text(errors="replace")[-200:]

@@ -1,0 +1,1 @@
+"""What every computation runs under: devices, threads, processes, memory, progress, checkpoints, randomness."""

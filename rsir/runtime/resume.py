@@ -1,0 +1,194 @@
+"""What an unfinished round has so far, kept in its folder, so that a resumed run goes on in the middle of it.
+
+These files are caches. Each holds a checksum; one that is torn, damaged or of another version is left out with a line
+in the log, and what it held is computed again, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rsir import __version__
+from rsir import files as durable
+from rsir.runtime import weights
+from rsir.runtime.world import ALONE, World
+
+__all__ = ["EVERY", "SHARE", "Interrupted", "Partial", "Saved", "never"]
+
+EVERY = 10.0
+"""Seconds between two saves, at least: what a killed run has to compute again, about."""
+SHARE = 0.02
+"""Most of the time that saving may take; where a save takes long, the next one waits."""
+_VERSION = f"rsir {__version__} partial 3"
+
+
+class Interrupted(Exception):
+    """Asked to stop, and stopped; in a run's folder everything computed so far is saved."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Tensors by name, and JSON values."""
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """A line with the SHA-256 of the rest, a line of JSON, and safetensors."""
+        values = json.dumps({"version": _VERSION, "values": dict(self.values)}).encode()
+        content = values + b"\n" + weights.to_bytes(self.tensors)
+        return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Saved:
+        """What :meth:`to_bytes` was called on; ValueError and the like where it is damaged or of another version."""
+        digest, _, content = content.partition(b"\n")
+        if hashlib.sha256(content).hexdigest().encode() != digest:
+            raise ValueError("damaged: SHA-256 differs")
+        values, _, tensors = content.partition(b"\n")
+        header = json.loads(values)
+        if header["version"] != _VERSION:
+            raise ValueError(f"written by another version: {header['version']}")
+        return cls(safetensors.torch.load(tensors), header["values"])
+
+
+def never() -> bool:
+    """The default: nobody asks to stop."""
+    return False
+
+
+class Partial:
+    """The unfinished work of one round.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        An existing folder for the files; without one nothing is saved.
+    log : callable
+        Takes an event and fields to go with it; told of files that cannot be used.
+    stop : callable
+        Whether to save and stop; asked at every :meth:`offer`.
+    world : World, optional
+        Processes that share the folder and make this together.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        log: Callable[..., None],
+        stop: Callable[[], bool] = never,
+        world: World = ALONE,
+    ) -> None:
+        self._folder, self._log, self._stop, self._world = folder, log, stop, world
+        newest = world.share(lambda: max((number for _, number, _ in self._files()), default=0))
+        self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
+        self._due = time.perf_counter() + EVERY
+
+    def asked(self) -> bool:
+        """Whether this process is to save and stop."""
+        return self._stop()
+
+    def offer(
+        self,
+        kind: str,
+        make: Callable[[], Saved | None],
+        keep: int | None = None,
+        stopping: bool | None = None,
+    ) -> None:
+        """Save if it is time to.
+
+        Parameters
+        ----------
+        kind : str
+            Of letters.
+        make : callable
+            Gives what to save, or None if there is nothing new.
+        keep : int, optional
+            Only the newest ``keep`` files of this kind are kept; default all.
+        stopping : bool, optional
+            Whether to save now and stop; default: what :meth:`asked` says.
+
+        Raises
+        ------
+        Interrupted
+            ``stop`` asks for it; saved before.
+        RunError
+            The disk refuses.
+        """
+        stopping = self.asked() if stopping is None else stopping
+        if stopping or time.perf_counter() >= self._due:
+            self.save(kind, make, keep)
+        if stopping:
+            raise Interrupted("stopped as asked")
+
+    def save(self, kind: str, make: Callable[[], Saved | None], keep: int | None = None) -> None:
+        """As :meth:`offer`, now and without stopping."""
+        began = time.perf_counter()
+        saved = make() if self._folder is not None else None
+        if saved is not None:
+            self._write(kind, saved, keep)
+        now = time.perf_counter()
+        self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
+
+    def discard(self, kind: str) -> None:
+        """Remove the files of a kind."""
+        for path in [path for path, _, other in self._files() if other == kind]:
+            with suppress(OSError):
+                path.unlink()
+
+    def newest(self, kind: str) -> Saved | None:
+        """The newest intact file of a kind, read by the first process for all; None: there is none."""
+        return self._world.share(
+            lambda: next(self.load(kind), None),
+            lambda saved: b"" if saved is None else saved.to_bytes(),
+            lambda content: Saved.from_bytes(content) if content else None,
+        )
+
+    def load(self, kind: str) -> Iterator[Saved]:
+        """Every intact file of a kind, newest first."""
+        return self.read([path.name for path, _, other in reversed(self._files()) if other == kind])
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the files of a kind, oldest first, as the first process sees them."""
+        return self._world.share(lambda: [path.name for path, _, other in self._files() if other == kind])
+
+    def read(self, names: Iterable[str]) -> Iterator[Saved]:
+        """Those of some files that are intact; the others are removed."""
+        for name in names:
+            assert self._folder is not None
+            path = self._folder / name
+            try:
+                yield Saved.from_bytes(path.read_bytes())
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
+                file = path.relative_to(path.parents[2]).as_posix()
+                self._log("discarded", file=file, cause=str(cause), then="what it held is computed again")
+                with suppress(OSError):
+                    path.unlink()
+
+    def _write(self, kind: str, saved: Saved, keep: int | None) -> None:
+        assert self._folder is not None
+        durable.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
+        self._number += self._world.size
+        if keep is not None:
+            for path, _, _ in [entry for entry in self._files() if entry[2] == kind][:-keep]:
+                with suppress(OSError):
+                    path.unlink()
+
+    def _files(self) -> list[tuple[Path, int, str]]:
+        """(path, number, kind) of every file, oldest first."""
+        if self._folder is None:
+            return []
+        found = [(path, re.fullmatch(r"([a-z]+)-(\d{6,})", path.name)) for path in self._folder.iterdir()]
+        return sorted(((path, int(match[2]), match[1]) for path, match in found if match), key=lambda entry: entry[1])

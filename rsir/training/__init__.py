@@ -1,0 +1,1 @@
+"""Fit one backbone."""

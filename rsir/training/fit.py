@@ -1,0 +1,368 @@
+"""Fit one backbone: Adam, negatives shared by the batch, early stopping on validation NDCG@20."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rsir.config import ModelConfig, TrainingConfig
+from rsir.data.batches import Batches, SoftTargets, TrainingBatch
+from rsir.data.io.ordering import counts_of
+from rsir.data.sequences import Sequences
+from rsir.data.splits import EvaluationSet
+from rsir.evaluation import evaluate
+from rsir.models.protocol import TrainableBackbone, require
+from rsir.models.registry import build
+from rsir.runtime.exhaustion import first_line, out_of_memory
+from rsir.runtime.progress import Progress, silent
+from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.world import ALONE, World
+from rsir.training.adam import table_adam
+from rsir.training.state import Checkpoint, TrainingState
+
+__all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit", "item_popularity"]
+
+CRITERION = "ndcg@20"
+"""The validation metric that decides when to stop, which weights to keep, and which round is the best."""
+
+_LEAST_STEPS = 10  # between validations: patience would otherwise end trainings on few users within some dozen steps
+_SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        With the weights of the best validation, in evaluation mode.
+    history : list of Checkpoint
+    best_step, steps : int
+        Steps until the best validation and in all.
+    seconds, evaluation_seconds : float
+        Wall time in all, and what of it went into validation.
+    tokens : int
+        Positions trained on, an item as often as it was seen.
+    """
+
+    model: nn.Module
+    history: list[Checkpoint]
+    best_step: int
+    steps: int
+    seconds: float
+    evaluation_seconds: float
+    tokens: int
+
+    @property
+    def best(self) -> Checkpoint:
+        """The validation whose weights the model has."""
+        return next(entry for entry in self.history if entry.step == self.best_step)
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """The history by name ("step", "loss" and the criterion), without the wall clock."""
+        return {
+            "step": [entry.step for entry in self.history],
+            "loss": [entry.loss for entry in self.history],
+            CRITERION: [entry.metrics[CRITERION] for entry in self.history],
+        }
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Positions trained on a second, validation left out."""
+        return self.tokens / max(self.seconds - self.evaluation_seconds, 1e-9)
+
+
+def fit(
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    train: Sequences,
+    validation: EvaluationSet,
+    *,
+    seed: int,
+    init: nn.Module | Mapping[str, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    backend: str = "auto",
+    partial: Partial | None = None,
+    soft: SoftTargets | None = None,
+    world: World = ALONE,
+) -> Trained:
+    """Train a backbone until its validation NDCG@20 no longer rises.
+
+    For a given seed, machine and number of threads the weights come out the same to the bit. Nothing global is
+    touched: torch's global generator, which dropout of foreign backbones draws from, and its number of threads are
+    restored.
+
+    Parameters
+    ----------
+    model_config : ModelConfig
+        Names a registered backbone.
+    config : TrainingConfig
+    train : Sequences
+        Real sequences, and generated ones whose loss weighs ``config.synthetic_weight``.
+    validation : EvaluationSet
+    seed : int
+        0..2**63 - 1: initial weights, batches, negatives, dropout.
+    init : torch.nn.Module or state dict, optional
+        Weights to start from, of the same shapes.
+    device : torch.device or str, default "cpu"
+    progress : Progress, optional
+        Called after every step and validation.
+    backend : str, default "auto"
+        Of the ranking in validation; see :mod:`rsir.ops`.
+    partial : Partial, optional
+        Where to save the training's state now and then, and to go on from if there is one already.
+    soft : SoftTargets, optional
+        Of ``train``: what a share of the targets is replaced by.
+    world : World, optional
+        Processes that call this together, with the same arguments: each computes some rows of every batch, and
+        gradients are added up. Weights are those of one process up to the rounding of sums, those of a backbone without
+        ``draws_for_whole_batch`` (:class:`rsir.models.protocol.TrainableBackbone`) only where it has no dropout.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    TrainingError
+        A loss that is not finite or memory that ran out (names the step), or weights in ``init`` that do not fit.
+    BackboneError
+        Unknown or untrainable backbone.
+    DataError
+        No sequence to learn from, or nothing to validate on.
+    Interrupted, RunError
+        As of ``partial``.
+    """
+    device = torch.device(device)
+    weights_seed, noise_seed = (int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
+    model: Any = build(model_config, train.num_items, seed=weights_seed)
+    require(model, TrainableBackbone)
+    if init is not None:
+        _start_from(model, init)
+    model.to(device)
+    generator = torch.Generator(device).manual_seed(noise_seed)
+    weights = np.where(train.is_real, np.float32(1), np.float32(config.synthetic_weight))
+    batches = Batches(
+        train,
+        config.batch_size,
+        model_config.max_len,
+        config.negatives,
+        seed=seed,
+        device=device,
+        generator=generator,
+        weights=weights,
+        soft=soft,
+        proposal=config.proposal,
+    )
+    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
+    run = _Run(model, config, validation, every, progress, backend, partial, world, noise_seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(noise_seed)
+        return run(batches, generator)
+
+
+class _Run:
+    """One training."""
+
+    def __init__(
+        self,
+        model: Any,
+        config: TrainingConfig,
+        validation: EvaluationSet,
+        every: int,
+        progress: Progress,
+        backend: str,
+        partial: Partial | None,
+        world: World,
+        noise_seed: int,
+    ) -> None:
+        self.model, self.config, self.validation, self.every = model, config, validation, every
+        self.progress, self.backend, self.partial, self.world = progress, backend, partial, world
+        self.noise_seed = noise_seed
+        self.draws_apart = world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
+        self.total = every * config.max_evaluations
+        self.threads = self.torch_threads = torch.get_num_threads()
+        self.rows = table_adam(model, config, self.threads)
+
+    def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
+        small = self.rows is not None or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
+        if not hasattr(self.model, "threads") or not small:
+            return self._train(batches, generator)
+        # The fused ops get all threads, and torch's own get one: they are too small for several, whose idle ones then
+        # spin on the cores that the fused ops want. With two threads a step took 1.5 times the processor time.
+        before, self.model.threads, self.torch_threads = self.model.threads, self.threads, 1
+        torch.set_num_threads(1)
+        try:
+            return self._train(batches, generator)
+        finally:
+            torch.set_num_threads(self.threads)
+            self.model.threads = before
+
+    def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
+        rows = self.rows
+        # foreach and plain Adam take three times as long on a CPU
+        optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
+        state = TrainingState()
+        saved = None if self.partial is None else self.partial.newest("training")
+        if saved is not None:
+            state = TrainingState.restore(saved, self.model, optimizer, generator)
+        began = time.perf_counter() - state.seconds
+
+        def save() -> Saved | None:
+            if not self.world.leads:
+                return None
+            state.seconds = time.perf_counter() - began
+            return state.save(self.model, optimizer, generator)
+
+        averaged = frozenset(rows.averages if rows else ())  # by the optimizer
+        self.model.train()
+        stream = batches.stream(state.step)
+        try:
+            while not self._finished(state):
+                batch, negatives = next(stream)
+                optimizer.zero_grad()
+                loss, stopping = self._gradients(batch, negatives, state.step, generator)
+                optimizer.step()
+                state.average_weights(self.model, self.config.ema, averaged)
+                state.losses.append(loss)
+                state.tokens += batch.tokens
+                state.step += 1
+                self.progress("train", state.step, self.total, "steps", _note(state))
+                if state.step % self.every == 0:
+                    self._validate(state, began)
+                if self.partial is not None:
+                    self.partial.offer("training", save, keep=2, stopping=stopping)
+        except (MemoryError, RuntimeError) as cause:
+            if not out_of_memory(cause):
+                raise
+            raise TrainingError(
+                f"out of memory at step {state.step + 1} ({first_line(cause)}); free some and go on with --resume, or "
+                "start another run with a lower training.batch_size, training.negatives or model.dim"
+            ) from cause
+        finally:
+            stream.close()
+            if rows:
+                rows.close()
+        self.model.load_state_dict(state.best_weights)
+        self.model.eval()
+        seconds = time.perf_counter() - began
+        return Trained(
+            self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
+        )
+
+    def _gradients(
+        self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, bool]:
+        """Give every parameter its gradient over the whole batch; -> the loss, and whether to stop after this step."""
+        stopping = self.partial is not None and self.partial.asked()
+        if self.draws_apart:
+            key = np.random.SeedSequence([self.noise_seed, step, self.world.rank])
+            seed = int(key.generate_state(1, np.uint64)[0] >> 1)
+            generator.manual_seed(seed)
+            torch.manual_seed(seed)
+        batch, share = whole.divided(self.world)
+        loss = self.model.loss(batch, negatives)
+        if self.world.size == 1:
+            loss.backward()
+            return loss.detach(), stopping
+        loss = loss * share
+        loss.backward()
+        loss, raised = loss.detach(), loss.new_tensor(float(stopping))
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+        self.world.add(loss, raised, *gradients)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = self._of_all(parameter.grad)
+        return loss, bool(raised > 0)
+
+    def _of_all(self, gradient: Tensor) -> Tensor:
+        """A sparse gradient with the rows of all processes, so that each steps the same rows; one may come up often."""
+        ids, values = self.world.gather(gradient._indices()[0], gradient._values())
+        return torch.sparse_coo_tensor(ids[None], values, gradient.shape, check_invariants=False)
+
+    def _validate(self, state: TrainingState, began: float) -> None:
+        loss = _mean_loss(state.losses, state.step)
+        state.losses.clear()
+        evaluation_began = time.perf_counter()
+        torch.set_num_threads(self.threads)
+        averages = {}
+        if self.rows:
+            self.rows.settle()
+            averages = self.rows.averages
+        # Processors that round differently drift apart; all processes go on from the weights of the first.
+        # By name: a state that was read has its tensors in an order that differs from process to process.
+        own = [state.average[name] for name in sorted(state.average)]
+        self.world.follow(*self.model.state_dict().values(), *own, *averages.values())
+        with state.averaged(self.model, averages):
+            metrics = evaluate(
+                self.model, self.validation, spread=False, backend=self.backend, world=self.world
+            ).metrics
+            weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
+            kept = {name: value.clone() for name, value in weights.items()}
+        torch.set_num_threads(self.torch_threads)
+        now = time.perf_counter()
+        state.evaluation_seconds += now - evaluation_began
+        state.history.append(Checkpoint(state.step, loss, metrics, now - began))
+        if metrics[CRITERION] > state.best:
+            state.best, state.best_step = metrics[CRITERION], state.step
+            state.best_weights = kept
+        self.progress("train", state.step, self.total, "steps", _note(state))
+
+    def _finished(self, state: TrainingState) -> bool:
+        if not state.history:
+            return False
+        stale = (state.history[-1].step - state.best_step) // self.every
+        return stale >= self.config.patience or len(state.history) >= self.config.max_evaluations
+
+
+def _note(state: TrainingState) -> str:
+    if not state.history:
+        return ""
+    return f"validation {CRITERION} {state.history[-1].metrics[CRITERION]:.4f}, best {state.best:.4f}"
+
+
+def _mean_loss(losses: list[Tensor], last: int) -> float:
+    """Mean of the losses of the steps up to ``last``; TrainingError when one is not finite."""
+    values = torch.stack(losses)
+    wrong = ~values.isfinite()
+    if bool(wrong.any()):
+        step = last - len(losses) + 1 + int(wrong.int().argmax())
+        raise TrainingError(
+            f"the loss is {float(values[step - 1 - last])} at step {step}: "
+            "expected a finite number; try a lower training.learning_rate"
+        )
+    return float(values.mean())
+
+
+def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
+    """Steps of one pass over the real sequences that can be trained on; over all, if none is real."""
+    trainable = train.lengths >= 2
+    real = int(np.count_nonzero(trainable & train.is_real)) or int(np.count_nonzero(trainable))
+    return -(-real // config.batch_size)
+
+
+def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
+    """(N + 1,) int64: how often each item occurs in the real sequences."""
+    return counts_of(train.items[: train.offsets[train.num_real]], train.num_items + 1)
+
+
+def _start_from(model: nn.Module, init: nn.Module | Mapping[str, Tensor]) -> None:
+    weights = init.state_dict() if isinstance(init, nn.Module) else init
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as cause:
+        raise TrainingError(f"init: its weights do not fit this backbone and catalogue: {cause}") from cause
