@@ -23,14 +23,14 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from rsir import __version__
-from rsir import files as durable
+from rsir import __version__, files
+from rsir.errors import FetchError
 from rsir.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DATASETS", "Dataset", "FetchError", "fetch"]
+__all__ = ["DATASETS", "Dataset", "fetch"]
 
 BLOCK = 1 << 18
 TIMEOUT = 30.0
@@ -62,10 +62,6 @@ _YELP = (
 Made from the Yelp Open Dataset, which may be used for academic purposes under Yelp's own terms
 (https://www.yelp.com/dataset)."""
 )
-
-
-class FetchError(ValueError):
-    """A data set cannot be fetched; the message names the address or file, the cause and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +191,11 @@ def fetch(name: str, out: str | os.PathLike[str] = "data", url: str | None = Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
-        raise durable.refused(folder, cause, FetchError) from cause
+        raise files.refused(folder, cause, FetchError) from cause
     part = folder / f".{name}.part"
     with _alone(part, name) as file:
         _download(dataset, url or dataset.url, part, file, progress, f"fetch {name}")
-        with durable.replacing(target, FetchError) as temporary:
+        with files.replacing(target, FetchError) as temporary:
             if dataset.member:
                 _convert(dataset, part, temporary)
             else:
@@ -218,7 +214,7 @@ def _alone(part: Path, name: str) -> Iterator[FileIO]:
     except BlockingIOError as cause:
         raise FetchError(f"{part}: another process is fetching {name}; wait for it to end") from cause
     except OSError as cause:
-        raise durable.refused(part, cause, FetchError) from cause
+        raise files.refused(part, cause, FetchError) from cause
 
 
 def _download(dataset: Dataset, url: str, part: Path, file: FileIO, progress: Progress, phase: str) -> None:
@@ -286,7 +282,7 @@ def _append(file: FileIO, block: bytes) -> None:
         while left:
             left = left[file.write(left) :]
     except OSError as cause:  # told apart from the network's
-        raise durable.refused(Path(str(file.name)), cause, FetchError) from cause
+        raise files.refused(Path(str(file.name)), cause, FetchError) from cause
 
 
 def _restart(file: FileIO) -> None:

@@ -11,12 +11,12 @@ import torch
 
 from rsir import ops
 from rsir.data.ragged import extent
-from rsir.data.sequences import DataError
 from rsir.data.splits import EvaluationSet
+from rsir.errors import DataError
 from rsir.models.encoding import encode_sequences
 from rsir.models.items import packed_items
 from rsir.models.protocol import Backbone, require
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 from rsir.runtime.world import ALONE, World
 
 __all__ = [
@@ -119,7 +119,7 @@ def evaluate(
     places, popular = 0, 0
     parts = world.parts(len(tasks), _positive("batch_size", batch_size), _FEWEST)
     for number in world.claims(len(parts)):
-        budget.settle()
+        memory.settle()
         first, last = parts[number].start, parts[number].stop
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]

@@ -16,26 +16,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "Lock",
-    "RunError",
-    "append",
-    "checksum",
-    "digest",
-    "read_json",
-    "refused",
-    "replace",
-    "replacing",
-    "sync",
-    "to_json",
-]
+from rsir.errors import RunError
+
+__all__ = ["Lock", "append", "checksum", "digest", "read_json", "refused", "replace", "replacing", "sync", "to_json"]
 
 TEMPORARY = re.compile(r"\..+\.tmp")
 """Names of files that :func:`replace` had not finished."""
-
-
-class RunError(ValueError):
-    """A run's folder cannot be used, or not written to; the message names the file, the cause and how to mend it."""
 
 
 def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> None:

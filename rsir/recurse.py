@@ -1,8 +1,8 @@
-"""``python -m rsir.recurse``: the same as ``rsir run``."""
+"""``python -m rsir.recurse``: the same as ``rsir``."""
 
 import sys
 
-from rsir.cli.run import main
+from rsir.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,13 +20,13 @@ from typing import Any
 import tiny
 import torch
 
-from rsir.config import ConfigError, to_dict
-from rsir.data import DataError, Sequences
-from rsir.models import BackboneError, checkpoint
-from rsir.models.checkpoint import CheckpointError
-from rsir.runs import directory as runs
-from rsir.runs.directory import RunDirectory, RunError
-from rsir.runtime.resume import Interrupted, Partial, Saved
+from rsir.config import to_dict
+from rsir.data import Sequences
+from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, Interrupted, RunError
+from rsir.models import checkpoint
+from rsir.runs import directory
+from rsir.runs.directory import RunDirectory
+from rsir.runtime.resume import Partial, Saved
 
 ERRORS = (RunError, DataError, CheckpointError, ConfigError, BackboneError)
 """What the readers below document."""
@@ -83,7 +83,7 @@ def prepare(folder: Path) -> None:
         assert tiny.start(folder, resume=False) == 0
     loaded = Sequences.load(folder / "round-01" / "trajectories.parquet")
     loaded.save(folder / "round-01" / "trajectories.arrow")
-    partial = folder / "round-03" / runs.PARTIAL
+    partial = folder / "round-03" / directory.PARTIAL
     partial.mkdir(parents=True)
     tensors = {"a": torch.arange(12.0), "b": torch.arange(5, dtype=torch.uint8)}
     with suppress(Interrupted):

@@ -17,7 +17,7 @@ from pathlib import Path
 import tiny
 import torch
 
-from rsir.cli import run as recurse
+from rsir.cli import main as recurse
 from rsir.models import names
 
 COMPARED = ("model.safetensors", "trajectories.parquet", "metrics.json")

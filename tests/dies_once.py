@@ -9,14 +9,14 @@ from pathlib import Path
 
 import tiny
 
-from rsir.cli import run as command
-from rsir.training import fit as training
+from rsir.cli import main as command
+from rsir.training import fit
 
 DIES_AT = 3
 
 
 def main(folder: Path) -> int:
-    gradients = training._Run._gradients
+    gradients = fit._Run._gradients
     restarted = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
     note = folder.parent / "first step"
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
             note.write_text(str(step))
         return gradients(self, whole, negatives, step, generator)
 
-    training._Run._gradients = dying
+    fit._Run._gradients = dying
     with tiny.saving_always():
         return command.main([*tiny.OPTIONS, "--rounds", "0", "--out", str(folder)])
 

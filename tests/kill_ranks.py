@@ -25,7 +25,7 @@ import ranks
 import tiny  # first: it sets the number of threads
 from kill import INSIDE_WRITES, kill_at, where
 
-from rsir.cli import run as command
+from rsir.cli import main as command
 
 PROCESSES = 2
 MOST_RESTARTS = 5

@@ -26,15 +26,14 @@ import tiny  # first: it sets the number of threads
 import torch
 from torch import nn
 
-from rsir.cli import run as command
+from rsir.cli import main as command
 from rsir.config import DistillationConfig, FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.batches import Batches
 from rsir.evaluation import evaluate
-from rsir.generation import decoding
+from rsir.generation import decoding, neighbours
 from rsir.generation import disagreement as disagreements
 from rsir.generation import generate as generation
-from rsir.generation import neighbours as ann
 from rsir.generation.disagreement import disagreement
 from rsir.generation.fidelity import build as build_policy
 from rsir.generation.generate import Generated, generate
@@ -43,7 +42,7 @@ from rsir.models.losses import sampled_softmax
 from rsir.runtime import resume as partials
 from rsir.runtime.resume import Partial
 from rsir.runtime.world import ALONE, World, join
-from rsir.training import adam as optimizer
+from rsir.training import adam
 from rsir.training.fit import Trained, fit
 from rsir.training.soft_targets import soft_targets
 
@@ -151,33 +150,33 @@ for _name in ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving"):
 def by_rows() -> Iterator[None]:
     """A catalogue, in this process and in those that it forks, whose table is stepped by the rows looked up alone."""
     global ITEMS, PARTS, TRAINING
-    before = ITEMS, PARTS, TRAINING, optimizer._LARGE_CATALOGUE
-    ITEMS, TRAINING, optimizer._LARGE_CATALOGUE = 400, replace(TRAINING, batch_size=8), 100
+    before = ITEMS, PARTS, TRAINING, adam._LARGE_CATALOGUE
+    ITEMS, TRAINING, adam._LARGE_CATALOGUE = 400, replace(TRAINING, batch_size=8), 100
     PARTS = leave_one_out(Sequences.from_lists(_rows(), ITEMS))
     try:
         yield
     finally:
-        ITEMS, PARTS, TRAINING, optimizer._LARGE_CATALOGUE = before
+        ITEMS, PARTS, TRAINING, adam._LARGE_CATALOGUE = before
 
 
 @check
 def training_by_rows_of_a_large_table(scratch: Path) -> None:
     """As above, with the optimizer of large catalogues."""
     taken = []
-    step = optimizer.TableAdam.step
+    step = adam.TableAdam.step
 
-    def counted(self: optimizer.TableAdam) -> None:
+    def counted(self: adam.TableAdam) -> None:
         taken.append(1)
         step(self)
 
-    optimizer.TableAdam.step = counted  # type: ignore[method-assign, assignment]
+    adam.TableAdam.step = counted  # type: ignore[method-assign, assignment]
     try:
         with by_rows():
             for name in ("sasrec", "cl4srec"):
                 CHECKS[f"training_{name}"](scratch)
         assert len(taken) == 2 * TRAINING.max_evaluations * (TRAINING.evaluate_every or 0)
     finally:
-        optimizer.TableAdam.step = step  # type: ignore[method-assign]
+        adam.TableAdam.step = step  # type: ignore[method-assign]
 
 
 @check
@@ -237,8 +236,8 @@ def the_neighbour_graph_does_not_depend_on_the_number_of_processes(scratch: Path
     items = torch.randn(301, 8, generator=torch.Generator().manual_seed(0))
 
     def graphs(world: World) -> list[np.ndarray]:
-        ann._TILE = 3
-        made = [ann.neighbour_graph(items, 7, method=method, world=world) for method in ("flat", "ivf", "hnsw")]
+        neighbours._TILE = 3
+        made = [neighbours.neighbour_graph(items, 7, method=method, world=world) for method in ("flat", "ivf", "hnsw")]
         return [*made, build_policy(FidelityConfig("both", neighbours=4), items, 1, world=world).neighbours.graph]
 
     (expected,) = in_ranks(1, scratch, graphs)

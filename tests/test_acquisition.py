@@ -6,9 +6,9 @@ from toys import ToyBackbone
 
 from rsir.config import AcquisitionConfig
 from rsir.data.sequences import Sequences
+from rsir.errors import BackboneError
 from rsir.generation import acquisition
 from rsir.generation.acquisition import acquire
-from rsir.models import BackboneError
 
 
 def some_trajectories(counts: list[int]) -> Sequences:

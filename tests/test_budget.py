@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 import tiny
 
-from rsir.cli import run as command
-from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig
+from rsir.cli import main as command
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig
 from rsir.data import Sequences, global_time, leave_one_out, simulate
 from rsir.data.splits import EvaluationSet, Split
+from rsir.errors import ConfigError, Interrupted
 from rsir.generation import generate as generation
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import enrich
 from rsir.generation.fidelity import build as build_policy
 from rsir.generation.generate import Generated, generate
 from rsir.models import build
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 from rsir.runtime.memory import BudgetExceeded
-from rsir.runtime.resume import Interrupted, Partial
+from rsir.runtime.resume import Partial
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a limit needs Linux")
 
@@ -35,13 +36,13 @@ AMPLE = 2**36
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every array of some bytes is large, and a block holds a few entries."""
-    monkeypatch.setattr(budget, "_SMALL", 64)
-    monkeypatch.setattr(budget, "_BLOCK", 100)
+    monkeypatch.setattr(memory, "_SMALL", 64)
+    monkeypatch.setattr(memory, "_BLOCK", 100)
 
 
 @pytest.fixture
-def limit(small: None, tmp_path: Path) -> Iterator[budget.Budget]:
-    with budget.limited(AMPLE, tmp_path) as held:
+def limit(small: None, tmp_path: Path) -> Iterator[memory.Budget]:
+    with memory.limited(AMPLE, tmp_path) as held:
         assert held is not None
         yield held
 
@@ -51,54 +52,54 @@ def limit(small: None, tmp_path: Path) -> Iterator[budget.Budget]:
     [("4GiB", 2**32), ("700 MiB", 700 * 2**20), ("1.5gib", 3 * 2**29), ("123", 123), (".5KiB", 512), ("2 TiB", 2**41)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert budget.parse(text) == size
+    assert memory.parse(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "lots", "4 GB", "-1GiB", "1e9", "GiB", "1..5MiB", "9" * 400 + "GiB"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match=r"memory: expected a size such as 4GiB"):
-        budget.parse(text)
+        memory.parse(text)
 
 
 def test_pages_are_given_back_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 2**26
-    with budget.limited(AMPLE, tmp_path) as held:
+    with memory.limited(AMPLE, tmp_path) as held:
         assert held is not None
-        array = budget.empty(size, np.uint8)
+        array = memory.empty(size, np.uint8)
         array[:] = np.arange(size, dtype=np.uint8)
         assert os.listdir(tmp_path) == []
-        before = budget.resident()
-        budget.settle()
-        assert budget.resident() > before - size / 4  # far from the limit nothing happens
+        before = memory.resident()
+        memory.settle()
+        assert memory.resident() > before - size / 4  # far from the limit nothing happens
         held.limit = before
-        budget.settle()
-        assert budget.resident() < before - size / 2
+        memory.settle()
+        assert memory.resident() < before - size / 2
         assert (array[:: 2**12] == 0).all()
         assert (array[255 :: 2**12] == 255).all()
 
 
 def test_beyond_the_limit_it_goes_no_further(tmp_path: Path) -> None:
-    with budget.limited(AMPLE, tmp_path) as held:
+    with memory.limited(AMPLE, tmp_path) as held:
         assert held is not None
-        held.limit = budget.resident() // 2
+        held.limit = memory.resident() // 2
         with pytest.raises(BudgetExceeded, match=r"the process takes .* over the limit of .* MiB"):
-            budget.settle()
-    budget.settle()
-    assert budget.current() is None
+            memory.settle()
+    memory.settle()
+    assert memory.current() is None
     too_late = pytest.raises(ConfigError, match=r"memory: the process takes .* before it begins, got 1 MiB")
-    with too_late, budget.limited(2**20, tmp_path):
+    with too_late, memory.limited(2**20, tmp_path):
         pass
-    assert budget.current() is None
+    assert memory.current() is None
 
 
 def test_a_single_huge_allocation_is_refused_at_once(tmp_path: Path) -> None:
-    with budget.limited(budget.resident() + 2**28, tmp_path), pytest.raises(MemoryError):
+    with memory.limited(memory.resident() + 2**28, tmp_path), pytest.raises(MemoryError):
         np.empty(2**33, np.uint8)
     assert np.empty(2**33, np.uint8).size == 2**33
 
 
 def test_what_needs_how_much_is_named(tmp_path: Path) -> None:
-    with budget.limited(AMPLE, tmp_path) as held:
+    with memory.limited(AMPLE, tmp_path) as held:
         assert held is not None
         assert 0 < held.left({"models": 2**20}) < AMPLE
         with pytest.raises(
@@ -112,8 +113,8 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with budget.limited(AMPLE, tmp_path), pytest.raises(ValueError, match=r"cannot be written: No space left"):
-        budget.empty(2**21, np.uint8)
+    with memory.limited(AMPLE, tmp_path), pytest.raises(ValueError, match=r"cannot be written: No space left"):
+        memory.empty(2**21, np.uint8)
     assert os.listdir(tmp_path) == []
 
 
@@ -148,7 +149,7 @@ def everything(folder: Path) -> list[Any]:
 def test_data_are_the_same_within_a_limit(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "mapped"
     folder.mkdir()
-    with budget.limited(AMPLE, folder) as held:
+    with memory.limited(AMPLE, folder) as held:
         assert held is not None
         within = everything(tmp_path / "within")
         assert os.listdir(folder) == []
@@ -204,7 +205,7 @@ def test_enrichment_in_shards_changes_nothing(
     settings = {"generation": GenerationConfig(m=2), "fidelity": FidelityConfig(tau=25)}
     expected = enrich(parts.train, model, **settings).fingerprint()  # type: ignore[arg-type]
     in_shards(monkeypatch, 50)
-    with budget.limited(AMPLE, tmp_path):
+    with memory.limited(AMPLE, tmp_path):
         assert enrich(parts.train, model, **settings).fingerprint() == expected  # type: ignore[arg-type]
 
 
@@ -212,7 +213,7 @@ def test_the_size_of_a_shard_follows_the_limit(problem: tuple[Any, Split], tmp_p
     config = GenerationConfig(m=3)
     sizes = []
     for size in (2**29, 2**31):
-        with budget.limited(budget.resident() + size, tmp_path):
+        with memory.limited(memory.resident() + size, tmp_path):
             sizes.append(generation._sources_at_once(problem[0], config))
     assert 1000 < sizes[0] < sizes[1] / 3
     assert generation._sources_at_once(problem[0], config) > 2**40
@@ -293,7 +294,7 @@ def test_the_command_says_what_is_wrong(
 
 
 def test_too_small_a_limit_names_what_the_run_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    size = (budget.resident() >> 20) + 150
+    size = (memory.resident() >> 20) + 150
     assert command.main([*tiny.OPTIONS, "--memory", f"{size}MiB", "--out", str(tmp_path / "run")]) == 2
     text = capsys.readouterr().err
     assert "libraries still to be loaded 320 MiB, the item table of 40 items" in text

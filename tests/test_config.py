@@ -5,17 +5,9 @@ import json
 
 import pytest
 
-from rsir.config import (
-    ConfigError,
-    DataConfig,
-    FidelityConfig,
-    GenerationConfig,
-    ModelConfig,
-    RecursionConfig,
-    from_dict,
-    to_dict,
-)
+from rsir.config import DataConfig, FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, from_dict, to_dict
 from rsir.data.load import load_data
+from rsir.errors import ConfigError
 
 
 def test_round_trip_through_json() -> None:

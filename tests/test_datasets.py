@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from rsir import datasets
-from rsir.cli import run as recurse
+from rsir.cli import main as recurse
 from rsir.config import DataConfig
 from rsir.data import read
-from rsir.datasets import DATASETS, Dataset, FetchError, fetch
+from rsir.datasets import DATASETS, Dataset, fetch
+from rsir.errors import FetchError
 
 EVENTS = [(1, 10, 5.0, 3), (1, 30, 4.0, 1), (1, 20, 2.0, 2), (2, 10, 3.5, 9), (2, 20, 1.0, 8), (2, 30, 4.0, 7)]
 

@@ -10,9 +10,10 @@ from toys import ToyBackbone
 
 from rsir.config import ModelConfig
 from rsir.data import Sequences
+from rsir.errors import BackboneError
 from rsir.generation import disagreement as module
 from rsir.generation.disagreement import disagreement
-from rsir.models import BackboneError, build
+from rsir.models import build
 
 PASSES = 3
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.config import ModelConfig
-from rsir.data import DataError, EvaluationSet, Sequences, leave_one_out
+from rsir.data import EvaluationSet, Sequences, leave_one_out
 from rsir.data.sequences import offsets_of
+from rsir.errors import BackboneError, DataError
 from rsir.evaluation import difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
-from rsir.models import BackboneError, build
+from rsir.models import build
 
 
 class Lookup:

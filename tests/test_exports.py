@@ -15,7 +15,8 @@ from toys import ToyBackbone
 from rsir import ops
 from rsir.config import ModelConfig
 from rsir.data import Sequences
-from rsir.export.model import ExportError, encoder_program, export
+from rsir.errors import ExportError
+from rsir.export.model import encoder_program, export
 from rsir.models import build
 
 MAX_LEN, ITEMS = 8, 40

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from toys import IncrementalToyBackbone, ToyBackbone
 
 from benchmarks.oracle import all_trajectories
-from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.data.sequences import Sequences
+from rsir.errors import ConfigError
 from rsir.evaluation import evaluate
 from rsir.generation.fidelity import Off, Rank, build
 from rsir.generation.generate import generate

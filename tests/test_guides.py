@@ -11,7 +11,7 @@ import pytest
 
 import rsir
 from rsir.cli import export, recommend
-from rsir.cli import run as recurse
+from rsir.cli import main as recurse
 from rsir.cli.options import OPTIONS
 from rsir.data import Sequences, leave_one_out, write
 from rsir.studies.__main__ import STUDIES
@@ -19,7 +19,7 @@ from rsir.studies.__main__ import main as study
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-RUN = {"rsir.cli.export": export.main, "rsir.cli.recommend": recommend.main}
+RUN = {"export": export.main, "recommend": recommend.main}
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
 """What of the code takes long, and what the tests run in its place."""
 
@@ -34,18 +34,18 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def check(line: str, run: bool) -> None:
     """Run a command of a guide, or, where that would take long or needs more than the tests have, its options alone."""
     words = shlex.split(line, comments=True)
-    if words[:3] == ["python", "-m", "rsir.cli.run"]:
+    if words[:3] == ["python", "-m", "rsir.recurse"]:
         words[:3] = ["rsir"]
-    if words[0] == "rsir" and words[1] in ("inspect", "datasets"):
+    if words[0] == "rsir" and words[1] in ("inspect", "datasets", "report"):
         assert run is False or words[1] == "datasets" or recurse.main(words[1:]) == 0
+    elif words[0] == "rsir" and words[1] in RUN:
+        if run and ".onnx" not in line:  # ONNX takes a while, and has tests of its own
+            assert RUN[words[1]](words[2:]) == 0
     elif words[0] == "rsir":
         options = [word for word in words[1:] if word not in ("--resume", "--gpu")]
         assert recurse.main(options if run else [*options, "--print-config"]) == 0
     elif words[0] == "torchrun":
-        assert recurse.main([*words[words.index("rsir.cli.run") + 1 :], "--print-config"]) == 0
-    elif words[:2] == ["python", "-m"] and words[2] in RUN:
-        if run and ".onnx" not in line:  # ONNX takes a while, and has tests of its own
-            assert RUN[words[2]](words[3:]) == 0
+        assert recurse.main([*words[words.index("rsir.recurse") + 1 :], "--print-config"]) == 0
     elif words[:3] == ["python", "-m", "rsir.studies"]:
         assert words[3] in STUDIES
         with pytest.raises(SystemExit):

@@ -15,8 +15,7 @@ from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, Recursion
 from rsir.data import leave_one_out, simulate
 from rsir.data.load import split
 from rsir.evaluation import evaluate, recommend
-from rsir.generation import fidelity
-from rsir.generation import neighbours as ann
+from rsir.generation import fidelity, neighbours
 from rsir.generation.enrich import enrich
 from rsir.generation.fidelity import Rank, build
 from rsir.generation.generate import generate
@@ -79,7 +78,7 @@ def test_everything_is_as_with_the_rounded_items(model, data, tables):
 
 
 def test_an_index_proves_what_the_rounded_items_say(model, data, monkeypatch):
-    for module in (ann, fidelity):
+    for module in (neighbours, fidelity):
         monkeypatch.setattr(module, "INDEX_FLAT_LIMIT", 10)
     half = packed_items(model, kept="float16")
     policy = build(FidelityConfig(tau=30), model.item_embeddings().detach(), 1, half)

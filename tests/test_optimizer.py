@@ -11,10 +11,11 @@ import torch
 
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import Sequences, Split, leave_one_out
+from rsir.errors import Interrupted
 from rsir.models import build
-from rsir.runtime import resume as partial
-from rsir.runtime.resume import Interrupted, Partial
-from rsir.training import adam as optimizer
+from rsir.runtime import resume
+from rsir.runtime.resume import Partial
+from rsir.training import adam
 from rsir.training.adam import TableAdam, table_adam
 from rsir.training.fit import CRITERION, Trained, fit
 
@@ -34,7 +35,7 @@ def parts() -> Split:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", 100)
+    monkeypatch.setattr(adam, "_LARGE_CATALOGUE", 100)
 
 
 def train(parts: Split, model: str = "sasrec", ema: float = 0.3, **options: object) -> Trained:
@@ -55,7 +56,7 @@ def test_ends_where_the_adam_of_torch_would(
     with monkeypatch.context() as patch:
         by_torch(patch)
         expected = train(parts, model, ema)
-    monkeypatch.setattr(optimizer, "_LARGE_CATALOGUE", large)
+    monkeypatch.setattr(adam, "_LARGE_CATALOGUE", large)
     taken: list[bool] = []
     step = TableAdam.step
 
@@ -92,7 +93,7 @@ def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
     parts: Split, large: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = train(parts)
-    monkeypatch.setattr(partial, "EVERY", 0.0)
+    monkeypatch.setattr(resume, "EVERY", 0.0)
     folder = tmp_path / "round-00" / "partial"
     folder.mkdir(parents=True)
     for _ in range(12):

@@ -13,11 +13,12 @@ import torch
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.splits import Split
+from rsir.errors import GenerationError, Interrupted, TrainingError
 from rsir.generation.fidelity import build
-from rsir.generation.generate import Generated, GenerationError, generate
-from rsir.runtime import resume as partial
-from rsir.runtime.resume import Interrupted, Partial, Saved
-from rsir.training.fit import Trained, TrainingError, fit
+from rsir.generation.generate import Generated, generate
+from rsir.runtime import resume
+from rsir.runtime.resume import Partial, Saved
+from rsir.training.fit import Trained, fit
 
 MODEL = ModelConfig(dim=8, layers=1, feedforward=8, max_len=8, dropout=0.2)
 SETTINGS = TrainingConfig(batch_size=32, negatives=20, evaluate_every=4, patience=2, max_evaluations=4)
@@ -47,8 +48,8 @@ class After:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save at every opportunity."""
-    monkeypatch.setattr(partial, "EVERY", 0.0)
-    monkeypatch.setattr(partial, "SHARE", 1.0)
+    monkeypatch.setattr(resume, "EVERY", 0.0)
+    monkeypatch.setattr(resume, "SHARE", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
 
 
 def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "_VERSION", "rsir 0.0.1 partial 1")
+    monkeypatch.setattr(resume, "_VERSION", "rsir 0.0.1 partial 1")
     with pytest.raises(Interrupted):
         Partial(folder, Record(), After(1)).offer("training", lambda: Saved({}, {}))
     monkeypatch.undo()
@@ -232,7 +233,7 @@ def test_what_is_saved_is_read_back(folder: Path, always: None) -> None:
 def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that takes 1 s puts the next one off by 49 s; one that takes no time, by EVERY."""
     clock, saves = [0.0], []
-    monkeypatch.setattr(partial.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(resume.time, "perf_counter", lambda: clock[0])
     store = Partial(folder, Record())
 
     def save(seconds: float) -> None:
@@ -243,13 +244,13 @@ def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytes
         clock[0] += 1
         store.offer("training", lambda: save(1.0))  # type: ignore[func-returns-value]
     gaps = np.diff(saves)
-    assert saves[0] == partial.EVERY + 1
+    assert saves[0] == resume.EVERY + 1
     assert set(gaps) == {50.0}
     saves.clear()
     for _ in range(200):
         clock[0] += 1
         store.offer("training", lambda: save(0.0))  # type: ignore[func-returns-value]
-    assert set(np.diff(saves)) == {partial.EVERY}
+    assert set(np.diff(saves)) == {resume.EVERY}
 
 
 def test_without_a_folder_a_training_stops_and_saves_nothing(parts: Split) -> None:

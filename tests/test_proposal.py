@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsir.config import ConfigError, ModelConfig, SimulationConfig, TrainingConfig
+from rsir.config import ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out, simulate
 from rsir.data.batches import Batches
+from rsir.errors import ConfigError
 from rsir.models import build
 from rsir.models.losses import sampled_softmax
 from rsir.training.fit import fit

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rsir.config import ConfigError, FidelityConfig, GenerationConfig, ModelConfig
+from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
-from rsir.data.sequences import DataError
-from rsir.generation import generate as generation
+from rsir.errors import ConfigError, DataError
+from rsir.generation import generate
 from rsir.generation.fidelity import build as build_policy
 from rsir.integrations import ray as raydata
 from rsir.models import build, checkpoint, packed_items
@@ -49,10 +49,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def expected(model: str) -> generation.Generated:
+def expected(model: str) -> generate.Generated:
     own = checkpoint.load(model)
     policy = build_policy(SETTINGS["fidelity"], own.item_embeddings().detach(), 2)
-    return generation.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2)
+    return generate.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_two_workers_write_what_one_process_generates(cluster: None, model: str,
     own = checkpoint.load(model)
     settings = {"generation": GenerationConfig(m=5), "fidelity": FidelityConfig(tau=10)}
     policy = build_policy(settings["fidelity"], own.item_embeddings().detach(), 1)
-    expected = generation.generate(own, DATA, settings["generation"], policy, seed=0, round_=1)
+    expected = generate.generate(own, DATA, settings["generation"], policy, seed=0, round_=1)
     assert len(expected.trajectories) > 20
     assert names["trajectories"].to_bytes() == expected.trajectories.to_bytes()
 
@@ -114,7 +114,7 @@ def test_two_workers_write_what_one_process_generates(cluster: None, model: str,
     assert files(out) == before  # the others have been made
 
 
-def test_the_files_may_be_anywhere_and_divided_in_any_way(model: str, expected: generation.Generated) -> None:
+def test_the_files_may_be_anywhere_and_divided_in_any_way(model: str, expected: generate.Generated) -> None:
     """In storage without renames, in one file and in rows that are not in order."""
     for name, rows in (("one", 60), ("few", 7)):
         sources, out = f"memory://{name}/sources", f"memory://{name}/out"
@@ -142,7 +142,7 @@ def test_half_precision_is_that_of_one_process(tmp_path: Path) -> None:
     for kept in ("float32", "float16"):
         table = packed_items(own, kept=kept)
         policy = build_policy(SETTINGS["fidelity"], own.item_embeddings().detach(), 2, table)
-        one = generation.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2, table=table)
+        one = generate.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2, table=table)
         worker = made(str(tmp_path), "memory://half/sources", "memory://half/out", kept)  # the other's is not kept
         assert json.loads(worker({"name": "part-000000.parquet"})["counts"])["kept"] == 0
         made_of[kept] = raydata.gather("memory://half/out", DATA).to_bytes()

@@ -23,8 +23,9 @@ from rsir.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from rsir.data import DataError, DataWarning, Sequences, read_histories, simulate
+from rsir.data import Sequences, read_histories, simulate
 from rsir.data.io.readers import histories_config
+from rsir.errors import DataError, DataWarning
 from rsir.evaluation import recommend as top
 from rsir.recursion.loop import recurse
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsir.cli.run import main
+from rsir.cli.main import main
 from rsir.config import ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.models import checkpoint, names

@@ -16,7 +16,6 @@ import rsir
 import rsir.recursion.loop
 from rsir.config import (
     AcquisitionConfig,
-    ConfigError,
     DistillationConfig,
     FidelityConfig,
     GenerationConfig,
@@ -25,15 +24,15 @@ from rsir.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from rsir.data import DataError, Sequences
+from rsir.data import Sequences
 from rsir.data.load import load_data, split
+from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
-from rsir.models import BackboneError, Ensemble, SASRec, checkpoint, registry
-from rsir.recursion import loop as recursion
-from rsir.recursion.loop import Interrupted, recurse
-from rsir.runs.directory import RunError
+from rsir.models import Ensemble, SASRec, checkpoint, registry
+from rsir.recursion import loop
+from rsir.recursion.loop import recurse
 from rsir.runs.results import RoundResult, Run
-from rsir.training.fit import TrainingError, item_popularity
+from rsir.training.fit import item_popularity
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -250,8 +249,8 @@ def test_retention_recommends_with_older_models_beside_the_newest(
 def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = recurse(small(rounds=0))
     trainings = []
-    fit = recursion.fit
-    monkeypatch.setattr(recursion, "fit", lambda *a, **k: trainings.append(1) or fit(*a, **k))
+    fit = loop.fit
+    monkeypatch.setattr(loop, "fit", lambda *a, **k: trainings.append(1) or fit(*a, **k))
     again = recurse(SMALL, out=tmp_path / "run", base=base)
     assert metrics(again) == metrics(run)
     assert run.path is not None

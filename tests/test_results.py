@@ -15,7 +15,6 @@ import rsir
 from rsir.cli import export
 from rsir.config import (
     AcquisitionConfig,
-    ConfigError,
     DataConfig,
     FidelityConfig,
     GenerationConfig,
@@ -24,10 +23,9 @@ from rsir.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from rsir.data import DataError, Sequences, from_frame, leave_one_out, simulate, to_table, write
-from rsir.models import BackboneError
+from rsir.data import Sequences, from_frame, leave_one_out, simulate, to_table, write
+from rsir.errors import BackboneError, ConfigError, DataError, RunError
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import RunError
 from rsir.runs.results import enriched
 
 SMALL = RecursionConfig(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from toys import ToyBackbone
 
-from rsir.data.sequences import DataError, offsets_of
+from rsir.data.sequences import offsets_of
+from rsir.errors import DataError
 from rsir.runs.lineage import overlap, separation
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsir import files as durable
+from rsir import files
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, RecursionConfig
-from rsir.runs import directory as runs
-from rsir.runs.directory import RunDirectory, RunError
+from rsir.errors import RunError
+from rsir.runs import directory
+from rsir.runs.directory import RunDirectory
 
 CONFIG = RecursionConfig(rounds=2, seed=7)
 DATA = "ab" * 32
@@ -123,7 +124,7 @@ def test_a_read_only_disk_is_refused(run_path: Path, monkeypatch: pytest.MonkeyP
         return real(path, flags, *mode, **options)
 
     before = tree(run_path)
-    monkeypatch.setattr(durable.os, "open", read_only)
+    monkeypatch.setattr(files.os, "open", read_only)
     with pytest.raises(RunError, match="Read-only file system; choose an --out that can be written to"):
         RunDirectory.create(run_path, CONFIG, DATA, resume=True)
     assert tree(run_path) == before
@@ -138,7 +139,7 @@ def test_a_clock_set_back_shows_in_the_log_alone(
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime(1999, 12, 31, tzinfo=tz)
 
-    monkeypatch.setattr(runs, "datetime", Past)
+    monkeypatch.setattr(directory, "datetime", Past)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
         assert run.finished_rounds() == 2
@@ -345,7 +346,7 @@ def test_a_manifest_of_another_shape_is_damaged(run_path: Path, change: dict) ->
     def edit(values: dict) -> None:
         values.update(change)
         del values["checksum"]
-        values["checksum"] = durable.checksum(values)
+        values["checksum"] = files.checksum(values)
 
     edited(run_path, "manifest.json", edit)
     with pytest.raises(RunError, match=r"manifest\.json: is damaged"):
@@ -411,13 +412,13 @@ def fail_on(monkeypatch: pytest.MonkeyPatch, name: str, call: str, error: Except
                 raise error or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             original(source, target)
 
-        monkeypatch.setattr(durable.os, "replace", replace_)
+        monkeypatch.setattr(files.os, "replace", replace_)
     else:
 
         def fsync(descriptor: int) -> None:
             raise error or OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(durable.os, "fsync", fsync)
+        monkeypatch.setattr(files.os, "fsync", fsync)
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ import pytest
 import tiny
 import torch
 
-from rsir import files as durable
+from rsir import files
 from rsir.cli.options import read_file
-from rsir.config import ConfigError, DataConfig, RecursionConfig
-from rsir.data import DataError, Sequences, read
+from rsir.config import DataConfig, RecursionConfig
+from rsir.data import Sequences, read
 from rsir.data.io import limits
 from rsir.data.sequences import offsets_of
+from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import checkpoint
-from rsir.models.checkpoint import CheckpointError
-from rsir.runs.directory import RunDirectory, RunError
+from rsir.runs.directory import RunDirectory
 from rsir.runtime.resume import Partial
 
 PACKAGE = Path(__file__).parents[1] / "rsir"
@@ -245,12 +245,12 @@ def test_an_arrow_file_that_points_outside_of_itself_is_refused(tmp_path: Path) 
 def test_names_in_a_manifest_lead_nowhere_else(run_path: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("mine")
     manifest = json.loads((run_path / "manifest.json").read_text())
-    entry = durable.digest(tmp_path / "outside")
+    entry = files.digest(tmp_path / "outside")
     for name in ("../../outside", "/etc/passwd", "..", "a/../../../outside"):
         changed = json.loads(json.dumps(manifest))
         del changed["checksum"]
         changed["rounds"]["round-01"][name] = entry
-        changed["checksum"] = durable.checksum(changed)
+        changed["checksum"] = files.checksum(changed)
         (run_path / "manifest.json").write_text(json.dumps(changed))
         with pytest.raises(RunError, match=r"inside the run's folder|run/round-01/etc/passwd: is missing"):
             RunDirectory.open(run_path).finished_rounds()

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from rsir.cli import run as command
-from rsir.config import ConfigError, FidelityConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
+from rsir.cli import main as command
+from rsir.config import FidelityConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
+from rsir.errors import ConfigError
 from rsir.integrations.trackers import TRACKERS, Tracking, scalars
 from rsir.recursion.loop import recurse
 

@@ -18,7 +18,7 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # a process with threads cannot be forked safely
 
-from rsir.cli import run as recurse  # noqa: E402
+from rsir.cli import main as recurse  # noqa: E402
 from rsir.runtime import resume as partial  # noqa: E402
 
 ROUNDS = 3

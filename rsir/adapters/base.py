@@ -11,10 +11,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from rsir.data.io.events import DataWarning, label_ids
-from rsir.data.sequences import DataError, Sequences, offsets_of
+from rsir.data.io.events import label_ids
+from rsir.data.sequences import Sequences, offsets_of
 from rsir.data.splits import EvaluationSet
-from rsir.models.protocol import BackboneError
+from rsir.errors import BackboneError, DataError, DataWarning
 
 __all__ = ["Adapter", "check_scores"]
 

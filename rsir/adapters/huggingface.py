@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsir.adapters.base import Adapter, check_scores
-from rsir.models.protocol import BackboneError
+from rsir.errors import BackboneError
 
 __all__ = ["from_huggingface"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rsir.adapters.base import Adapter, check_scores
-from rsir.models.protocol import BackboneError
+from rsir.errors import BackboneError
 
 __all__ = ["from_recbole"]
 

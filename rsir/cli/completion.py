@@ -6,8 +6,8 @@ import typing
 from typing import Literal
 
 from rsir.cli.options import OPTIONS, parser
-from rsir.config import ConfigError
 from rsir.datasets import DATASETS
+from rsir.errors import ConfigError
 
 __all__ = ["script"]
 

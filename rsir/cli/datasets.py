@@ -7,7 +7,8 @@ import shlex
 import sys
 
 from rsir.cli.bars import Bars
-from rsir.datasets import DATASETS, FetchError, fetch
+from rsir.datasets import DATASETS, fetch
+from rsir.errors import FetchError
 from rsir.runtime.progress import silent
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""``python -m rsir.export RUN FILE``: what a round was trained on, or the best model, for use elsewhere."""
+"""``rsir export RUN FILE``: what a round was trained on, or the best model, for use elsewhere."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from rsir.config import ConfigError
-from rsir.runs.directory import RunError
+from rsir.errors import ConfigError, RunError
 
 __all__ = ["main"]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Run the command line; 0 if the file was written, 2 if something cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rsir export", description=__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument(
         "file",
@@ -28,10 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--held-out", action="store_true", help="with the events held out for validation and test, for a final model"
     )
     options = parser.parse_args(arguments)
-    from rsir.data import DataError, write
+    from rsir.data import write
     from rsir.data.io.writers import FORMATS
-    from rsir.export.model import SUFFIXES, ExportError, export
-    from rsir.models.checkpoint import CheckpointError
+    from rsir.errors import CheckpointError, DataError, ExportError
+    from rsir.export.model import SUFFIXES, export
     from rsir.runs.results import enriched, load
 
     try:
@@ -53,7 +52,3 @@ def main(arguments: list[str] | None = None) -> int:
     if not generated and len(run.rounds) > 1:
         print("Round 0 is the best, and it was trained on real data alone: --round 1 exports with generated sequences")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsir.cli.show import cut_short, rounds_table, verdict
-from rsir.config import ConfigError
-from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory, RunError
+from rsir.errors import ConfigError, RunError
+from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory
 
 if TYPE_CHECKING:
     from rsir.runs.results import RoundResult
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except (RunError, ConfigError) as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
-    from rsir.data.sequences import DataError  # from here on the compiled parts are loaded, which takes seconds
+    from rsir.errors import DataError
     from rsir.report.page import changed, shown
     from rsir.runs.results import best_round, is_over, read_data, read_round
 

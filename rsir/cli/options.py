@@ -19,7 +19,8 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
 
 __all__ = ["OPTIONS", "Option", "configuration", "dump", "parser", "read_file", "split_arguments"]

@@ -1,4 +1,4 @@
-"""``python -m rsir.recommend RUN --out FILE``: the best items for every user, written as they are found."""
+"""``rsir recommend RUN --out FILE``: the best items for every user, written as they are found."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from rsir import files as durable
+from rsir import files
 from rsir.cli.notes import notes
-from rsir.config import ConfigError
-from rsir.data import DataError, Sequences, read_histories
+from rsir.data import Sequences, read_histories
 from rsir.data.io.columnar import SUFFIXES
 from rsir.data.io.events import Histories
 from rsir.data.io.readers import histories_config
 from rsir.data.sequences import offsets_of
-from rsir.runs.directory import RunError
+from rsir.errors import ConfigError, DataError, RunError
 from rsir.runtime.devices import check_device
 from rsir.runtime.progress import Progress, silent
 
@@ -34,9 +33,9 @@ BLOCK = 8192
 """Users scored at a time; their recommendations are a row group of the file."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Run the command line; 0 if the file was written, 2 if something cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.recommend", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rsir recommend", description=__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round's model recommends")
     parser.add_argument(
         "--out",
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeat", action="store_true", help="recommend items that a user had already, too")
     parser.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
     options = parser.parse_args(arguments)
-    from rsir.models.checkpoint import CheckpointError
+    from rsir.errors import CheckpointError
     from rsir.runs.results import load
 
     device = "cuda" if options.gpu else "cpu"
@@ -145,7 +144,7 @@ def write(
         {"user_id": histories.users.type, "item_id": items.type, "rank": pa.int32(), "score": pa.float32()}
     )
     with (
-        durable.replacing(Path(path), DataError) as temporary,
+        files.replacing(Path(path), DataError) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as file,
     ):
         for first, ids, scores in _blocks(model, histories, k, exclude_history, table, threads):
@@ -196,7 +195,3 @@ def histories_of(data: Sequences) -> Histories:
     users = pa.array(rows + 1) if labels is None else labels.take(pa.array(rows))
     end = data.offsets[data.num_real]
     return Histories(users, data.items[:end], offsets_of(data.lengths[rows]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Make the page of a run again, or one that compares several: ``python -m rsir.report RUN [RUN ...]``."""
+"""Make the page of a run again, or one that compares several: ``rsir report RUN [RUN ...]``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from rsir import files as durable
+from rsir import files
+from rsir.errors import RunError
 from rsir.report.comparison import comparison
 from rsir.report.page import REPORT, page
-from rsir.runs.directory import MANIFEST, RunDirectory, RunError
+from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.results import read_data, read_round
 
 __all__ = ["main"]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """The command; returns the exit status: 0, or 2 where a run cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rsir report", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, finished or not")
     parser.add_argument(
         "--out", metavar="FILE", help=f"page to write [RUN/{REPORT}; of several runs: comparison.html here]"
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             whole = zip(opened, rounds, strict=True)
             content = comparison([(one.path, one.config, one.data, finished) for one, finished in whole])
-        durable.replace(file, content.encode())
+        files.replace(file, content.encode())
     except RunError as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 2
@@ -50,7 +51,3 @@ def _open(run: Path) -> RunDirectory:
     if not (run / MANIFEST).exists():
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     return RunDirectory.open(run)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

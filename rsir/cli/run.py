@@ -1,4 +1,4 @@
-"""The command line: ``rsir``, or ``python -m rsir.recurse``."""
+"""``rsir run``: let a recommender improve itself."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsir import __version__
-from rsir.cli import datasets, inspect
 from rsir.cli.bars import Bars
 from rsir.cli.completion import script
 from rsir.cli.notes import notes
 from rsir.cli.options import configuration, dump, split_arguments
 from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.cli.signals import Stop
-from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
-from rsir.runs.directory import RunDirectory, RunError
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.errors import ConfigError, RunError, WorldError
+from rsir.runs.directory import RunDirectory
 from rsir.runtime.devices import check_device
 from rsir.runtime.memory import limited, parse, peak, shown
 from rsir.runtime.progress import silent
-from rsir.runtime.world import World, WorldError, join, local_rank, restarts_allowed
+from rsir.runtime.world import World, join, local_rank, restarts_allowed
 
 if TYPE_CHECKING:
     from rsir.runs.results import RoundResult, Run
@@ -35,25 +35,8 @@ RUNS = Path("runs")
 SPEAK = "say why the run ends"  # one of several processes does; the others' reasons follow from its
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Default: those of the process.
-
-    Returns
-    -------
-    int
-        Exit status: 0 done, 1 ``inspect`` found damage, 2 options or data that cannot be used (nothing is written
-        then), 3 another of several processes has ended, 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything
-        unexpected is raised.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"inspect": inspect.main, "datasets": datasets.main}
-    if arguments and arguments[0] in commands:
-        return commands[arguments[0]](arguments[1:])
+def main(arguments: list[str]) -> int:
+    """Run the command; the exit status, as :func:`rsir.cli.main.main` explains it."""
     try:
         world = join()
     except WorldError as error:
@@ -106,18 +89,19 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     limit = None if options.memory is None else parse(options.memory)
     if options.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
-    from rsir.data.sequences import (
-        DataError,  # from here on torch and the compiled parts are loaded, which takes seconds
+    from rsir.errors import (
+        BackboneError,
+        BackendUnavailable,
+        CheckpointError,
+        DataError,
+        GenerationError,
+        Interrupted,
+        TrainingError,
     )
-    from rsir.generation.generate import GenerationError
     from rsir.integrations.trackers import Tracking
-    from rsir.models import BackboneError, names
-    from rsir.models.checkpoint import CheckpointError
-    from rsir.ops import BackendUnavailable
+    from rsir.models import names
     from rsir.recursion.loop import recurse
     from rsir.runtime.exhaustion import first_line, out_of_memory
-    from rsir.runtime.resume import Interrupted
-    from rsir.training.fit import TrainingError
 
     if config.model.name not in names():
         raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
@@ -254,7 +238,3 @@ def _limit_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.get_num_threads()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

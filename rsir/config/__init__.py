@@ -11,11 +11,10 @@ from typing import Literal
 from rsir.config.data import DataConfig, SimulationConfig
 from rsir.config.learning import ModelConfig, TrainingConfig
 from rsir.config.rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
-from rsir.config.values import ConfigError, choice, from_dict, require, to_dict
+from rsir.config.values import choice, from_dict, require, to_dict
 
 __all__ = [
     "AcquisitionConfig",
-    "ConfigError",
     "DataConfig",
     "DistillationConfig",
     "FidelityConfig",

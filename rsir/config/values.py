@@ -8,13 +8,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-__all__ = ["ConfigError", "choice", "from_dict", "require", "to_dict"]
+from rsir.errors import ConfigError
+
+__all__ = ["choice", "from_dict", "require", "to_dict"]
 
 Config = TypeVar("Config")
-
-
-class ConfigError(ValueError):
-    """A setting is unknown or out of its range; the message names it, what was expected and what came."""
 
 
 def require(condition: bool, name: str, expected: str, value: object) -> None:

@@ -1,16 +1,13 @@
 """Interaction data: the `Sequences` type, readers and writers, splits and the simulator."""
 
-from rsir.data.io.events import DataWarning
 from rsir.data.io.frames import from_frame
 from rsir.data.io.readers import read, read_histories
 from rsir.data.io.writers import to_table, write
-from rsir.data.sequences import DataError, Sequences
+from rsir.data.sequences import Sequences
 from rsir.data.simulate import SimulatedData, simulate
 from rsir.data.splits import EvaluationSet, Split, global_time, leave_one_out
 
 __all__ = [
-    "DataError",
-    "DataWarning",
     "EvaluationSet",
     "Sequences",
     "SimulatedData",

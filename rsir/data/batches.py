@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from rsir.data.io.ordering import counts_of
-from rsir.data.sequences import DataError, Sequences
-from rsir.runtime import memory as budget
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError
+from rsir.runtime import memory
 from rsir.runtime.world import World
 
 __all__ = ["Batches", "Part", "SoftTargets", "TrainingBatch"]
@@ -272,7 +273,7 @@ class Batches:
             order = self._rows.copy()
             np.random.default_rng([self._seed, _SHUFFLE, epoch]).shuffle(order)
             for first in range(skipped * self._batch_size, order.size, self._batch_size):
-                budget.settle()
+                memory.settle()
                 grid, weights = self._pack(order[first : first + self._batch_size].astype(np.int64), step)
                 yield grid, weights, self._draw(step)
                 step += 1

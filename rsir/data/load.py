@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rsir.config import ConfigError, DataConfig, RecursionConfig
+from rsir.config import DataConfig, RecursionConfig
 from rsir.data.io.readers import read
 from rsir.data.sequences import Sequences
 from rsir.data.simulate import simulate
 from rsir.data.splits import Split, global_time, leave_one_out
+from rsir.errors import ConfigError
 
 __all__ = ["load_data", "split"]
 

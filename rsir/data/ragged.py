@@ -8,20 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rsir.runtime import memory as budget
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
 
-class DataError(ValueError):
-    """Data, or a file of data, that cannot be used; the message says what was found and how to mend it."""
-
-
 def offsets_of(lengths: npt.ArrayLike) -> Int64Array:
     """Offsets (n + 1,) int64 of rows of the given lengths (n,)."""
     lengths = np.asarray(lengths, np.int64)
-    offsets = budget.empty(lengths.size + 1, np.int64)
+    offsets = memory.empty(lengths.size + 1, np.int64)
     offsets[0] = 0
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -35,8 +32,8 @@ def ragged_indices(starts: Int64Array, lengths: Int64Array) -> Int64Array:
 
 def gathered(values: npt.NDArray[Any], starts: Int64Array, offsets: Int64Array) -> npt.NDArray[Any]:
     """Rows of `values` (nnz,), row r the ``offsets[r + 1] - offsets[r]`` entries from ``starts[r]`` on; read-only."""
-    out = budget.empty(int(offsets[-1]), values.dtype)
-    for rows in budget.row_blocks(offsets):
+    out = memory.empty(int(offsets[-1]), values.dtype)
+    for rows in memory.row_blocks(offsets):
         own = offsets[rows.start : rows.stop + 1]
         out[own[0] : own[-1]] = values[ragged_indices(starts[rows], np.diff(own))]
     return sealed(out)
@@ -44,9 +41,9 @@ def gathered(values: npt.NDArray[Any], starts: Int64Array, offsets: Int64Array) 
 
 def joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Arrays one after the other; read-only."""
-    out, first = budget.empty(sum(part.size for part in parts), parts[0].dtype), 0
+    out, first = memory.empty(sum(part.size for part in parts), parts[0].dtype), 0
     for part in parts:
-        for block in budget.blocks(part.size):
+        for block in memory.blocks(part.size):
             out[first + block.start : first + block.stop] = part[block]
         first += part.size
     return sealed(out)
@@ -85,13 +82,13 @@ def integers(name: str, values: npt.ArrayLike, dtype: type[np.signedinteger[Any]
 
 def extent(array: npt.NDArray[Any]) -> tuple[int, int]:
     """Least and greatest entry of an array that is not empty."""
-    ends = [(array[block].min(), array[block].max()) for block in budget.blocks(array.size)]
+    ends = [(array[block].min(), array[block].max()) for block in memory.blocks(array.size)]
     return int(min(low for low, _ in ends)), int(max(high for _, high in ends))
 
 
 def _converted(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    out = budget.empty(array.size, dtype)
-    for block in budget.blocks(array.size):
+    out = memory.empty(array.size, dtype)
+    for block in memory.blocks(array.size):
         out[block] = array[block]
     return sealed(out)
 
@@ -102,7 +99,7 @@ def checked_offsets(values: npt.ArrayLike, nnz: int) -> Int64Array:
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != nnz:
         ends = f"{offsets[0]}..{offsets[-1]}" if offsets.size else "an empty array"
         raise DataError(f"offsets must go from 0 to the number of items, {nnz}, got {ends}")
-    for block in budget.blocks(offsets.size - 1):
+    for block in memory.blocks(offsets.size - 1):
         falls = offsets[block.start + 1 : block.stop + 1] < offsets[block]
         if falls.any():
             row = block.start + int(np.argmax(falls))
@@ -113,7 +110,7 @@ def checked_offsets(values: npt.ArrayLike, nnz: int) -> Int64Array:
 def checked_items(values: npt.ArrayLike, offsets: Int64Array, num_items: int) -> Int32Array:
     """Item ids 1..num_items."""
     items = np.asarray(values)
-    for block in budget.blocks(items.size):
+    for block in memory.blocks(items.size):
         bad = (items[block] < 1) | (items[block] > num_items)
         if bad.any():
             index = block.start + int(np.argmax(bad))
@@ -130,7 +127,7 @@ def checked_times(values: npt.ArrayLike, nnz: int, offsets: Int64Array) -> Int64
     times = frozen(integers("times", values, np.int64))
     if times.size != nnz:
         raise DataError(f"times must have one entry for each of the {nnz} items, got {times.size}")
-    for block in budget.blocks(nnz - 1):
+    for block in memory.blocks(nnz - 1):
         falls = times[block.start + 1 : block.stop + 1] < times[block]
         first, last = np.searchsorted(offsets, [block.start + 1, block.stop + 1])
         falls[offsets[first:last] - 1 - block.start] = False  # between the rows times may fall

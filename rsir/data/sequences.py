@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir.data.ragged import (
-    DataError,
     Int32Array,
     Int64Array,
     checked_items,
@@ -32,7 +31,8 @@ from rsir.data.ragged import (
     ragged_indices,
     sealed,
 )
-from rsir.runtime import memory as budget
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 __all__ = [
     "MAX_ITEMS",
@@ -143,7 +143,7 @@ class Sequences:
             return
         real, rounds, source = self.num_real, self.round, self.source
         known = f"one of the {real} real rows" if real else "not negative"
-        for block in budget.blocks(n):
+        for block in memory.blocks(n):
             row = np.arange(block.start, block.stop)
             for wrong, text in (
                 (rounds[block] < 0, "round must not be negative, but row {row} has {round}"),
@@ -183,7 +183,7 @@ class Sequences:
     @property
     def lengths(self) -> Int64Array:
         """(n,) int64: number of items of each row."""
-        lengths = budget.empty(len(self), np.int64)
+        lengths = memory.empty(len(self), np.int64)
         return np.subtract(self.offsets[1:], self.offsets[:-1], out=lengths)
 
     @property
@@ -199,7 +199,7 @@ class Sequences:
     @property
     def num_real(self) -> int:
         """Number of real rows; they are rows 0..num_real - 1."""
-        return sum(int(np.count_nonzero(self.round[block] == 0)) for block in budget.blocks(self.round.size))
+        return sum(int(np.count_nonzero(self.round[block] == 0)) for block in memory.blocks(self.round.size))
 
     @classmethod
     def from_lists(cls, lists: Iterable[Sequence[int]], num_items: int | None = None, **fields: Any) -> Sequences:
@@ -313,7 +313,7 @@ class Sequences:
             value = getattr(self, name)
             for array in [value] if isinstance(value, np.ndarray) else label_arrays(value):
                 digest.update(f"{name} {array.dtype.str} {array.size}\0".encode())
-                for block in budget.blocks(array.size):
+                for block in memory.blocks(array.size):
                     digest.update(np.ascontiguousarray(array[block]).data)
         return digest.hexdigest()
 
@@ -344,7 +344,7 @@ class Sequences:
 
 def _counted(n: int) -> Int64Array:
     """0..n - 1, read-only."""
-    out = budget.empty(n, np.int64)
-    for block in budget.blocks(n):
+    out = memory.empty(n, np.int64)
+    for block in memory.blocks(n):
         out[block] = np.arange(block.start, block.stop)
     return sealed(out)

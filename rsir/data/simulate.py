@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from rsir.config import SimulationConfig
 from rsir.data.ragged import sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -125,7 +125,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
     lengths = _lengths(config, random(users))
     offsets = offsets_of(lengths)
     longest = int(lengths.max())
-    history = budget.empty(int(offsets[-1]), np.int32)
+    history = memory.empty(int(offsets[-1]), np.int32)
     close = drawing.near(genre_points, REACH)
     for step in range(longest):
         waiting = np.flatnonzero(lengths > step)
@@ -138,7 +138,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
             drawn = 1 + np.where(random(waiting.size) < FROM_CHART, np.minimum(charted, items - 1), by_genre[place])
             # a repeat is drawn anew, source and all, which leaves the distribution over the items not yet seen
             waiting = waiting[drawing.find_repeats(waiting, drawn.astype(np.int32), step, history, offsets)]
-            budget.settle()
+            memory.settle()
 
     times = _times(generator, lengths, offsets, longest)
     sequences = Sequences(
@@ -155,7 +155,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
 def _around(centres: FloatArray, home: npt.NDArray[np.int32], random: Callable[..., FloatArray]) -> FloatArray:
     """Each user's angles, near those of their home genre."""
     points = np.empty((len(home), 2))
-    for users in budget.blocks(len(home)):
+    for users in memory.blocks(len(home)):
         points[users] = centres[home[users]] + SPREAD * (2 * random((users.stop - users.start, 2)) - 1)
     return points
 
@@ -163,12 +163,12 @@ def _around(centres: FloatArray, home: npt.NDArray[np.int32], random: Callable[.
 def _times(generator: np.random.Generator, lengths: Int64Array, offsets: Int64Array, longest: int) -> Int64Array:
     """Seconds of all events: those of a row follow each other by exponential gaps; rows begin at any time of a year."""
     state = generator.bit_generator.state
-    for users in budget.blocks(len(lengths), longest):
+    for users in memory.blocks(len(lengths), longest):
         generator.random((users.stop - users.start, longest))
     begin = SECONDS_OBSERVED * generator.random(len(lengths))  # drawn after the gaps
     generator.bit_generator.state = state
-    times = budget.empty(int(offsets[-1]), np.int64)
-    for users in budget.blocks(len(lengths), longest):
+    times = memory.empty(int(offsets[-1]), np.int64)
+    for users in memory.blocks(len(lengths), longest):
         filled = np.arange(longest) < lengths[users, None]
         gaps = np.where(filled, 1 - MEAN_GAP * np.log1p(-generator.random(filled.shape)), 0)
         gaps[:, 0] += begin[users]

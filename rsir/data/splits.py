@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsir.data.ragged import gathered, sealed
-from rsir.data.sequences import DataError, Int32Array, Int64Array, Sequences, offsets_of
+from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
+from rsir.errors import DataError
 
 Target = Literal["last", "first", "all", "random"]
 

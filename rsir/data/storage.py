@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsir import files as durable
+from rsir import files
 from rsir.data.io.limits import check_parquet
 from rsir.data.ragged import joined, sealed
-from rsir.data.sequences import DataError, FileFormat, Sequences, offsets_of
-from rsir.runtime import memory as budget
+from rsir.data.sequences import FileFormat, Sequences, offsets_of
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 if TYPE_CHECKING:
     from typing import Any
@@ -38,7 +39,7 @@ def save(data: Sequences, path: Path, error: type[ValueError] = DataError) -> No
     """Write `data` to `path` in the format of its suffix, whole or not at all; raises `error` if the disk refuses."""
     if path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"the name of a sequences file must end in {' or '.join(_SUFFIXES)}, got {path.name!r}")
-    with durable.replacing(path, error) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+    with files.replacing(path, error) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         _write(data, sink, _SUFFIXES[path.suffix.lower()])
 
 
@@ -51,7 +52,7 @@ def _write(data: Sequences, sink: Any, file_format: FileFormat) -> None:
         with pq.ParquetWriter(sink, schema, **options) as writer:
             for first in range(0, max(len(data), 1), _ROW_GROUP):
                 writer.write_table(_to_table(data, slice(first, first + _ROW_GROUP), schema))
-                budget.settle()
+                memory.settle()
             writer.add_key_value_metadata(schema.metadata)
     elif file_format == "arrow":
         with pa.ipc.new_file(sink, schema) as writer:  # one batch, so that it can be used where it lies
@@ -189,7 +190,7 @@ def _labels_from_text(text: bytes | None) -> pa.Array | None:
 def _read_parquet(path: Path) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
         check_parquet(path, [file.metadata])
-        current = budget.current()
+        current = memory.current()
         if current is None:
             return file.read()
         groups = (file.read_row_group(number) for number in range(file.num_row_groups))
@@ -197,5 +198,5 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_arrow(path: Path) -> pa.Table:
-    with pa.ipc.open_file(pa.py_buffer(budget.opened(path))) as reader:
+    with pa.ipc.open_file(pa.py_buffer(memory.opened(path))) as reader:
         return reader.read_all()

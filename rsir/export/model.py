@@ -17,18 +17,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from rsir import files as durable
-from rsir.data.sequences import DataError, Sequences
+from rsir import files
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError, ExportError
 from rsir.generation.neighbours import index_bytes
 from rsir.models.protocol import Backbone, require
 
-__all__ = ["SUFFIXES", "ExportError", "encoder_program", "export", "write_items"]
+__all__ = ["SUFFIXES", "encoder_program", "export", "write_items"]
 
 SUFFIXES = (".faiss", ".onnx", ".pt2")
-
-
-class ExportError(ValueError):
-    """A model cannot be exported; says why and what to do."""
 
 
 def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) -> Path:
@@ -70,7 +67,7 @@ def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) 
     else:
         program = encoder_program(model)
         content = _onnx(program) if path.suffix == ".onnx" else _saved(program)
-    durable.replace(path, content, ExportError)
+    files.replace(path, content, ExportError)
     return write_items(catalogue, path.with_suffix(".items.parquet"))
 
 
@@ -80,7 +77,7 @@ def write_items(catalogue: Sequences, path: Path) -> Path:
     labels = ids if catalogue.item_labels is None else catalogue.item_labels
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"id": ids, "label": labels}), sink, compression="zstd")
-    durable.replace(path, sink.getvalue(), DataError)
+    files.replace(path, sink.getvalue(), DataError)
     return path
 
 

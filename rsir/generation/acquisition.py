@@ -9,7 +9,7 @@ from rsir.config import AcquisitionConfig
 from rsir.data.sequences import Sequences, ragged_indices
 from rsir.generation.disagreement import disagreement
 from rsir.models.protocol import Backbone
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.world import ALONE, World
 
@@ -75,7 +75,7 @@ def novel_share(trajectories: Sequences, real: Sequences) -> float:
     catalogue, novel = real.num_items + 1, 0
     by_source = np.argsort(trajectories.source, kind="stable")
     sources = trajectories.source[by_source]
-    for rows in budget.row_blocks(real.offsets):
+    for rows in memory.row_blocks(real.offsets):
         own = _keys(real, np.arange(rows.start, rows.stop), np.arange(rows.start, rows.stop), catalogue)
         first, last = np.searchsorted(sources, [rows.start, rows.stop])
         generated = _keys(trajectories, by_source[first:last], sources[first:last], catalogue)

@@ -18,6 +18,7 @@ from torch import Tensor
 from rsir import ops
 from rsir.config import GenerationConfig
 from rsir.data.sequences import Sequences, ragged_indices
+from rsir.errors import Interrupted
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.open_items import Targets
 from rsir.models.items import packed_items
@@ -26,7 +27,7 @@ from rsir.models.recomputing import Recomputed, ragged
 from rsir.ops import PackedItems, Ragged
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.progress import Progress
-from rsir.runtime.resume import Interrupted, Partial, Saved
+from rsir.runtime.resume import Partial, Saved
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["Engine", "Found"]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rsir.data.sequences import Sequences, offsets_of, ragged_indices
+from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
-from rsir.models.protocol import Backbone, BackboneError
+from rsir.models.protocol import Backbone
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["disagreement"]

@@ -12,23 +12,20 @@ import torch
 from rsir.config import GenerationConfig
 from rsir.config.values import choice, require
 from rsir.data.sequences import Sequences, offsets_of, ragged_indices
+from rsir.errors import GenerationError
 from rsir.generation.decoding import Engine, Found
 from rsir.generation.fidelity import Fidelity
 from rsir.models.protocol import Backbone
 from rsir.ops import PackedItems
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 from rsir.runtime.exhaustion import first_line, out_of_memory
 from rsir.runtime.progress import Progress, silent
 from rsir.runtime.resume import Partial, Saved
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["Generated", "GenerationError", "generate"]
+__all__ = ["Generated", "generate"]
 
 _ARRAYS = ("items", "offsets", "source", "round")
-
-
-class GenerationError(ValueError):
-    """Generation cannot go on; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ def generate(
                 _keep(partial, shards[-1], done, end)
                 done = end
             del found
-            budget.settle()
+            memory.settle()
     except (MemoryError, RuntimeError) as cause:
         if not out_of_memory(cause):
             raise
@@ -189,7 +186,7 @@ def generate(
 
 def _sources_at_once(model: Backbone, config: GenerationConfig) -> int:
     """From how many sources trajectories are held padded; the others wait, or are filtered already."""
-    limit = budget.current()
+    limit = memory.current()
     if limit is None:
         return 2**62
     a_trajectory = 20 * model.max_len + 256  # in parts, joined, in order, and as keys to find duplicates by
@@ -327,7 +324,7 @@ def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources:
     """(T,) bool: whether a trajectory, items padded (T, L), equals the beginning of its source."""
     place, begin = np.arange(items.shape[1]), sources.offsets[row]
     equal = lengths <= sources.offsets[row + 1] - begin
-    for some in budget.blocks(len(row), items.shape[1]):
+    for some in memory.blocks(len(row), items.shape[1]):
         at = np.minimum(begin[some, None] + place, len(sources.items) - 1)
         inside = place < lengths[some, None]
         equal[some] &= ((sources.items[at] == items[some]) | ~inside).all(axis=1)
@@ -337,7 +334,7 @@ def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources:
 def _with_two_items(sources: Sequences) -> np.ndarray:
     """(n,) int64: rows that hold at least two different items."""
     differs = np.zeros(len(sources), bool)
-    for rows in budget.row_blocks(sources.offsets):
+    for rows in memory.row_blocks(sources.offsets):
         offsets = sources.offsets[rows.start : rows.stop + 1]
         row = np.repeat(np.arange(rows.start, rows.stop), np.diff(offsets))
         differs[row[sources.items[offsets[0] : offsets[-1]] != sources.items[sources.offsets[row]]]] = True

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from rsir import __version__
 from rsir import files as durable
-from rsir.config import ConfigError, FidelityConfig, GenerationConfig, RecursionConfig
-from rsir.data.sequences import DataError, Sequences
+from rsir.config import FidelityConfig, GenerationConfig, RecursionConfig
+from rsir.data.sequences import Sequences
+from rsir.errors import ConfigError, DataError
 from rsir.generation import generate as engine
 from rsir.generation.fidelity import build
 from rsir.models import checkpoint, packed_items

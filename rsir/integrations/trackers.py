@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rsir.config import ConfigError, RecursionConfig, to_dict
+from rsir.config import RecursionConfig, to_dict
+from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from rsir.models.hstu import HSTU
 from rsir.models.items import packed_items
 from rsir.models.protocol import (
     Backbone,
-    BackboneError,
     HistoryBackbone,
     IncrementalBackbone,
     LookupBackbone,
@@ -23,7 +22,6 @@ from rsir.models.sasrec import SASRec
 __all__ = [
     "HSTU",
     "Backbone",
-    "BackboneError",
     "CL4SRec",
     "ESASRec",
     "Ensemble",

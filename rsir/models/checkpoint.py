@@ -14,19 +14,16 @@ from safetensors import SafetensorError
 from torch import nn
 
 import rsir
-from rsir import files as durable
-from rsir.config import ConfigError, ModelConfig, from_dict, to_dict
+from rsir import files
+from rsir.config import ModelConfig, from_dict, to_dict
+from rsir.errors import CheckpointError, ConfigError
 from rsir.models.registry import build
 from rsir.runtime import weights
 
-__all__ = ["CARD", "WEIGHTS", "CheckpointError", "load", "read_card", "save", "to_files"]
+__all__ = ["CARD", "WEIGHTS", "load", "read_card", "save", "to_files"]
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 _FORMAT = 2  # 1 had no checksum
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read or written; the message names the file and what is wrong with it."""
 
 
 def to_files(
@@ -49,7 +46,7 @@ def to_files(
         "settings": dict(settings or {}),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    card["checksum"] = durable.checksum(card)
+    card["checksum"] = files.checksum(card)
     return {WEIGHTS: content, CARD: (json.dumps(card, indent=2) + "\n").encode()}
 
 
@@ -87,9 +84,9 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
-        raise durable.refused(folder, cause, CheckpointError) from cause
+        raise files.refused(folder, cause, CheckpointError) from cause
     for name, content in to_files(model, config, metrics=metrics, data=data, settings=settings).items():
-        durable.replace(folder / name, content, CheckpointError)
+        files.replace(folder / name, content, CheckpointError)
 
 
 def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -116,7 +113,7 @@ def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
             )
         raise CheckpointError(f"{path}: expected a model card of format {_FORMAT}, got {found!r}")
     checksum = card.pop("checksum", None)
-    if checksum != durable.checksum(card) and (checksum, card["format"]) != (None, 1):
+    if checksum != files.checksum(card) and (checksum, card["format"]) != (None, 1):
         raise CheckpointError(f"{path} is damaged: its checksum differs")
     missing = [key for key in ("model", "num_items", "sha256") if key not in card]
     if missing or type(card["num_items"]) is not int:

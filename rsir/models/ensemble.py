@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsir.models.protocol import Backbone, BackboneError, IncrementalBackbone, State, require
+from rsir.errors import BackboneError
+from rsir.models.protocol import Backbone, IncrementalBackbone, State, require
 
 __all__ = ["Ensemble"]
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from rsir.errors import BackboneError
+
 if TYPE_CHECKING:
     from rsir.data.batches import TrainingBatch
     from rsir.ops import Ragged
 
 __all__ = [
     "Backbone",
-    "BackboneError",
     "HistoryBackbone",
     "IncrementalBackbone",
     "LookupBackbone",
@@ -20,10 +21,6 @@ __all__ = [
     "TrainableBackbone",
     "require",
 ]
-
-
-class BackboneError(ValueError):
-    """A backbone lacks something, or is not known by the name given."""
 
 
 @runtime_checkable

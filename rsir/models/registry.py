@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rsir.config import ModelConfig
-from rsir.models.protocol import BackboneError
+from rsir.errors import BackboneError
 
 __all__ = ["build", "maker_of", "names", "register"]
 

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsir.config import ModelConfig
+from rsir.errors import BackboneError
 from rsir.models.encoding import tile_rows
-from rsir.models.protocol import Backbone, BackboneError
+from rsir.models.protocol import Backbone
 
 __all__ = ["KeyValueState", "SlotState", "lengths_after", "step_in_tiles"]
 

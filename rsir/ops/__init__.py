@@ -38,7 +38,6 @@ from rsir.ops.reference import average_keeps
 from rsir.ops.sharded import Together, join_tables, table_part
 from rsir.ops.types import (
     AdamMoments,
-    BackendUnavailable,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
@@ -53,7 +52,6 @@ from rsir.ops.types import (
 __all__ = [
     "BACKENDS",
     "AdamMoments",
-    "BackendUnavailable",
     "FullSoftmax",
     "LayerDropout",
     "LayerParameters",

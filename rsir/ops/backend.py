@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from rsir.ops.types import BackendUnavailable
+from rsir.errors import BackendUnavailable
 
 __all__ = ["BACKENDS", "load", "resolve", "resolve_training"]
 

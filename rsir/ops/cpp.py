@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rsir.errors import BackendUnavailable
 from rsir.ops.checks import check_version, version_of
 from rsir.ops.types import (
     AdamMoments,
-    BackendUnavailable,
     FullSoftmax,
     LayerDropout,
     LayerParameters,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsir.errors import BackendUnavailable
 from rsir.ops.checks import check_version, version_of
-from rsir.ops.types import BackendUnavailable, PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
+from rsir.ops.types import PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
     import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]

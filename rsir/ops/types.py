@@ -10,7 +10,6 @@ from torch import Tensor
 
 __all__ = [
     "AdamMoments",
-    "BackendUnavailable",
     "FullSoftmax",
     "LayerDropout",
     "LayerParameters",
@@ -21,10 +20,6 @@ __all__ = [
     "SampledSoftmax",
     "TopK",
 ]
-
-
-class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and cannot run here; the message says why and how to mend it."""
 
 
 class Ragged(NamedTuple):

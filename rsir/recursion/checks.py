@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-from rsir.config import ConfigError, FidelityConfig, RecursionConfig, to_dict
-from rsir.data.sequences import DataError, Sequences
+from rsir.config import FidelityConfig, RecursionConfig, to_dict
+from rsir.data.sequences import Sequences
+from rsir.errors import ConfigError, DataError
 from rsir.generation.fidelity import threshold
 from rsir.models.registry import maker_of
 from rsir.runs.lineage import voters
 from rsir.runs.results import Run
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 
 __all__ = ["check_run"]
 
@@ -31,7 +32,7 @@ def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: 
     _check_catalogue(config, data.num_items)
     if base is not None:
         _check_base(base, config, data)
-    limit = budget.current()
+    limit = memory.current()
     if limit is not None:
         limit.left(_needs(config, data))
     _note_of_a_loose_check(config, train)

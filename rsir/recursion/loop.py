@@ -17,6 +17,7 @@ from rsir.data.batches import SoftTargets
 from rsir.data.load import load_data, split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet, Split
+from rsir.errors import Interrupted
 from rsir.evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_interval
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
@@ -42,7 +43,7 @@ from rsir.runs.results import (
 )
 from rsir.runtime.profiling import FOLDER, Tracer
 from rsir.runtime.progress import Progress, silent, timed
-from rsir.runtime.resume import Interrupted, Partial, never
+from rsir.runtime.resume import Partial, never
 from rsir.runtime.world import ALONE, World
 from rsir.training.fit import CRITERION, fit, item_popularity
 from rsir.training.soft_targets import soft_targets

@@ -11,7 +11,7 @@ from rsir.data.sequences import Sequences
 from rsir.report.html import figure, table
 from rsir.report.svg import Series, bars, lines
 from rsir.runs.results import RoundResult
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 from rsir.training.fit import CRITERION, item_popularity
 
 __all__ = ["INTERVALS", "SHOWN", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
@@ -253,7 +253,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _mean_of(popularity: np.ndarray, items: np.ndarray) -> float:
     """Mean popularity of items."""
-    total = sum(int(popularity[items[block]].sum()) for block in budget.blocks(items.size))
+    total = sum(int(popularity[items[block]].sum()) for block in memory.blocks(items.size))
     return total / items.size if items.size else nan
 
 

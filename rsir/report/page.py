@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from rsir.config import RecursionConfig, to_dict
 from rsir.data.load import split
-from rsir.data.sequences import DataError, Sequences
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError, RunError
 from rsir.report import charts
 from rsir.report.examples import example_users
 from rsir.report.html import document, section, table, text
-from rsir.runs.directory import ENVIRONMENT, RunDirectory, RunError
+from rsir.runs.directory import ENVIRONMENT, RunDirectory
 from rsir.runs.manifest import flat
 from rsir.runs.results import RoundResult, best_round, is_over
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rsir.runs.directory import RunDirectory, RunError
+from rsir.errors import RunError
+from rsir.runs.directory import RunDirectory
 
 __all__ = ["main", "panels", "plot_rounds", "save"]
 

@@ -28,9 +28,10 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rsir import files as durable
+from rsir import files
 from rsir.config import RecursionConfig, from_dict, to_dict
-from rsir.files import Lock, RunError
+from rsir.errors import RunError
+from rsir.files import Lock
 from rsir.runs import manifest
 from rsir.runtime.environment import environment
 
@@ -103,7 +104,7 @@ class RunDirectory:
                 with suppress(OSError):
                     folder.rmdir()
             if isinstance(cause, OSError):
-                raise durable.refused(path, cause) from cause
+                raise files.refused(path, cause) from cause
             raise
 
     @classmethod
@@ -136,7 +137,7 @@ class RunDirectory:
             if not resume:
                 raise RunError(f"{path}: holds a run already; go on with it by --resume, or choose another --out")
             return
-        ours = {name for name in names if name in _FIRST or durable.TEMPORARY.fullmatch(name)}
+        ours = {name for name in names if name in _FIRST or files.TEMPORARY.fullmatch(name)}
         begun = Lock.NAME in names and names == ours  # interrupted before there was anything to go on with
         if resume:
             state = "the one in it was interrupted before it began" if begun else "there is none"
@@ -212,9 +213,9 @@ class RunDirectory:
         try:
             if not folder.exists():
                 folder.mkdir(parents=True)
-                durable.sync(self.path)
+                files.sync(self.path)
         except OSError as cause:
-            raise durable.refused(folder, cause) from cause
+            raise files.refused(folder, cause) from cause
         return folder
 
     def start_round(self, round_: int) -> str:
@@ -224,9 +225,9 @@ class RunDirectory:
         try:
             folder.mkdir(exist_ok=True)
             _clear(folder)
-            durable.sync(self.path)
+            files.sync(self.path)
         except OSError as cause:
-            raise durable.refused(folder, cause) from cause
+            raise files.refused(folder, cause) from cause
         return folder.name
 
     def finish_round(self, round_: int) -> None:
@@ -235,16 +236,16 @@ class RunDirectory:
         folder = self.round_path(round_)
         try:
             names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name != DONE)
-            self._rounds[folder.name] = {name: durable.digest(folder / name) for name in names}
+            self._rounds[folder.name] = {name: files.digest(folder / name) for name in names}
         except OSError as cause:
-            raise durable.refused(folder, cause) from cause
+            raise files.refused(folder, cause) from cause
         self._write_manifest()
         self.log("round", round=round_)
         self.write_bytes(f"{folder.name}/{DONE}", b"")
         try:
             _remove(folder / PARTIAL)
         except OSError as cause:
-            raise durable.refused(folder, cause) from cause
+            raise files.refused(folder, cause) from cause
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; `name` is relative to the run's folder.
@@ -255,7 +256,7 @@ class RunDirectory:
             The disk refuses (the old content, if any, is still there), or the name leads out of the folder.
         """
         self._writable()
-        durable.replace(self._inside(name), content)
+        files.replace(self._inside(name), content)
 
     def write_sequences(self, name: str, data: Sequences) -> None:
         """Write what `Sequences.load` reads back; otherwise as :meth:`write_bytes`."""
@@ -266,18 +267,18 @@ class RunDirectory:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON: keys sorted, floats as short as they read back exactly, nan as null, newline at the end."""
-        self.write_bytes(name, durable.to_json(value))
+        self.write_bytes(name, files.to_json(value))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON object; RunError if it is missing or damaged."""
-        return durable.read_json(self._inside(name))
+        return files.read_json(self._inside(name))
 
     def log(self, event: str, **fields: Any) -> None:
         """Append a line to log.jsonl: the time (UTC), the event and what belongs to it."""
         self._writable()
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        line = json.dumps(durable.plain({"time": now, "event": event, **fields}), allow_nan=False)
-        durable.append(self.path / LOG, line.encode() + b"\n")
+        line = json.dumps(files.plain({"time": now, "event": event, **fields}), allow_nan=False)
+        files.append(self.path / LOG, line.encode() + b"\n")
 
     def close(self) -> None:
         """Let other processes write here."""
@@ -322,7 +323,7 @@ class RunDirectory:
         for name, recorded in self._rounds.get(folder.name, {}).items():
             path = self._inside(f"{folder.name}/{name}")
             try:
-                found = durable.digest(path)
+                found = files.digest(path)
             except FileNotFoundError:
                 yield f"{path}: is missing; put it back, or {_mend(number)}"
                 continue
@@ -351,7 +352,7 @@ class RunDirectory:
             for folder in folders:
                 _remove_temporary(folder)
         except OSError as cause:
-            raise durable.refused(Path(cause.filename or self.path), cause) from cause
+            raise files.refused(Path(cause.filename or self.path), cause) from cause
         self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
 
     def _write_manifest(self) -> None:
@@ -368,7 +369,7 @@ def _clear(folder: Path) -> None:
 def _remove_temporary(folder: Path) -> None:
     """Remove the files that an interruption left half-written."""
     for entry in list(os.scandir(folder)):
-        if durable.TEMPORARY.fullmatch(entry.name):
+        if files.TEMPORARY.fullmatch(entry.name):
             os.unlink(entry)
 
 

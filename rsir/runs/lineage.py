@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.sequences import DataError
+from rsir.errors import DataError
 from rsir.evaluation import recommend
 from rsir.models.protocol import Backbone
 

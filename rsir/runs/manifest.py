@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rsir import files as durable
-from rsir.config import ConfigError, RecursionConfig, from_dict, to_dict
-from rsir.files import RunError
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.errors import ConfigError, RunError
 
 __all__ = ["CHANGEABLE", "compare", "encode", "flat", "read", "settled"]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rsir import __version__
-from rsir.config import ConfigError, RecursionConfig, to_dict
+from rsir.config import RecursionConfig, to_dict
 from rsir.data.sequences import Sequences
-from rsir.runs.directory import LOG, RunDirectory, RunError
+from rsir.errors import ConfigError, RunError, WorldError
+from rsir.runs.directory import LOG, RunDirectory
 from rsir.runs.manifest import flat
-from rsir.runtime.world import World, WorldError
+from rsir.runtime.world import World
 
 __all__ = ["open_run"]
 

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from rsir import files as durable
 from rsir.config import RecursionConfig
 from rsir.data.load import load_data, split
-from rsir.data.sequences import DataError, Sequences, offsets_of
+from rsir.data.sequences import Sequences, offsets_of
+from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
 from rsir.models import Ensemble, checkpoint, packed_items
 from rsir.ops import PackedItems
-from rsir.runs.directory import MANIFEST, RunDirectory, RunError
+from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.lineage import voters
 from rsir.runtime.devices import check_device
 from rsir.training.fit import CRITERION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsir.config import ConfigError
+from rsir.errors import ConfigError
 
 __all__ = ["check_device"]
 

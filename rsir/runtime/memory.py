@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rsir import files as durable
-from rsir.config import ConfigError
+from rsir import files
+from rsir.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +86,7 @@ class Budget:
             finally:
                 os.close(descriptor)
         except OSError as cause:
-            raise durable.refused(self.folder, cause) from cause
+            raise files.refused(self.folder, cause) from cause
         self.holds(mapped)
         return np.frombuffer(mapped, kind)
 
@@ -107,7 +107,7 @@ class Budget:
                     try:
                         writer.write_table(table)
                     except OSError as cause:
-                        raise durable.refused(self.folder, cause) from cause
+                        raise files.refused(self.folder, cause) from cause
                     self.settle()
             mapped = opened(Path(name))
         finally:

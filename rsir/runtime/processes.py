@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from rsir.runtime.world import Claims, World, WorldError, local_rank, to_json
+from rsir.errors import WorldError
+from rsir.runtime.world import Claims, World, local_rank, to_json
 
 __all__ = ["Processes", "meet"]
 

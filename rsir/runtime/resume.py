@@ -20,22 +20,18 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from rsir import __version__
-from rsir import files as durable
+from rsir import __version__, files
+from rsir.errors import Interrupted
 from rsir.runtime import weights
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["EVERY", "SHARE", "Interrupted", "Partial", "Saved", "never"]
+__all__ = ["EVERY", "SHARE", "Partial", "Saved", "never"]
 
 EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
 SHARE = 0.02
 """Most of the time that saving may take; where a save takes long, the next one waits."""
 _VERSION = f"rsir {__version__} partial 3"
-
-
-class Interrupted(Exception):
-    """Asked to stop, and stopped; in a run's folder everything computed so far is saved."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +175,7 @@ class Partial:
 
     def _write(self, kind: str, saved: Saved, keep: int | None) -> None:
         assert self._folder is not None
-        durable.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
+        files.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
         self._number += self._world.size
         if keep is not None:
             for path, _, _ in [entry for entry in self._files() if entry[2] == kind][:-keep]:

@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ALONE", "Claims", "World", "WorldError", "join", "local_rank", "restarts_allowed"]
+__all__ = ["ALONE", "Claims", "World", "join", "local_rank", "restarts_allowed"]
 
 T = TypeVar("T")
-
-
-class WorldError(Exception):
-    """The processes of a run cannot meet, or have lost one of them."""
 
 
 class Claims:

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
-from rsir.config import ConfigError, RecursionConfig, to_dict
-from rsir.files import RunError
+from rsir.config import RecursionConfig, to_dict
+from rsir.errors import ConfigError, RunError
 from rsir.runs.manifest import flat
 from rsir.runtime.devices import check_device
 from rsir.studies.recipes import CHOSEN
@@ -110,13 +110,15 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     import torch
 
     from rsir.data.load import load_data
-    from rsir.data.sequences import DataError
-    from rsir.generation.generate import GenerationError
-    from rsir.models import BackboneError
-    from rsir.models.checkpoint import CheckpointError
-    from rsir.ops import BackendUnavailable
+    from rsir.errors import (
+        BackboneError,
+        BackendUnavailable,
+        CheckpointError,
+        DataError,
+        GenerationError,
+        TrainingError,
+    )
     from rsir.studies.lab import Lab, Lines, compare, recipe
-    from rsir.training.fit import TrainingError
 
     torch.set_num_threads(options.threads)
     study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")

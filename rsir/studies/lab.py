@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from rsir import files as durable
+from rsir import files
 from rsir.config import RecursionConfig, to_dict
 from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
+from rsir.errors import RunError
 from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import MANIFEST, RunDirectory, RunError
+from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.lineage import voters
 from rsir.runs.manifest import settled
 from rsir.runs.results import RoundResult, Run
@@ -64,8 +65,8 @@ class Lines:
         """Add a line, or replace the one of the same arm, seed and round."""
         self._lines[self._key(line)] = line
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(durable.plain(each), allow_nan=False) + "\n" for each in self)
-        durable.replace(self.path, text.encode())
+        text = "".join(json.dumps(files.plain(each), allow_nan=False) + "\n" for each in self)
+        files.replace(self.path, text.encode())
 
     def _key(self, line: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(line.get(name) for name in self._KEY)

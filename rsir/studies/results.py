@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rsir import files as durable
-from rsir.files import RunError
+from rsir import files
+from rsir.errors import RunError
 from rsir.report.plot import panels, save
 from rsir.studies.lab import METRICS, Lines
 
@@ -75,7 +75,7 @@ def _write(folder: Path, out: Path) -> int:
     except OSError as cause:
         raise RunError(f"{out}: cannot be written: {out.parent}: {cause.strerror}; choose another --out") from cause
     pictures = _pictures(studies, out.parent)
-    durable.replace(out, page(studies, notes, pictures).encode())
+    files.replace(out, page(studies, notes, pictures).encode())
     print(out)
     return 0
 

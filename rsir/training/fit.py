@@ -17,6 +17,7 @@ from rsir.data.batches import Batches, SoftTargets, TrainingBatch
 from rsir.data.io.ordering import counts_of
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
+from rsir.errors import TrainingError
 from rsir.evaluation import evaluate
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
@@ -27,17 +28,13 @@ from rsir.runtime.world import ALONE, World
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
 
-__all__ = ["CRITERION", "Checkpoint", "Trained", "TrainingError", "fit", "item_popularity"]
+__all__ = ["CRITERION", "Checkpoint", "Trained", "fit", "item_popularity"]
 
 CRITERION = "ndcg@20"
 """The validation metric that decides when to stop, which weights to keep, and which round is the best."""
 
 _LEAST_STEPS = 10  # between validations: patience would otherwise end trainings on few users within some dozen steps
 _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message says at which step and why."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ import torch
 
 import rsir
 from rsir.config import FidelityConfig, GenerationConfig
-from rsir.data import DataError, DataWarning, EvaluationSet, Sequences
+from rsir.data import EvaluationSet, Sequences
+from rsir.errors import DataError, DataWarning
 from rsir.models import Backbone, encode_sequences
 
 

@@ -8,7 +8,7 @@ import torch
 from contract import check, log
 
 from rsir.adapters import from_huggingface
-from rsir.models import BackboneError
+from rsir.errors import BackboneError
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ from contract import check, log
 
 from rsir.adapters import from_recbole
 from rsir.data import write
-from rsir.models import BackboneError
+from rsir.errors import BackboneError
 
 pytest.importorskip("recbole")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]

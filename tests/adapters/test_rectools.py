@@ -10,7 +10,7 @@ from contract import check, log
 
 from rsir.adapters import from_rectools
 from rsir.data import to_table
-from rsir.models import BackboneError
+from rsir.errors import BackboneError
 
 rectools = pytest.importorskip("rectools")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]

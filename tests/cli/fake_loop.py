@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rsir.config import RecursionConfig
-from rsir.data.sequences import DataError
+from rsir.errors import DataError, Interrupted
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import RoundResult, Run
-from rsir.runtime.resume import Interrupted
 
 
 def result(number: int, value: float = 0.0711) -> RoundResult:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rsir.cli import run as recurse
+from rsir.cli import main as recurse
 from rsir.datasets import DATASETS
 from rsir.models import names
 

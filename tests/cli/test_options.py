@@ -12,18 +12,10 @@ import yaml
 from fake_loop import Loop
 
 import rsir.recursion.loop
+from rsir.cli.main import main
 from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_arguments
-from rsir.cli.run import main
-from rsir.config import (
-    ConfigError,
-    DataConfig,
-    FidelityConfig,
-    GenerationConfig,
-    ModelConfig,
-    RecursionConfig,
-    from_dict,
-    to_dict,
-)
+from rsir.config import DataConfig, FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, from_dict, to_dict
+from rsir.errors import ConfigError
 
 
 def parsed(*arguments: str, base: RecursionConfig | None = None) -> RecursionConfig:

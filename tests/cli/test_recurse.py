@@ -14,10 +14,10 @@ from fake_loop import Loop, result
 
 import rsir.recursion.loop
 from rsir.cli.bars import Bars
-from rsir.cli.run import main
+from rsir.cli.main import main
 from rsir.cli.show import line, rounds_table
 from rsir.config import RecursionConfig
-from rsir.data.sequences import DataError
+from rsir.errors import DataError
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
 

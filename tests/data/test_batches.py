@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsir.data import DataError, Sequences
+from rsir.data import Sequences
 from rsir.data.batches import Batches, SoftTargets
 from rsir.data.packing import assign
+from rsir.errors import DataError
 
 
 def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=None, soft=None):

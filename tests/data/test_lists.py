@@ -10,7 +10,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rsir.data import DataError, read
+from rsir.data import read
+from rsir.errors import DataError
 
 
 def rows_of(data):

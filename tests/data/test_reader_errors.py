@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rsir.config import DataConfig
-from rsir.data import DataError, from_frame, read
+from rsir.data import from_frame, read
+from rsir.errors import DataError
 
 CSV = "user_id,item_id,timestamp\n"
 NOT_A_TIME = "column 'timestamp': expected an integer, a number or an ISO date such as 2024-05-31T12:00:00, got"

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rsir.config import DataConfig
-from rsir.data import DataError, DataWarning, Sequences, from_frame, read
+from rsir.data import Sequences, from_frame, read
+from rsir.errors import DataError, DataWarning
 from rsir.runtime.memory import limited
 
 

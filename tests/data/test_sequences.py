@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from sequence_strategies import sequences
 
-from rsir.data import DataError, Sequences
+from rsir.data import Sequences
+from rsir.errors import DataError
 
 GOOD = {"items": [1, 2, 3, 2, 1], "offsets": [0, 3, 3, 5], "num_items": 3}
 

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sequence_strategies import sequences
 
-from rsir.data import DataError, Sequences, global_time, leave_one_out
+from rsir.data import Sequences, global_time, leave_one_out
+from rsir.errors import DataError
 
 
 def tasks(evaluation):

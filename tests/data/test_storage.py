@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from sequence_strategies import sequences
 
-from rsir.data import DataError, Sequences
+from rsir.data import Sequences
+from rsir.errors import DataError
 
 SUFFIXES = [".parquet", ".arrow"]
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sequence_strategies import NAMES, sequences
 
 from rsir.config import DataConfig
-from rsir.data import DataError, DataWarning, from_frame, read, to_table
+from rsir.data import from_frame, read, to_table
+from rsir.errors import DataError, DataWarning
 
 
 class Stream:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sequence_strategies import NAMES, TEXT, sequences
 
 from rsir.config import DataConfig
-from rsir.data import DataError, DataWarning, Sequences, read, to_table, write
+from rsir.data import Sequences, read, to_table, write
 from rsir.data.io.writers import sequence_names
+from rsir.errors import DataError, DataWarning
 
 
 def content(data):

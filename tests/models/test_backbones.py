@@ -14,9 +14,9 @@ from rsir.config import ModelConfig
 from rsir.data import Sequences
 from rsir.data.batches import Batches
 from rsir.data.sequences import offsets_of
+from rsir.errors import BackboneError
 from rsir.models import (
     Backbone,
-    BackboneError,
     IncrementalBackbone,
     TrainableBackbone,
     build,

@@ -10,10 +10,10 @@ import safetensors.torch
 import torch
 
 import rsir
-from rsir import files as durable
+from rsir import files
 from rsir.config import ModelConfig
-from rsir.models import BackboneError, build, checkpoint, names
-from rsir.models.checkpoint import CheckpointError
+from rsir.errors import BackboneError, CheckpointError
+from rsir.models import build, checkpoint, names
 
 
 @pytest.mark.parametrize("name", names())
@@ -45,7 +45,7 @@ def edit_card(folder, **changes):
     path = folder / "model.json"
     card = json.loads(path.read_text()) | changes
     del card["checksum"]
-    path.write_text(json.dumps(card | {"checksum": durable.checksum(card)}))
+    path.write_text(json.dumps(card | {"checksum": files.checksum(card)}))
 
 
 def test_equal_models_give_equal_files(saved):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsir.config import ConfigError, ModelConfig
+from rsir.config import ModelConfig
 from rsir.data import Sequences
 from rsir.data.batches import Batches
+from rsir.errors import ConfigError
 from rsir.models import build
 from rsir.models.views import draw_views
 

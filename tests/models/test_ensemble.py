@@ -9,9 +9,10 @@ from toys import IncrementalToyBackbone, ToyBackbone
 
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
+from rsir.errors import BackboneError
 from rsir.generation.fidelity import build as build_fidelity
 from rsir.generation.generate import generate
-from rsir.models import Backbone, BackboneError, Ensemble, IncrementalBackbone, build
+from rsir.models import Backbone, Ensemble, IncrementalBackbone, build
 
 
 def two_members(num_items: int = 40) -> list[torch.nn.Module]:

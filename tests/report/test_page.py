@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rsir.cli import run as command
+from rsir.cli import main as command
 from rsir.cli.report import main
 from rsir.config import RecursionConfig
 from rsir.data import Sequences, simulate

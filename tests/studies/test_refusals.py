@@ -16,7 +16,7 @@ from small import CONFIG, TINY, lines
 from rsir.cli.options import dump
 from rsir.config import RecursionConfig
 from rsir.data.load import load_data
-from rsir.runs.directory import RunError
+from rsir.errors import RunError
 from rsir.studies import lab as module
 from rsir.studies import results
 from rsir.studies.__main__ import STUDIES, main

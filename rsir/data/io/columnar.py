@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from rsir.data.io.columns import Origin, encoded
 from rsir.data.io.limits import check_parquet
-from rsir.data.sequences import DataError, offsets_of
-from rsir.runtime import memory as budget
+from rsir.data.sequences import offsets_of
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 SUFFIXES = (".parquet", ".pq")
 
@@ -120,7 +121,7 @@ class ColumnarSource:
 def encode_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, names: list[str]) -> pa.Table:
     """Record batches as one table; of the first two columns, which are the users and items, codes of the distinct
     values while the batches pass by. Within a limit on memory the table lies in a mapped file, without codes."""
-    current = budget.current()
+    current = memory.current()
     if current is not None:
         kinds = pa.schema([(name, _spelt_out(schema.field(name).type)) for name in names])
         return current.table((_checked(batch, names, kinds) for batch in batches), kinds)

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir.data.ragged import joined, sealed
-from rsir.data.sequences import DataError, Int64Array
-from rsir.runtime import memory as budget
+from rsir.data.sequences import Int64Array
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 _PART = 2**22  # values looked up at a time
 
@@ -86,7 +87,7 @@ def ids(column: pa.ChunkedArray, role: str, origin: Origin, from_text: bool) -> 
     elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(f"{origin.name}: {role} ids must be strings or integers, got {kind}; choose another column by "
                         f"the option data.{role}, or convert it")  # fmt: skip
-    if budget.current() is not None and not pa.types.is_dictionary(column.type):
+    if memory.current() is not None and not pa.types.is_dictionary(column.type):
         codes, labels = _codes_by_part(column)
         return _labelled(codes, labels, role, origin, from_text)
     encoded = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -116,7 +117,7 @@ def _codes_by_part(column: pa.ChunkedArray) -> tuple[Int64Array, pa.Array]:
         if sum(map(len, new)) > len(labels):
             labels, new = pc.unique(pa.chunked_array([labels, *new])), []
     labels = pc.unique(pa.chunked_array([labels, *new]))
-    codes, first = budget.empty(len(column), np.int64), 0
+    codes, first = memory.empty(len(column), np.int64), 0
     for part in _parts(column):
         codes[first : first + len(part)] = pc.index_in(part, labels).to_numpy()
         first += len(part)
@@ -131,7 +132,7 @@ def _parts(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
         if sum(map(len, waiting)) >= _PART:
             yield pa.chunked_array(waiting)
             waiting = []
-            budget.settle()
+            memory.settle()
     if waiting:
         yield pa.chunked_array(waiting)
 

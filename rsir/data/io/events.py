@@ -14,12 +14,9 @@ import pyarrow.compute as pc
 from rsir.config import DataConfig
 from rsir.data.io.ordering import by_block, core, counts_of, in_order, where
 from rsir.data.ragged import sealed
-from rsir.data.sequences import DataError, Int64Array, Sequences, offsets_of
-from rsir.runtime import memory as budget
-
-
-class DataWarning(UserWarning):
-    """Data was changed on reading; the message says what and how much."""
+from rsir.data.sequences import Int64Array, Sequences, offsets_of
+from rsir.errors import DataError, DataWarning
+from rsir.runtime import memory
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ def _rated(events: Events, config: DataConfig) -> Events:
     if events.ratings is None:
         raise DataError(f"{events.name}: min_rating {config.min_rating:g} needs ratings, and this format has none")
     ratings, least = events.ratings, config.min_rating
-    highest = max(ratings[block].max() for block in budget.blocks(ratings.size))
+    highest = max(ratings[block].max() for block in memory.blocks(ratings.size))
     events = events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least))
     if not events.users.size:
         raise DataError(
@@ -171,12 +168,12 @@ def _in_order(events: Events) -> Events:
 def _without_duplicates(events: Events, times: Int64Array) -> Events:
     """Of events of the same user, item and time, the first. The events are in order."""
     users, items = events.users, events.items
-    kept = budget.empty(users.size, np.bool_)
+    kept = memory.empty(users.size, np.bool_)
     offsets = offsets_of(counts_of(users, len(events.user_labels)))
-    for rows in budget.row_blocks(offsets):
+    for rows in memory.row_blocks(offsets):
         first, last = offsets[rows.start], offsets[rows.stop]
         kept[first:last] = _first_of_equals(users[first:last], items[first:last], times[first:last])
-    dropped = users.size - sum(int(np.count_nonzero(kept[block])) for block in budget.blocks(users.size))
+    dropped = users.size - sum(int(np.count_nonzero(kept[block])) for block in memory.blocks(users.size))
     if not dropped:
         return events
     warnings.warn(
@@ -201,7 +198,7 @@ def _first_of_equals(users: Int64Array, items: Int64Array, times: Int64Array) ->
 
 
 def _core(events: Events, k: int) -> Events:
-    if budget.current() is None:
+    if memory.current() is None:
         from rsir.data.io.kcore import k_core  # imports numba, which takes a while
 
         alive = k_core(events.users, events.items, k)
@@ -217,7 +214,7 @@ def _core(events: Events, k: int) -> Events:
 def _dense(codes: Int64Array, labels: pa.Array) -> tuple[Int64Array, pa.Array]:
     """Codes renumbered 0.. in the order of the labels that occur."""
     occurs = np.zeros(len(labels), bool)
-    for block in budget.blocks(codes.size):
+    for block in memory.blocks(codes.size):
         occurs[codes[block]] = True
     ranked = pc.array_sort_indices(labels).to_numpy()
     ranked = ranked[occurs[ranked]]

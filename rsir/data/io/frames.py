@@ -12,8 +12,9 @@ from rsir.config import DataConfig
 from rsir.data.io import columns
 from rsir.data.io.columnar import encode_batches
 from rsir.data.io.columns import Origin
-from rsir.data.io.events import DataWarning, Events, to_sequences
-from rsir.data.sequences import DataError, Sequences
+from rsir.data.io.events import Events, to_sequences
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError, DataWarning
 
 EXPORTED = ("source", "round", "position")
 """Columns that rsir.data.write adds."""

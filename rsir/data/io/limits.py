@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rsir.data.sequences import DataError
+from rsir.errors import DataError
 
 __all__ = ["check_compressed_text", "check_parquet", "check_size"]
 

@@ -9,34 +9,34 @@ import numpy as np
 import numpy.typing as npt
 
 from rsir.data.ragged import Int32Array, Int64Array, offsets_of, sealed
-from rsir.runtime import memory as budget
+from rsir.runtime import memory
 
 __all__ = ["by_block", "core", "counts_of", "in_order", "where"]
 
 
 def by_block(size: int, dtype: npt.DTypeLike, make: Callable[[slice], npt.ArrayLike]) -> npt.NDArray[Any]:
     """An array (size,) made block by block; read-only."""
-    out = budget.empty(size, dtype)
-    for block in budget.blocks(size):
+    out = memory.empty(size, dtype)
+    for block in memory.blocks(size):
         out[block] = make(block)
     return sealed(out)
 
 
 def where(mask: npt.NDArray[np.bool_]) -> Int64Array:
     """Indices (n,) int64 of what a mask holds, in ascending order; read-only."""
-    blocks = list(budget.blocks(mask.size))
+    blocks = list(memory.blocks(mask.size))
     ends = np.cumsum([0, *(int(np.count_nonzero(mask[block])) for block in blocks)])
-    out = budget.empty(int(ends[-1]), np.int64)
+    out = memory.empty(int(ends[-1]), np.int64)
     for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True):
         out[first:last] = block.start + np.flatnonzero(mask[block])
-        budget.settle()
+        memory.settle()
     return sealed(out)
 
 
 def counts_of(codes: Int32Array | Int64Array, size: int) -> Int64Array:
     """How often each code 0..size - 1 occurs, (size,) int64."""
     counts = np.zeros(size, np.int64)
-    for block in budget.blocks(codes.size):
+    for block in memory.blocks(codes.size):
         counts += np.bincount(codes[block], minlength=size)
     return counts
 
@@ -58,8 +58,8 @@ def in_order(users: Int64Array, times: Int64Array | None, counts: Int64Array) ->
         Indices of the events; read-only.
     """
     offsets = offsets_of(counts)
-    following, order = offsets[:-1].copy(), budget.empty(users.size, np.int64)
-    for block in budget.blocks(users.size):
+    following, order = offsets[:-1].copy(), memory.empty(users.size, np.int64)
+    for block in memory.blocks(users.size):
         here = np.argsort(users[block], kind="stable")
         user = users[block][here]
         starts = np.flatnonzero(np.diff(user, prepend=-1))
@@ -67,7 +67,7 @@ def in_order(users: Int64Array, times: Int64Array | None, counts: Int64Array) ->
         order[following[user] + np.arange(user.size) - np.repeat(starts, runs)] = block.start + here
         following[user[starts]] += runs
     if times is not None:
-        for rows in budget.row_blocks(offsets):
+        for rows in memory.row_blocks(offsets):
             first, last = offsets[rows.start], offsets[rows.stop]
             some, row = order[first:last], np.repeat(np.arange(rows.start, rows.stop), counts[rows])
             order[first:last] = some[np.lexsort((times[some], row))]
@@ -80,17 +80,17 @@ def core(users: Int64Array, items: Int64Array, k: int) -> npt.NDArray[np.bool_]:
     The same as :func:`rsir.data.io.kcore.k_core`, in passes over the events, with a count for each user and item in
     memory and nothing else.
     """
-    alive = budget.empty(users.size, np.bool_)
+    alive = memory.empty(users.size, np.bool_)
     alive[:] = True
-    sizes = [1 + max((int(codes[block].max()) for block in budget.blocks(codes.size)), default=-1) for codes in
+    sizes = [1 + max((int(codes[block].max()) for block in memory.blocks(codes.size)), default=-1) for codes in
              (users, items)]  # fmt: skip
     while True:
         counts = [np.zeros(size, np.int64) for size in sizes]
-        for block in budget.blocks(users.size):
+        for block in memory.blocks(users.size):
             for count, codes in zip(counts, (users, items), strict=True):
                 count += np.bincount(codes[block][alive[block]], minlength=count.size)
         dropped = 0
-        for block in budget.blocks(users.size):
+        for block in memory.blocks(users.size):
             enough = (counts[0][users[block]] >= k) & (counts[1][items[block]] >= k)
             dropped += int(np.count_nonzero(alive[block] & ~enough))
             alive[block] &= enough

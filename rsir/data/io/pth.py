@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rsir.data.io.events import Events
 from rsir.data.io.limits import check_size
-from rsir.data.sequences import DataError
+from rsir.errors import DataError
 
 _EXPECTED = (
     "a list with one list of item ids a user, or with one record "

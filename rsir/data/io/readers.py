@@ -27,8 +27,9 @@ from rsir.data.io.events import Events, Histories, to_histories, to_sequences
 from rsir.data.io.frames import find_events
 from rsir.data.io.limits import check_compressed_text
 from rsir.data.io.pth import read_lists
-from rsir.data.sequences import DataError, Sequences
-from rsir.runtime import memory as budget
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError
+from rsir.runtime import memory
 
 FORMATS = {
     "text": (".txt", ".text", ".dat", ".seq"),
@@ -274,7 +275,7 @@ def _read_delimited(path: Path, config: DataConfig, typed: bool) -> Events:
             return pa.table({name: pa.array([], pa.string()) for name in names})
         encoded = pa.dictionary(pa.int32(), pa.string())
         kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[:2], encoded)  # user and item come first
-        within = budget.current() is not None
+        within = memory.current() is not None
         if within:
             kinds |= dict.fromkeys(names[:2], pa.large_string())
         read_csv = arrow_csv.open_csv if within else arrow_csv.read_csv
@@ -366,7 +367,7 @@ def _undecodable(path: Path) -> DataError:
 
 def _read_text(path: Path) -> Events:
     """`user item item ...` lines."""
-    if (limit := budget.current()) is not None:
+    if (limit := memory.current()) is not None:
         limit.left({f"{path}, as text, which is held whole": 20 * path.stat().st_size})
     with _open(path) as file:
         content = file.read().removeprefix(b"\xef\xbb\xbf")

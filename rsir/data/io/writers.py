@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
-from rsir import files as durable
-from rsir.data.sequences import DataError, Sequences
+from rsir import files
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError
 
 TableFormat = Literal["auto", "text", "csv", "parquet", "arrow", "inter"]
 FORMATS = {".txt": "text", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow", ".inter": "inter"}
@@ -59,7 +60,7 @@ def write(data: Sequences, path: str | os.PathLike[str], file_format: TableForma
         arrow_csv.write_csv(to_table(data), sink)
     else:
         _write_inter(data, path, sink)
-    durable.replace(path, sink.getvalue(), DataError)
+    files.replace(path, sink.getvalue(), DataError)
 
 
 def to_table(data: Sequences) -> pa.Table:
