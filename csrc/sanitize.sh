@@ -27,8 +27,8 @@ preload="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name
 packages=$(python -c 'import sys; print(":".join(path for path in sys.path if path.endswith("-packages")))')
 # The built package first and without site (-S), so that neither the checkout nor an editable install is tested instead.
 cd "$target"
-export PYTHONPATH="$target:$packages" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
+export PYTHONPATH="$target:$packages:$root" LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1
 python -S -c 'import sys, rsir._core as c; print(c.__file__); sys.exit(not c.__file__.startswith(sys.argv[1]))' "$target"
-python -S "$root/tests/fuzz_bindings.py" --iterations 3000
-exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -o pythonpath="$target" -q -p no:cacheprovider \
+python -S "$root/tests/harness/fuzz_bindings.py" --iterations 3000
+exec python -S -m pytest "$root/tests/ops" -c "$root/pyproject.toml" -o pythonpath="$target $root" -q -p no:cacheprovider \
   -k "$left_out" "$@"

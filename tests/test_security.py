@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
 import torch
 
 from rsir import files
@@ -30,6 +29,7 @@ from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import checkpoint
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.resume import Partial
+from tests.harness import tiny
 
 PACKAGE = Path(__file__).parents[1] / "rsir"
 ERRORS = (RunError, DataError, CheckpointError, ConfigError)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 import torch
-from contract import check, log
 
 from rsir.adapters import from_huggingface
 from rsir.errors import BackboneError
+from tests.adapters.contract import check, log
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")

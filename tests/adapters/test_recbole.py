@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from contract import check, log
 
 from rsir.adapters import from_recbole
 from rsir.data import write
 from rsir.errors import BackboneError
+from tests.adapters.contract import check, log
 
 pytest.importorskip("recbole")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]

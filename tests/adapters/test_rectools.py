@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
-from contract import check, log
 
 from rsir.adapters import from_rectools
 from rsir.data import to_table
 from rsir.errors import BackboneError
+from tests.adapters.contract import check, log
 
 rectools = pytest.importorskip("rectools")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_loop import Loop
 
 import rsir.recursion.loop
+from tests.cli.fake_loop import Loop
 
 
 @pytest.fixture

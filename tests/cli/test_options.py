@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fake_loop import Loop
 
 import rsir.recursion.loop
 from rsir.cli.main import main
 from rsir.cli.options import OPTIONS, configuration, dump, read_file, split_arguments
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError
+from tests.cli.fake_loop import Loop
 
 
 def parsed(*arguments: str, base: RecursionConfig | None = None) -> RecursionConfig:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from sequence_strategies import sequences
 
 from rsir.data import Sequences
 from rsir.errors import DataError
+from tests.data.sequence_strategies import sequences
 
 GOOD = {"items": [1, 2, 3, 2, 1], "offsets": [0, 3, 3, 5], "num_items": 3}
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sequence_strategies import sequences
 
 from rsir.data import Sequences, global_time, leave_one_out
 from rsir.errors import DataError
+from tests.data.sequence_strategies import sequences
 
 
 def tasks(evaluation):

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
-from sequence_strategies import sequences
 
 from rsir.data import Sequences
 from rsir.errors import DataError
+from tests.data.sequence_strategies import sequences
 
 SUFFIXES = [".parquet", ".arrow"]
 

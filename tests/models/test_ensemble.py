@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toys import IncrementalToyBackbone, ToyBackbone
 
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data import Sequences
@@ -13,6 +12,7 @@ from rsir.errors import BackboneError
 from rsir.generation.fidelity import build as build_fidelity
 from rsir.generation.generate import generate
 from rsir.models import Backbone, Ensemble, IncrementalBackbone, build
+from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
 
 
 def two_members(num_items: int = 40) -> list[torch.nn.Module]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import naive
 import numpy as np
 import pytest
 import torch
-from naive import ragged, random_case
 
 from rsir import _core, ops
+from tests.ops import naive
+from tests.ops.naive import ragged, random_case
 
 INSTRUCTION_SETS = pytest.mark.parametrize("instruction_set", _core.instruction_sets())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from naive import ragged
 
 from rsir import _core, ops
+from tests.ops.naive import ragged
 
 NUM_ITEMS, POSITIONS = 40, 11
 

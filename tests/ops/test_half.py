@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from naive import ragged, random_case
-from test_ops import _check_everything
 
 from rsir import ops
+from tests.ops.naive import ragged, random_case
+from tests.ops.test_ops import _check_everything
 
 HALF = torch.float16
 

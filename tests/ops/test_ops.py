@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import ragged, random_case
 
 from rsir import ops
+from tests.ops import naive
+from tests.ops.naive import ragged, random_case
 
 SEED = 2**63 + 12345  # both key words in use
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import ToyBackbone
 
 from rsir import ops
 from rsir.config import FidelityConfig
@@ -16,6 +15,7 @@ from rsir.generation.fidelity import build
 from rsir.generation.neighbours import CandidateIndex
 from rsir.models import packed_items
 from rsir.runtime.world import World
+from tests.harness.toys import ToyBackbone
 
 
 def test_parts_make_the_whole():
@@ -56,11 +56,11 @@ def test_a_sharded_table_has_no_index(monkeypatch):
 
 
 def test_two_processes_give_the_answers_of_one_table(tmp_path):
-    script = Path(__file__).with_name("sharing_ranks.py")
-    command = [sys.executable, str(script)]
+    command = [sys.executable, "-m", "tests.harness.sharing_ranks"]
     running = [
         subprocess.Popen(
             [*command, str(rank), "2", str(tmp_path / "store")],
+            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -21,7 +21,7 @@ from rsir.report.html import text
 from rsir.report.page import changed
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
-from tests.test_recursion import SMALL, small
+from tests.recursion.test_loop import SMALL, small
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "br"}

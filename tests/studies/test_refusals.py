@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import CONFIG, TINY, lines
 
 from rsir.cli.options import dump
 from rsir.config import RecursionConfig
@@ -21,6 +20,7 @@ from rsir.studies import lab as module
 from rsir.studies import results
 from rsir.studies.__main__ import STUDIES, main
 from rsir.studies.lab import Lab, Lines
+from tests.studies.small import CONFIG, TINY, lines
 
 SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": "generation: {m: 3}"}
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CONFIG, TINY, lines
 
 from rsir.config import ModelConfig, RecursionConfig, TrainingConfig
 from rsir.data import Sequences
@@ -27,6 +26,7 @@ from rsir.studies.landscape import along, sharpness
 from rsir.studies.main import inserted, reordered
 from rsir.studies.noise import noisy
 from rsir.studies.results import page
+from tests.studies.small import CONFIG, TINY, lines
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,189 @@
+"""The command line, with a loop that computes nothing."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rsir.recursion.loop
+from rsir.cli.bars import Bars
+from rsir.cli.main import main
+from rsir.cli.show import line, rounds_table
+from rsir.config import RecursionConfig
+from rsir.errors import DataError
+from rsir.runs.directory import RunDirectory
+from rsir.runs.results import Run
+from tests.cli.fake_loop import Loop, result
+
+
+def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    output = capsys.readouterr()
+    assert rounds_table([result(k, value) for k, value in enumerate(loop.values)], 1) in output.out
+    assert "Best by validation NDCG@20: round 1" in output.out
+    assert "Its model: runs/simulated-000/round-01" in output.out
+    assert output.out.endswith("Go on:     rsir --out runs/simulated-000 --resume --rounds 4\n")
+    assert output.err.splitlines() == [line(result(k, value), result(0)) for k, value in enumerate(loop.values)]
+    assert loop.options["device"] == "cpu"
+    assert RunDirectory.open(tmp_path / "runs" / "simulated-000").config == RecursionConfig()
+
+
+def test_runs_are_numbered_by_their_data(loop: Loop) -> None:
+    for expected in ("a-b-000", "a-b-001", "a-b-002"):
+        assert main(["--data", "somewhere/a b.csv"]) == 0
+        assert loop.options["out"] == Path("runs") / expected
+    assert main(["--data", "..."]) == 0
+    assert loop.options["out"] == Path("runs/data-000")
+
+
+def test_resuming_takes_the_settings_of_the_run(loop: Loop) -> None:
+    begun = ["--seed", "3", "--generation.m", "2", "--out", "x"]
+    assert main(begun) == 0
+    config = loop.config
+    assert main(["--out", "x", "--resume"]) == 0
+    assert (loop.config, loop.options["resume"]) == (config, True)
+    assert main([*begun, "--resume", "--rounds", "5"]) == 0
+    assert loop.config == replace(config, rounds=5)
+
+
+def test_resuming_with_another_setting_is_refused(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", "x"]) == 0
+    capsys.readouterr()
+    assert main(["--out", "x", "--resume", "--fidelity.tau", "3"]) == 2
+    assert "x: cannot resume with another fidelity.tau: the run has none, got 3" in capsys.readouterr().err
+    assert main(["--out", "x"]) == 2
+    assert "x: holds a run already; go on with it by --resume" in capsys.readouterr().err
+    assert main(["--resume"]) == 2
+
+
+def test_the_newest_run_is_named_when_out_is_missing(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    capsys.readouterr()
+    assert main(["--resume"]) == 2
+    assert "the newest run here is --out runs/simulated-000" in capsys.readouterr().err
+
+
+def test_bad_data_ends_with_one_line_and_nothing_written(
+    loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop.error = DataError("toys.txt: is empty, expected interactions")
+    assert main(["--data", "toys.txt"]) == 2
+    assert capsys.readouterr().err == "rsir: error: toys.txt: is empty, expected interactions\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_end_with_one_line_and_nothing_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--data", "absent.csv"]) == 2
+    assert capsys.readouterr().err.startswith("rsir: error: absent.csv: no such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profiling_says_where_the_traces_are(
+    loop: Loop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
+    assert main(["--out", "plain"]) == 0
+    assert loop.options["profile"] is False
+    assert "Traces" not in capsys.readouterr().out
+    assert main(["--profile", "--out", "a run"]) == 0
+    assert loop.options["profile"] is True
+    assert "Traces:    a run/profile (chrome://tracing" in capsys.readouterr().out
+
+
+def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    loop.error = KeyboardInterrupt()
+    assert main(["--out", "my run"]) == 130
+    assert capsys.readouterr().err == "\nInterrupted. Go on with: rsir --out 'my run' --resume\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_asks_the_loop_to_stop_and_a_second_one_ends_it(
+    loop: Loop, capfd: pytest.CaptureFixture[str], number: int, status: int
+) -> None:
+    inherited = signal.signal(number, signal.SIG_DFL)  # a job in the background of a shell ignores SIGINT
+    try:
+        _stop_by(number, status, loop, capfd)
+    finally:
+        signal.signal(number, inherited)
+
+
+def _stop_by(number: int, status: int, loop: Loop, capfd: pytest.CaptureFixture[str]) -> None:
+    loop.work = lambda stop: [stop(), signal.raise_signal(number), stop()]
+    assert main(["--out", "run"]) == status
+    error = capfd.readouterr().err
+    assert "Saving what has been computed; once more ends at once" in error
+    assert error.endswith("Interrupted. Go on with: rsir --out run --resume\n")
+    assert signal.getsignal(number) is signal.SIG_DFL
+    loop.work = lambda stop: [stop(), signal.raise_signal(number), signal.raise_signal(number)]
+    assert main(["--out", "other"]) == status
+
+
+def test_an_ignored_signal_stays_ignored(loop: Loop) -> None:
+    inherited = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        loop.work = lambda stop: [stop(), signal.raise_signal(signal.SIGINT), stop()]
+        assert main(["--out", "run"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_signal_before_there_is_anything_to_save_ends_at_once(loop: Loop) -> None:
+    loop.work = lambda stop: [signal.raise_signal(signal.SIGTERM), 1 / 0]
+    assert main(["--out", "run"]) == 143
+
+
+def test_an_interruption_before_the_run_began(
+    loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rsir.recursion.loop, "recurse", interrupted)
+    assert main([]) == 130
+    assert capsys.readouterr().err == "\nInterrupted before the run began; nothing was written.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_unexpected_keeps_its_traceback(loop: Loop) -> None:
+    loop.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+def test_warnings_are_notes(loop: Loop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def warning(*arguments: Any, **options: Any) -> Run:
+        warnings.warn("toys.txt: dropped 3 of 9 events", UserWarning, stacklevel=1)
+        return loop(*arguments, **options)
+
+    monkeypatch.setattr(rsir.recursion.loop, "recurse", warning)
+    assert main([]) == 0
+    assert capsys.readouterr().err.startswith("rsir: note: toys.txt: dropped 3 of 9 events\nround 0: ")
+
+
+def test_bars_only_on_a_terminal(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main([]) == 0
+    assert not isinstance(loop.options["progress"], Bars)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main([]) == 0
+    assert isinstance(loop.options["progress"], Bars)
+
+
+def test_bars_show_phase_rate_and_note(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = Bars()
+    for done in (0, 50, 100):
+        bars("round 1 generate", done, 100, "trajectories")
+    bars("round 1 train", 7, None, "steps", "validation ndcg@20 0.0711")
+    bars.close()
+    shown = capsys.readouterr().err
+    assert "round 1 generate:   0%|" in shown
+    assert "trajectories/s" in shown
+    assert "round 1 train: 7 [" in shown or "round 1 train: 0 [" in shown

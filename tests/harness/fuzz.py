@@ -1,0 +1,294 @@
+"""Feeds mutated files, settings and arguments to everything that reads them: only documented errors may come back.
+
+``python -m tests.harness fuzz --inputs 1000000 --seed 0``. A failure repeats with the seed and the number that were
+printed last. Valid files are cut, joined, flipped and sprinkled with what readers stumble over; numbers of a file's
+own checksums are mended after the damage where a checksum would hide the rest of a reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import hashlib
+import io
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rsir import files as durable
+from rsir.cli.options import OPTIONS, configuration, split_arguments
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.data import Sequences, read
+from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, RunError
+from rsir.models import checkpoint
+from rsir.runs.directory import RunDirectory
+from rsir.runtime import resume
+from tests.harness import fuzz_bindings, tiny
+
+ERRORS = (RunError, DataError, CheckpointError, ConfigError, BackboneError)
+TOKENS = [
+    b"\0",
+    b"\xff",
+    b"\n",
+    b"\r\n",
+    b"\t",
+    b",",
+    b'"',
+    b"'",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"NaN",
+    b"9" * 40,
+    b"\xef\xbb\xbf",
+]
+TOKENS += [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b": ",
+    b"&a *a",
+    b"!!python/name:os",
+    b"null",
+    b"true",
+    b"user_id",
+    b"item_id",
+    b"../",
+]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2,
+    2**31,
+    2**64,
+    10**400,
+    1.5,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    [],
+    [1],
+    {},
+]
+VALUES += ["off", "sasrec", "rank", "../..", "\0", "\ud800", [[1]], {"a": 1}, ["1", 2], "1e3", "none", "9" * 5000]
+
+
+def a_value(draw: np.random.Generator) -> Any:
+    """One of them, which may be changed."""
+    return copy.deepcopy(VALUES[draw.integers(0, len(VALUES))])
+
+
+def mutated(generator: np.random.Generator, content: bytes) -> bytes:
+    """A few changes anywhere."""
+    data = bytearray(content)
+    for _ in range(int(generator.integers(1, 5))):
+        at = int(generator.integers(0, len(data) + 1))
+        kind = generator.integers(0, 6)
+        if kind == 0 and data:
+            data[at % len(data)] = int(generator.integers(0, 256))
+        elif kind == 1:
+            data[at:at] = TOKENS[generator.integers(0, len(TOKENS))]
+        elif kind == 2:
+            del data[at : at + int(generator.integers(1, 40))]
+        elif kind == 3:
+            data[at:at] = data[: int(generator.integers(0, 200))]
+        elif kind == 4:
+            del data[at:]
+        elif data:
+            data[at % len(data)] ^= 1 << int(generator.integers(0, 8))
+    return bytes(data)
+
+
+class Fuzzer:
+    """Valid inputs of every kind in a folder, and one target a kind of reader."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        run = folder / "run"
+        with tiny.quiet():
+            assert tiny.start(run, resume=False) == 0
+        self.run = {name: (run / name).read_bytes() for name in ("manifest.json", "config.json", "env.json")}
+        self.model = {name: (run / "round-01" / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.CARD)}
+        sequences = Sequences.load(run / "round-01" / "trajectories.parquet")
+        self.sequences = {".parquet": sequences.to_bytes("parquet"), ".arrow": sequences.to_bytes("arrow")}
+        self.state = resume.Saved({"a": torch.arange(5.0)}, {"step": 3}).to_bytes()
+        text = "1 2 3 4\n2 3 5\n7 1 2 3\n"
+        rows = "user_id,item_id,timestamp,rating\n" + "".join(f"u{k % 3},i {k % 5},{k},{k % 5}.0\n" for k in range(12))
+        table = pa.table(
+            {"user_id": [1, 1, 2, 2, 3], "item_id": ["a", "b", "b", "c", "é"], "timestamp": [1, 2, 3, 4, 5]}
+        )
+        sinks = {"parquet": pa.BufferOutputStream(), "arrow": pa.BufferOutputStream()}
+        pa.parquet.write_table(table, sinks["parquet"])
+        with pa.ipc.new_file(sinks["arrow"], table.schema) as writer:
+            writer.write_table(table)
+        lists = io.BytesIO()
+        torch.save([[1, 2, 3], [2, 3, 4, 5], [1, 5]], lists)
+        self.logs = {
+            ".txt": text.encode(),
+            ".csv": rows.encode(),
+            ".inter": rows.replace(",", "\t")
+            .replace("_id", "_id:token")
+            .replace("timestamp", "timestamp:float")
+            .encode(),
+            ".parquet": sinks["parquet"].getvalue().to_pybytes(),
+            ".arrow": sinks["arrow"].getvalue().to_pybytes(),
+            ".pth": lists.getvalue(),
+        }
+        self.targets: dict[str, Callable[[np.random.Generator], object]] = {
+            **{f"log {suffix}": lambda draw, suffix=suffix: self.log(draw, suffix) for suffix in self.logs},
+            **{
+                f"sequences {suffix}": lambda draw, suffix=suffix: self.saved(draw, suffix) for suffix in self.sequences
+            },
+            "settings values": self.values,
+            "settings file": self.settings_file,
+            "settings options": self.options,
+            "manifest": self.manifest,
+            "run folder": self.run_folder,
+            "model": self.a_model,
+            "state": self.a_state,
+            "bindings": fuzz_bindings.one_call,
+        }
+
+    def put(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def log(self, draw: np.random.Generator, suffix: str) -> object:
+        return read(self.put(f"log{suffix}", mutated(draw, self.logs[suffix])))
+
+    def saved(self, draw: np.random.Generator, suffix: str) -> object:
+        return Sequences.load(self.put(f"sequences{suffix}", mutated(draw, self.sequences[suffix])))
+
+    def values(self, draw: np.random.Generator) -> object:
+        values = to_dict(RecursionConfig())
+        for _ in range(int(draw.integers(1, 4))):
+            section = (
+                values if draw.random() < 0.3 else values[str(draw.choice(["data", "model", "training", "fidelity"]))]
+            )
+            if isinstance(section, dict):
+                name = str(draw.choice([*section, "unknown"])) if section else "unknown"
+                section[name] = a_value(draw)
+        return from_dict(RecursionConfig, values)
+
+    def settings_file(self, draw: np.random.Generator) -> object:
+        suffix = str(draw.choice([".yaml", ".json"]))
+        text = (
+            "rounds: 3\ngeneration:\n  p: 0.5\nfidelity.tau: [5, 3]\n"
+            if suffix == ".yaml"
+            else '{"rounds": 3, "seed": "1"}'
+        )
+        return configuration(RecursionConfig(), str(self.put(f"settings{suffix}", mutated(draw, text.encode()))), {})
+
+    def options(self, draw: np.random.Generator) -> object:
+        name = str(draw.choice(list(OPTIONS)))
+        value = str(draw.choice([str(value) for value in VALUES]))
+        options, given = split_arguments([f"--{name}={value}"])
+        return configuration(RecursionConfig(), options.config, given)
+
+    def manifest(self, draw: np.random.Generator) -> object:
+        values = json.loads(self.run["manifest.json"])
+        del values["checksum"]
+        place = values
+        while draw.random() < 0.7 and isinstance(place, dict) and place:
+            key = str(draw.choice(list(place)))
+            if not isinstance(place[key], dict) or draw.random() < 0.2:
+                place[key] = a_value(draw)
+                break
+            place = place[key]
+        return self.opened(
+            "manifest.json", json.dumps({**values, "checksum": durable.checksum(values)}).encode("utf-8", "replace")
+        )
+
+    def run_folder(self, draw: np.random.Generator) -> object:
+        name = str(draw.choice(list(self.run)))
+        return self.opened(name, mutated(draw, self.run[name]))
+
+    def opened(self, name: str, content: bytes) -> object:
+        run = self.folder / "run"
+        (run / name).write_bytes(content)
+        try:
+            return RunDirectory.open(run).finished_rounds()
+        finally:
+            (run / name).write_bytes(self.run[name])
+
+    def a_model(self, draw: np.random.Generator) -> object:
+        files = dict(self.model)
+        if draw.random() < 0.5:
+            files[checkpoint.WEIGHTS] = mutated(draw, files[checkpoint.WEIGHTS])
+        card = json.loads(files[checkpoint.CARD])
+        del card["checksum"]
+        card["sha256"] = hashlib.sha256(files[checkpoint.WEIGHTS]).hexdigest()
+        if draw.random() < 0.5:
+            section = card if draw.random() < 0.5 else card["model"]
+            section[str(draw.choice(list(section)))] = a_value(draw)
+        card["checksum"] = durable.checksum(card)
+        files[checkpoint.CARD] = json.dumps(card).encode("utf-8", "replace")
+        if draw.random() < 0.2:
+            files[checkpoint.CARD] = mutated(draw, files[checkpoint.CARD])
+        for name, content in files.items():
+            self.put(name, content)
+        return checkpoint.load(self.folder)
+
+    def a_state(self, draw: np.random.Generator) -> object:
+        folder = self.folder / "run" / "round-03" / "partial"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = mutated(draw, self.state)
+        if draw.random() < 0.5:
+            _, _, rest = content.partition(b"\n")
+            content = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+        (folder / "training-000001").write_bytes(content)
+        return list(resume.Partial(folder, lambda *_, **__: None).load("training"))
+
+
+def fuzz(inputs: int, seed: int) -> collections.Counter[tuple[str, bool]]:
+    """Inputs by target and whether they were accepted."""
+    counts: collections.Counter[tuple[str, bool]] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fuzzer = Fuzzer(Path(folder))
+        names = list(fuzzer.targets)
+        for number in range(inputs):
+            name = names[number % len(names)]
+            try:
+                accepted = fuzzer.targets[name](np.random.default_rng([seed, number])) is not False
+            except ERRORS:
+                accepted = False
+            except BaseException:
+                print(f"--seed {seed}, input {number}: {name}", file=sys.stderr)
+                raise
+            counts[name, accepted] += 1
+    return counts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    counts = fuzz(options.inputs, options.seed)
+    for name in dict.fromkeys(name for name, _ in counts):
+        print(f"{name:20} {counts[name, True]:9,} accepted {counts[name, False]:9,} refused")
+    print(f"{counts.total():,} inputs, documented errors only ({time.perf_counter() - began:,.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

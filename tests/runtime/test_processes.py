@@ -1,0 +1,107 @@
+"""Several processes do what one does; the checks are in ``ranks_checks.py``, which forks: this process has threads.
+
+One run under the real torchrun kills one of its processes, and is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.distributed import HashStore
+
+from rsir.runtime.processes import Processes
+from rsir.runtime.world import ALONE, join
+
+ROOT = Path(__file__).parents[2]
+BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
+CHECKS = [
+    *(f"training_{name}" for name in BACKBONES),
+    "training_by_rows_of_a_large_table",
+    "parts_of_a_batch_hold_every_row_once",
+    "evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes",
+    "disagreement_does_not_depend_on_the_number_of_processes",
+    "the_neighbour_graph_does_not_depend_on_the_number_of_processes",
+    "generation_does_not_depend_on_the_number_of_processes",
+    "a_missing_or_damaged_file_of_trajectories_is_made_again",
+    "a_slow_process_holds_the_others_by_what_it_has_taken_alone",
+    "a_stopped_training_of_two_goes_on_to_the_same_bits",
+    "a_killed_process_is_started_again_to_the_same_files",
+    "processes_started_differently_are_refused_by_one_message",
+    "shards_of_several_processes_hold_what_one_makes",
+    "a_folder_that_is_not_shared_is_named",
+    "bad_options_are_refused_once_and_restarts_need_a_folder",
+]
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    command = [sys.executable, "-m", "tests.harness", "ranks_checks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(found) == sorted(CHECKS)
+    return found
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_several_processes(failures: dict[str, str], name: str) -> None:
+    assert failures[name] == "", failures[name]
+
+
+def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
+    """Without --resume: the first attempt's second process dies before its fourth step, when three are saved."""
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+    ]
+    command = [*run, "-m", "tests.harness.dies_once", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Best by validation") == 1
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["begin", "processes", "resume", "processes", "round"]
+    assert [event["restarted"] for event in events if event["event"] == "processes"] == [False, True]
+    assert (tmp_path / "run" / "round-00" / "DONE").exists()
+    assert (tmp_path / "first step").read_text() == "3"
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1000, 19_412])
+@pytest.mark.parametrize(("most", "least"), [(1, 1), (300, 1), (10**6, 1), (10**6, 128), (7, 128)])
+def test_parts_are_whole_and_get_smaller(count: int, most: int, least: int) -> None:
+    for world in (ALONE, *(Processes(HashStore(), 0, size, False) for size in (2, 7))):
+        parts = world.parts(count, most, least)
+        assert [place for part in parts for place in range(part.start, part.stop)] == list(range(count))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes, default=0) <= most
+        if world.size > 1:
+            assert sizes == sorted(sizes, reverse=True)
+            assert max(sizes, default=0) <= max(least, count // (2 * world.size))
+            assert min(sizes[:-1], default=most) >= min(least, most)
+    assert len(ALONE.parts(count, 10**6)) == min(count, 1)
+
+
+def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    world = join()
+    assert (world.rank, world.size, world.leads, world.restarted, world.name) == (0, 1, True, False, "")
+    assert list(world.claims(3)) == [0, 1, 2]
+    claims = world.claims(3)
+    assert next(claims) == 0
+    claims.cancel()
+    assert list(claims) == []
+    assert ALONE.share(lambda: [1]) == [1]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert join().restarted
