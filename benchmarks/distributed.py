@@ -31,8 +31,9 @@ from rsir.data.splits import Split
 from rsir.evaluation import evaluate
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
-from rsir.runtime.resume import Partial
-from rsir.runtime.world import ALONE, World, join
+from rsir.runtime.launch import join
+from rsir.runtime.resume import Checkpointer
+from rsir.runtime.world import ALONE, World
 
 from . import toys
 from .harness import Figure, Report, describe_machine
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
             figures, note = _compared(tasks, task, world, options.rounds, options.cpu_time)
             report.figures += figures
             report.notes.append(note)
-        world.share(lambda: END)
+        world.broadcast_object(lambda: END)
     if options.cpu_time:
         report.notes.append("- Times are processor seconds of all processes over their number, not the clock's.")
     print(report.markdown())
@@ -108,7 +109,7 @@ class _Tasks:
         }
 
     def generation(self, parts: Split, world: World) -> _Result:
-        name = world.share(lambda: tempfile.mkdtemp(dir=self.folder))
+        name = world.broadcast_object(lambda: tempfile.mkdtemp(dir=self.folder))
         found = generate(
             self.model,
             parts.train,
@@ -117,7 +118,7 @@ class _Tasks:
             seed=toys.SEED,
             round_=ROUND,
             threads=self.threads,
-            partial=Partial(Path(name), lambda *_, **__: None, world=world),
+            partial=Checkpointer(Path(name), lambda *_, **__: None, world=world),
             world=world,
         )
         return _Result(found.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found)[1:]))
@@ -141,7 +142,7 @@ def _compared(tasks: _Tasks, task: str, world: World, rounds: int, cpu_time: boo
         clock, spent = time.perf_counter(), time.process_time()
         _all(world, task, run)
         others = torch.zeros(1, dtype=torch.float64)
-        world.add(others)  # their processor time
+        world.all_reduce(others)  # their processor time
         both = (time.process_time() - spent + float(others)) / PROCESSES if cpu_time else time.perf_counter() - clock
         clock, spent = time.perf_counter(), time.process_time()
         run(ALONE)
@@ -169,7 +170,7 @@ def _compared(tasks: _Tasks, task: str, world: World, rounds: int, cpu_time: boo
 
 
 def _all(world: World, task: str, run: Callable[[World], _Result]) -> _Result:
-    world.share(lambda: task)
+    world.broadcast_object(lambda: task)
     return run(world)
 
 
@@ -180,13 +181,13 @@ def _other(rank: int, environment: dict[str, str], quick: bool, epochs: int, thr
     world = join()
     tasks = _Tasks(quick, epochs, threads, Path(folder))
     seen: set[str] = set()
-    while (task := world.share(lambda: END)) != END:
+    while (task := world.broadcast_object(lambda: END)) != END:
         spent = time.process_time()
         tasks.kinds[task](world)
         if task in seen:  # the first time is the check
-            world.add(torch.tensor([time.process_time() - spent], dtype=torch.float64))
+            world.all_reduce(torch.tensor([time.process_time() - spent], dtype=torch.float64))
         seen.add(task)
-    world.leave()
+    world.close()
 
 
 @contextmanager
@@ -209,6 +210,6 @@ def _meeting(quick: bool, epochs: int, threads: int, folder: str) -> Iterator[Wo
         os.environ.clear()
         os.environ.update(before)
     yield world
-    world.leave()
+    world.close()
     for other in others:
         other.join()

@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from rsir.config import GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
     from rsir.data.load import load_data
     from rsir.recursion.loop import recurse
-    from rsir.runtime.memory import limited, parse
+    from rsir.runtime.memory import memory_limit, parse
 
     torch.set_num_threads(options.threads)
     limit = parse(options.memory)
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         generation=GenerationConfig(m=options.m),
     )
     phases = Phases()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name, limited(limit, Path(name)):
+    with tempfile.TemporaryDirectory(dir=options.folder) as name, memory_limit(limit, Path(name)):
         data = load_data(config)
         phases.ends("simulation")
         run = recurse(

@@ -119,7 +119,7 @@ def evaluate(
     places, popular = 0, 0
     parts = world.parts(len(tasks), _positive("batch_size", batch_size), _FEWEST)
     for number in world.claims(len(parts)):
-        memory.settle()
+        memory.release()
         first, last = parts[number].start, parts[number].stop
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
@@ -142,7 +142,7 @@ def evaluate(
         places += shown.size
         popular += 0 if popularity is None else int(popularity[shown].sum())
     found = torch.from_numpy(np.concatenate([ranks, seen, [places, popular]]))  # int64: sums are exact
-    world.add(found)
+    world.all_reduce(found)
     ranks, seen, (places, popular) = np.split(found.numpy(), [len(tasks), len(tasks) + len(seen)])
     metrics = {f"{name}@{k}": float(_gains(ranks, name, k).mean()) for k in CUTOFFS for name in _RANKED}
     if spread:

@@ -28,7 +28,7 @@ from rsir.data.sequences import offsets_of
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import checkpoint
 from rsir.runs.directory import RunDirectory
-from rsir.runtime.resume import Partial
+from rsir.runtime.resume import Checkpointer
 from tests.harness import tiny
 
 PACKAGE = Path(__file__).parents[1] / "rsir"
@@ -84,7 +84,7 @@ def run_path(run_of: Path, tmp_path: Path) -> Path:
 
 
 def partial_state(path: Path) -> None:
-    assert list(Partial(path.parent, lambda *_, **__: None).load("training")) == []
+    assert list(Checkpointer(path.parent, lambda *_, **__: None).load("training")) == []
 
 
 LOADERS: dict[str, Callable[[Path], object]] = {

@@ -20,7 +20,7 @@ from rsir.data.io.events import Histories
 from rsir.data.io.readers import histories_config
 from rsir.data.sequences import offsets_of
 from rsir.errors import ConfigError, DataError, RunError
-from rsir.runtime.devices import check_device
+from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError, RunError, WorldError
 from rsir.runs.directory import RunDirectory
-from rsir.runtime.devices import check_device
-from rsir.runtime.memory import limited, parse, peak, shown
+from rsir.runtime.environment import check_device
+from rsir.runtime.launch import join, local_rank, restarts_allowed
+from rsir.runtime.memory import first_line, format_bytes, memory_limit, out_of_memory, parse, peak
 from rsir.runtime.progress import silent
-from rsir.runtime.world import World, join, local_rank, restarts_allowed
+from rsir.runtime.world import World
 
 if TYPE_CHECKING:
     from rsir.runs.results import RoundResult, Run
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except WorldError as error:
         print(f"rsir: error: {error}", file=sys.stderr)
         return 3
-    if world.leads:
+    if world.is_main:
         return _command(arguments, world)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         return _command(arguments, world)
@@ -60,18 +61,18 @@ def _command(arguments: list[str], world: World) -> int:
         if restarts_allowed() and options.out is None:
             raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
         if world.restarted and options.out is not None:
-            options.resume = world.share(lambda: _begun(Path(options.out)))
+            options.resume = world.broadcast_object(lambda: _begun(Path(options.out)))
         base = RecursionConfig()
         if options.resume:
             out = _resumed(options)
-            base = from_dict(RecursionConfig, world.share(lambda: to_dict(RunDirectory.open(out).config)))
+            base = from_dict(RecursionConfig, world.broadcast_object(lambda: to_dict(RunDirectory.open(out).config)))
         config = configuration(base, options.config, given)
         if options.print_config:
             print(dump(config), end="")
             return 0
         status = _run(config, options, world)
         if status == 0:
-            world.leave()
+            world.close()
         return status
     except (ConfigError, RunError) as error:
         return _fail(error, world)
@@ -81,8 +82,8 @@ def _command(arguments: list[str], world: World) -> int:
 
 
 def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
-    out = Path(options.out or world.share(lambda: str(_free_folder(config))))
-    if world.leads:
+    out = Path(options.out or world.broadcast_object(lambda: str(_free_folder(config))))
+    if world.is_main:
         RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
@@ -101,16 +102,15 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     from rsir.integrations.trackers import Tracking
     from rsir.models import names
     from rsir.recursion.loop import recurse
-    from rsir.runtime.exhaustion import first_line, out_of_memory
 
     if config.model.name not in names():
         raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
     device = _device(options.gpu, world)
     if options.threads is not None:
         _limit_threads(options.threads)
-    bars = Bars() if sys.stderr.isatty() and world.leads else None
+    bars = Bars() if sys.stderr.isatty() and world.is_main else None
     rounds: list[RoundResult] = []
-    tracking = Tracking(options.track.split(",") if options.track and world.leads else [], out, config)
+    tracking = Tracking(options.track.split(",") if options.track and world.is_main else [], out, config)
 
     def report(result: RoundResult) -> None:
         rounds.append(result)
@@ -119,9 +119,9 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         print(line(result, rounds[0]), file=sys.stderr, flush=True)
         tracking(result)
 
-    stop = Stop(says=world.leads)
+    stop = Stop(says=world.is_main)
     try:
-        with stop, notes(shown=world.leads), limited(limit, _existing(out)):
+        with stop, notes(shown=world.is_main), memory_limit(limit, _existing(out)):
             run = recurse(
                 config,
                 out=out,
@@ -142,7 +142,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         more = "raise --memory" if limit is not None else "free some"
         return _fail(RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume"), world)
     except (Interrupted, KeyboardInterrupt):
-        if world.leads and world.first_to(SPEAK):
+        if world.is_main and world.first_to(SPEAK):
             print(f"\n{_interrupted(out, world)}", file=sys.stderr)
         return 128 + stop.number
     finally:
@@ -151,7 +151,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
             bars.close()
     _summarise(run, out, world)
     if limit is not None:
-        print(f"Memory:    {shown(peak())} at most at once, of {shown(limit)} allowed")
+        print(f"Memory:    {format_bytes(peak())} at most at once, of {format_bytes(limit)} allowed")
     return 0
 
 

@@ -112,7 +112,7 @@ class Part:
         The gradient reaches those of these rows alone.
         """
         total = values.detach().clone()
-        self.world.add(total)
+        self.world.all_reduce(total)
         return values + (total - values.detach())
 
     def of_whole(self, loss: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class Batches:
             order = self._rows.copy()
             np.random.default_rng([self._seed, _SHUFFLE, epoch]).shuffle(order)
             for first in range(skipped * self._batch_size, order.size, self._batch_size):
-                memory.settle()
+                memory.release()
                 grid, weights = self._pack(order[first : first + self._batch_size].astype(np.int64), step)
                 yield grid, weights, self._draw(step)
                 step += 1

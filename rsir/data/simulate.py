@@ -138,7 +138,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
             drawn = 1 + np.where(random(waiting.size) < FROM_CHART, np.minimum(charted, items - 1), by_genre[place])
             # a repeat is drawn anew, source and all, which leaves the distribution over the items not yet seen
             waiting = waiting[drawing.find_repeats(waiting, drawn.astype(np.int32), step, history, offsets)]
-            memory.settle()
+            memory.release()
 
     times = _times(generator, lengths, offsets, longest)
     sequences = Sequences(

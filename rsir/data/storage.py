@@ -52,7 +52,7 @@ def _write(data: Sequences, sink: Any, file_format: FileFormat) -> None:
         with pq.ParquetWriter(sink, schema, **options) as writer:
             for first in range(0, max(len(data), 1), _ROW_GROUP):
                 writer.write_table(_to_table(data, slice(first, first + _ROW_GROUP), schema))
-                memory.settle()
+                memory.release()
             writer.add_key_value_metadata(schema.metadata)
     elif file_format == "arrow":
         with pa.ipc.new_file(sink, schema) as writer:  # one batch, so that it can be used where it lies

@@ -27,7 +27,7 @@ from rsir.models.recomputing import Recomputed, ragged
 from rsir.ops import PackedItems, Ragged
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.progress import Progress
-from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.resume import Checkpointer, Snapshot
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["Engine", "Found"]
@@ -115,7 +115,7 @@ class Engine:
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
 
-    def run(self, progress: Progress, partial: Partial | None = None) -> Found:
+    def run(self, progress: Progress, partial: Checkpointer | None = None) -> Found:
         """Decode every job that ``partial`` does not hold already, and save there what is finished now and then.
 
         Of several processes each gets some sources' trajectories: what it has decoded, and what it has read.
@@ -124,7 +124,7 @@ class Engine:
         self._decode(self._todo(partial, parts), parts, progress, partial)
         return self._found(parts)
 
-    def _todo(self, partial: Partial | None, parts: list[dict[str, Tensor]]) -> np.ndarray:
+    def _todo(self, partial: Checkpointer | None, parts: list[dict[str, Tensor]]) -> np.ndarray:
         """(n,) int64: the jobs that no file holds, those from long sources first; what files hold goes to `parts`.
 
         Each file is read by one of the processes.
@@ -136,19 +136,19 @@ class Engine:
         read = (saved.tensors for saved in partial.read(names[rank::size]))
         found = _joined([self._ended(self.job[:0]), *read])
         found = _some(found, torch.isin(found["job"], torch.from_numpy(self.jobs)))
-        job, of = (each.numpy() for each in self.world.gather(found["job"], torch.full_like(found["job"], rank)))
+        job, of = (each.numpy() for each in self.world.all_gather(found["job"], torch.full_like(found["job"], rank)))
         # What was made again at a restart, as its file was not seen then, is there twice.
         done, once = np.unique(job, return_index=True)
         parts.append(_some(found, torch.from_numpy(np.sort(once[of[once] == rank]) - np.searchsorted(of, rank))))
         return self.jobs[np.isin(self.jobs, done, invert=True)]
 
     def _decode(
-        self, todo: np.ndarray, parts: list[dict[str, Tensor]], progress: Progress, partial: Partial | None
+        self, todo: np.ndarray, parts: list[dict[str, Tensor]], progress: Progress, partial: Checkpointer | None
     ) -> None:
         """Decode jobs, as many of them as this process comes to take; what it finishes is appended to `parts`."""
         saved = len(parts)
 
-        def unsaved() -> Saved | None:
+        def unsaved() -> Snapshot | None:
             """All of a source's trajectories or none, so that one process filters them."""
             nonlocal saved
             if len(parts) == saved:
@@ -159,7 +159,7 @@ class Engine:
                 return None
             parts[saved:] = [_some(new, whole), _some(new, ~whole)]
             saved += 1
-            return Saved(parts[-2], {})
+            return Snapshot(parts[-2], {})
 
         m, alone = self.config.m, self.world.size == 1
         most = len(todo) if alone else len(todo) // (m * _BLOCKS * self.world.size)
@@ -187,10 +187,10 @@ class Engine:
                 finished = len(self.jobs) - len(todo) + taken - len(waiting) - running
                 progress("generate", finished, len(self.jobs), "trajectories")
             if partial is not None:
-                stopping = partial.asked()
+                stopping = partial.stop_requested()
                 if stopping:
                     break
-                partial.offer("trajectories", unsaved, stopping=False)
+                partial.maybe_save("trajectories", unsaved, stopping=False)
         if stopping:
             claims.cancel()  # for all processes
         if self.world.any(stopping):

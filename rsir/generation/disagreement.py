@@ -81,7 +81,7 @@ def disagreement(
         p = log_p.exp()
         mean = p.mean(0)
         scores[part] = (torch.special.entr(mean) - torch.special.entr(p).mean(0)).clamp_(min=0).numpy()
-    world.add(torch.from_numpy(scores))
+    world.all_reduce(torch.from_numpy(scores))
     if len(targets) and not world.any(differs):
         raise BackboneError(
             "acquisition by disagreement: dropout changes no prediction; expected a model with dropout above 0"

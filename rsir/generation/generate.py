@@ -18,9 +18,9 @@ from rsir.generation.fidelity import Fidelity
 from rsir.models.protocol import Backbone
 from rsir.ops import PackedItems
 from rsir.runtime import memory
-from rsir.runtime.exhaustion import first_line, out_of_memory
+from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.progress import Progress, silent
-from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.resume import Checkpointer, Snapshot
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["Generated", "generate"]
@@ -74,7 +74,7 @@ def generate(
     backend: str = "auto",
     threads: int | None = None,
     progress: Progress = silent,
-    partial: Partial | None = None,
+    partial: Checkpointer | None = None,
     world: World = ALONE,
     numbers: npt.NDArray[np.int64] | None = None,
 ) -> Generated:
@@ -104,7 +104,7 @@ def generate(
         As for :func:`rsir.ops.topk`.
     progress : Progress
         Called with the number of finished trajectories.
-    partial : Partial, optional
+    partial : Checkpointer, optional
         Where to save finished trajectories now and then; those that are there already are not decoded again.
     world : World, optional
         Processes that call this together, with the same arguments and, if any, a folder that they share: they divide
@@ -136,8 +136,8 @@ def generate(
             f"sources: expected a catalogue of {model.num_items} items as the model's, got {sources.num_items}"
         )
     rows = _with_two_items(sources)
-    shards, done = _finished(partial, sources) if partial is not None and world.leads else ([], 0)
-    done, size = world.share(lambda: [done, _sources_at_once(model, config)])
+    shards, done = _finished(partial, sources) if partial is not None and world.is_main else ([], 0)
+    done, size = world.broadcast_object(lambda: [done, _sources_at_once(model, config)])
     if done:
         shards = [_first_ones(world, lambda: _together(shards), sources)]
     rows, total = rows[np.searchsorted(rows, done) :], len(rows) * config.m
@@ -166,12 +166,12 @@ def generate(
             found = engine.run(_further(progress, before, total), partial)
             del engine
             shards.append(_gathered(_filtered(found, sources, config), sources, round_, world))
-            if first + size < len(rows) and partial is not None and world.leads:
+            if first + size < len(rows) and partial is not None and world.is_main:
                 end = int(rows[first + size])
                 _keep(partial, shards[-1], done, end)
                 done = end
             del found
-            memory.settle()
+            memory.release()
     except (MemoryError, RuntimeError) as cause:
         if not out_of_memory(cause):
             raise
@@ -202,14 +202,14 @@ def _further(progress: Progress, before: int, of: int) -> Progress:
     return report
 
 
-def _keep(partial: Partial, shard: Generated, begin: int, end: int) -> None:
+def _keep(partial: Checkpointer, shard: Generated, begin: int, end: int) -> None:
     """Save what came of rows ``begin`` to ``end - 1``, in the place of single trajectories."""
     values = {**_counts(shard), "begin": begin, "end": end}
     partial.save("shard", lambda: _to_saved(shard.trajectories, values))
-    partial.discard("trajectories")
+    partial.remove("trajectories")
 
 
-def _finished(partial: Partial, sources: Sequences) -> tuple[list[Generated], int]:
+def _finished(partial: Checkpointer, sources: Sequences) -> tuple[list[Generated], int]:
     """Shards that are there already, and the row before which they hold all that comes of the sources."""
     found: dict[int, tuple[Generated, int]] = {}
     for saved in partial.load("shard"):
@@ -238,18 +238,18 @@ def _counts(generated: Generated) -> dict[str, int]:
 
 def _first_ones(world: World, make: Callable[[], Generated], sources: Sequences) -> Generated:
     """What the first process makes, for all."""
-    return world.share(
+    return world.broadcast_object(
         make,
         lambda generated: _to_saved(generated.trajectories, _counts(generated)).to_bytes(),
-        lambda content: _generated(*_from_saved(Saved.from_bytes(content), sources)),
+        lambda content: _generated(*_from_saved(Snapshot.from_bytes(content), sources)),
     )
 
 
-def _to_saved(trajectories: Sequences, values: dict[str, int]) -> Saved:
-    return Saved({name: torch.tensor(getattr(trajectories, name)) for name in _ARRAYS}, values)
+def _to_saved(trajectories: Sequences, values: dict[str, int]) -> Snapshot:
+    return Snapshot({name: torch.tensor(getattr(trajectories, name)) for name in _ARRAYS}, values)
 
 
-def _from_saved(saved: Saved, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
+def _from_saved(saved: Snapshot, sources: Sequences) -> tuple[Sequences, dict[str, int]]:
     items, offsets, source, round_ = (saved.tensors[name].numpy() for name in _ARRAYS)
     trajectories = Sequences(
         items=items,
@@ -303,7 +303,7 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig) -> _Ke
 def _gathered(own: _Kept, sources: Sequences, round_: int, world: World) -> Generated:
     """What all processes kept; every source's trajectories are one process's."""
     counts = np.array([list(own.counts.values())])
-    parts = world.gather(*(torch.from_numpy(part) for part in (own.row, own.lengths, own.items, counts)))
+    parts = world.all_gather(*(torch.from_numpy(part) for part in (own.row, own.lengths, own.items, counts)))
     row, lengths, items, counts = (part.numpy() for part in parts)
     order = np.argsort(row, kind="stable")
     begin = offsets_of(lengths)[order]

@@ -127,7 +127,7 @@ def _fill_flat(graph: np.ndarray, unit: Tensor, reach: int, threads: int, world:
         block = torch.arange(1 + parts[number].start, 1 + parts[number].stop, device=unit.device)
         best = ops.topk(unit[block], packed, reach, excluded=_one_each(block), threads=threads)
         graph[1:][parts[number], :reach] = best.ids.cpu().numpy()
-    world.add(torch.from_numpy(graph))
+    world.all_reduce(torch.from_numpy(graph))
 
 
 def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int, world: World) -> None:
@@ -152,7 +152,7 @@ def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: i
             members = torch.from_numpy(vectors[slices[0]])
             best = ops.topk(members, torch.from_numpy(table), reach, excluded=_one_each(own), threads=threads)
             graph[ids[slices[0]], :reach] = pool[best.ids.numpy()]
-    world.add(torch.from_numpy(graph))
+    world.all_reduce(torch.from_numpy(graph))
 
 
 def _fill_hnsw(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int) -> None:

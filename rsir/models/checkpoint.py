@@ -18,7 +18,7 @@ from rsir import files
 from rsir.config import ModelConfig, from_dict, to_dict
 from rsir.errors import CheckpointError, ConfigError
 from rsir.models.registry import build
-from rsir.runtime import weights
+from rsir.runtime.resume import tensors_to_bytes
 
 __all__ = ["CARD", "WEIGHTS", "load", "read_card", "save", "to_files"]
 
@@ -35,7 +35,7 @@ def to_files(
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`."""
-    content = weights.to_bytes(model.state_dict())
+    content = tensors_to_bytes(model.state_dict())
     card = {
         "format": _FORMAT,
         "rsir": rsir.__version__,

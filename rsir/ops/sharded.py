@@ -28,7 +28,7 @@ class Together(Protocol):
     rank: int
     size: int
 
-    def add(self, *tensors: Tensor) -> None:
+    def all_reduce(self, *tensors: Tensor) -> None:
         """Put the sum over all processes in the place of each tensor."""
 
 
@@ -70,7 +70,7 @@ class _Handle:
 
     def add(self, *tensors: Tensor) -> None:
         if self.world is not None:
-            self.world.add(*tensors)
+            self.world.all_reduce(*tensors)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """(processes, ...): the tensors of all of them."""

@@ -43,7 +43,7 @@ from rsir.runs.results import (
 )
 from rsir.runtime.profiling import FOLDER, Tracer
 from rsir.runtime.progress import Progress, silent, timed
-from rsir.runtime.resume import Partial, never
+from rsir.runtime.resume import Checkpointer, never
 from rsir.runtime.world import ALONE, World
 from rsir.training.fit import CRITERION, fit, item_popularity
 from rsir.training.soft_targets import soft_targets
@@ -120,20 +120,20 @@ def recurse(
     parts = split(data, config.data, config.seed)
     check_run(config, data, parts.train, base)
     directory = open_run(out, config, data, resume, world)
-    tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.leads else None
+    tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.is_main else None
     try:
-        if directory is not None and world.leads and not (directory.path / DATA).exists():
+        if directory is not None and world.is_main and not (directory.path / DATA).exists():
             directory.write_sequences(DATA, data)
         loop = _Loop(config, parts, directory, device, threads, tracer or progress, base, stop, world)
         rounds: list[RoundResult] = []
         for round_ in range(config.rounds + 1):
             rounds.append(loop.round(round_))
-            if directory is not None and world.leads:
+            if directory is not None and world.is_main:
                 lines = (json.dumps(result.metrics(), sort_keys=True, allow_nan=False) for result in rounds)
                 directory.write_bytes(METRICS, "".join(line + "\n" for line in lines).encode())
                 if round_ + 1 >= loop.finished:
                     write_report(directory, data, rounds)
-            if on_round is not None and world.leads:
+            if on_round is not None and world.is_main:
                 on_round(rounds[-1])
             if round_ + 1 >= loop.finished and is_over(config, rounds):  # never before what a run has already
                 break
@@ -178,7 +178,7 @@ class _Loop:
         self.config, self.parts, self.directory, self.base = config, parts, directory, base
         self.device, self.threads, self.progress, self.stop = device, threads, progress, stop
         self.world = world
-        self.finished = 0 if directory is None else world.share(directory.finished_rounds)
+        self.finished = 0 if directory is None else world.broadcast_object(directory.finished_rounds)
         self.popularity = item_popularity(parts.train)
         self.acquired: list[Sequences] = []
         self.model: Any = None
@@ -193,9 +193,9 @@ class _Loop:
             result = self._read(round_)
         else:
             result = self._make(round_) if round_ > 0 or self.base is None else self._take_over(self.base)
-            if self.directory is not None and self.world.leads:
+            if self.directory is not None and self.world.is_main:
                 self._write(result)
-            self.world.wait()  # the others read what was written
+            self.world.barrier()  # the others read what was written
         self.results.append(result)
         if self.directory is None and best_round(self.results) == round_:
             self.kept_models = {round_: self._recommender()}
@@ -267,11 +267,11 @@ class _Loop:
         )
         return result
 
-    def _partial(self, round_: int) -> Partial:
+    def _partial(self, round_: int) -> Checkpointer:
         if self.directory is None:
-            return Partial(None, lambda *_, **__: None, self.stop)
-        folder = self.directory.partial(round_) if self.world.leads else self.directory.partial_path(round_)
-        return Partial(folder, self.directory.log, self.stop, self.world)
+            return Checkpointer(None, lambda *_, **__: None, self.stop)
+        folder = self.directory.partial(round_) if self.world.is_main else self.directory.partial_path(round_)
+        return Checkpointer(folder, self.directory.log, self.stop, self.world)
 
     def _take_over(self, base: Run) -> RoundResult:
         self.model = base.model
@@ -282,7 +282,7 @@ class _Loop:
         rates = {"tokens/s": tokens, "users/s": users / seconds["evaluate"]}
         return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
-    def _generate(self, round_: int, partial: Partial) -> dict[str, Any]:
+    def _generate(self, round_: int, partial: Checkpointer) -> dict[str, Any]:
         """Let the newest recommender generate, verify and acquire; -> what to report of it."""
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()

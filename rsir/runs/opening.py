@@ -33,12 +33,12 @@ def open_run(
     if out is None:
         raise RunError("several processes hand their work to each other in the run's folder: expected out, got None")
     _agree(world, config, data)
-    if not world.leads:
-        return _follow(Path(out), world.share(lambda: ""))
+    if not world.is_main:
+        return _follow(Path(out), world.broadcast_object(lambda: ""))
     directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     try:
         directory.log("processes", count=world.size, restarted=world.restarted)
-        world.share(lambda: _end_of_log(directory.path))
+        world.broadcast_object(lambda: _end_of_log(directory.path))
         return directory
     except BaseException:
         directory.close()
@@ -48,7 +48,7 @@ def open_run(
 def _agree(world: World, config: RecursionConfig, data: Sequences) -> None:
     """Refuse processes that were not started alike; the data may lie elsewhere."""
     own: dict[str, Any] = {"the version": __version__, **flat(to_dict(config)), "the data": data.fingerprint()}
-    first = world.share(lambda: own)
+    first = world.broadcast_object(lambda: own)
     differs = [name for name in own if name != "data.path" and own[name] != first.get(name)]
     if not world.any(bool(differs)):
         return
@@ -58,7 +58,7 @@ def _agree(world: World, config: RecursionConfig, data: Sequences) -> None:
             f"{name} is {own[name]} here and {first.get(name)} in rank 0; start all processes with the same options, "
             "data and version of rsir"
         )
-    world.wait()  # until those that differ have said so, and ended
+    world.barrier()  # until those that differ have said so, and ended
     raise WorldError("another process was started with other settings or data")
 
 

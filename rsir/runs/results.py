@@ -22,7 +22,7 @@ from rsir.models import Ensemble, checkpoint, packed_items
 from rsir.ops import PackedItems
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.lineage import voters
-from rsir.runtime.devices import check_device
+from rsir.runtime.environment import check_device
 from rsir.training.fit import CRITERION
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a result depends on beside data and settings: versions and the processor."""
+"""What a result depends on beside data and settings: versions, the processor and the device."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from importlib import metadata
 from typing import Any
 
 from rsir import __version__
+from rsir.errors import ConfigError
 
-__all__ = ["environment"]
+__all__ = ["check_device", "environment"]
 
 
 def environment() -> dict[str, Any]:
@@ -24,6 +25,21 @@ def environment() -> dict[str, Any]:
         "cpu": _processor(),
         "instruction_set": "unknown" if torch is None else str(torch.backends.cpu.get_cpu_capability()),
     }
+
+
+def check_device(device: str, option: str) -> None:
+    """ConfigError if `device` is a CUDA device and torch finds none; `option` is how it was asked for."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    build = "is a CPU build" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
+    raise ConfigError(
+        f"{option}: torch finds no CUDA device (torch {torch.__version__} {build}); leave {option} away, or mend the "
+        "driver or the installation of torch"
+    )
 
 
 def _version(name: str) -> str:

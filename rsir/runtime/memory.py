@@ -1,9 +1,9 @@
 """A limit on the memory of this process: what may be large lies in mapped files, and chunks are cut to fit.
 
-Within :func:`limited`, :func:`empty` gives arrays that lie in files without a name, which the kernel writes to disk.
-Their pages count as memory of the process while they are in use; :func:`settle`, which every loop over large arrays
-calls, gives them back before the limit is reached, and refuses to go on where that is not enough. In between the kernel
-refuses allocations far beyond the limit (``RLIMIT_DATA``). Nothing computed depends on a limit.
+Within :func:`memory_limit`, :func:`empty` gives arrays that lie in files without a name, which the kernel writes to
+disk. Their pages count as memory of the process while they are in use; :func:`release`, which every loop over large
+arrays calls, gives them back before the limit is reached, and refuses to go on where that is not enough. In between the
+kernel refuses allocations far beyond the limit (``RLIMIT_DATA``). Nothing computed depends on a limit.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ __all__ = [
     "blocks",
     "current",
     "empty",
-    "limited",
+    "first_line",
+    "format_bytes",
+    "memory_limit",
     "opened",
+    "out_of_memory",
     "parse",
     "peak",
+    "release",
     "row_blocks",
-    "settle",
-    "shown",
 ]
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -57,7 +59,7 @@ class BudgetExceeded(MemoryError):
 
 
 class Budget:
-    """A limit in force; made by :func:`limited`.
+    """A limit in force; made by :func:`memory_limit`.
 
     Attributes
     ----------
@@ -87,10 +89,10 @@ class Budget:
                 os.close(descriptor)
         except OSError as cause:
             raise files.refused(self.folder, cause) from cause
-        self.holds(mapped)
+        self.track(mapped)
         return np.frombuffer(mapped, kind)
 
-    def holds(self, mapped: mmap.mmap) -> None:
+    def track(self, mapped: mmap.mmap) -> None:
         """Let the pages of a mapped file be given back, too."""
         with self._adding:
             self._maps.add(mapped)
@@ -108,13 +110,13 @@ class Budget:
                         writer.write_table(table)
                     except OSError as cause:
                         raise files.refused(self.folder, cause) from cause
-                    self.settle()
+                    self.release()
             mapped = opened(Path(name))
         finally:
             os.unlink(name)
         return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """Give mapped pages back if the limit is near.
 
         Raises
@@ -126,7 +128,9 @@ class Budget:
         if taken > _FULL * self.limit:
             taken, reserved = self._given_back()
         if taken > self.limit:
-            raise BudgetExceeded(f"the process takes {shown(taken)}, over the limit of {shown(self.limit)}")
+            raise BudgetExceeded(
+                f"the process takes {format_bytes(taken)}, over the limit of {format_bytes(self.limit)}"
+            )
         # What is reserved may never be used, so the kernel's limit follows what is.
         data = reserved + self.limit - taken + _UNTOUCHED
         if self._hard == resource.RLIM_INFINITY or data <= self._hard:
@@ -143,9 +147,11 @@ class Budget:
         parts = {"what is loaded now": self._given_back()[0], **needs}
         left = self.limit - sum(parts.values())
         if left < self.limit // 10:
-            listed = ", ".join(f"{name} {shown(size)}" for name, size in parts.items())
+            listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
             least = int(sum(parts.values()) / 0.9)
-            raise ConfigError(f"memory: expected {shown(least)} or more ({listed}), got {shown(self.limit)}")
+            raise ConfigError(
+                f"memory: expected {format_bytes(least)} or more ({listed}), got {format_bytes(self.limit)}"
+            )
         return left
 
     def _given_back(self) -> tuple[int, int]:
@@ -165,7 +171,7 @@ _current: Budget | None = None
 
 
 @contextmanager
-def limited(limit: int | None, folder: Path | None = None) -> Iterator[Budget | None]:
+def memory_limit(limit: int | None, folder: Path | None = None) -> Iterator[Budget | None]:
     """Hold this process to a limit (Linux only).
 
     Parameters
@@ -187,11 +193,13 @@ def limited(limit: int | None, folder: Path | None = None) -> Iterator[Budget | 
     if not Path("/proc/self/statm").exists():
         raise ConfigError("memory: a limit needs Linux, which tells what a process takes; leave the option away")
     if resident() > limit:
-        raise ConfigError(f"memory: the process takes {shown(resident())} before it begins, got {shown(limit)}")
+        raise ConfigError(
+            f"memory: the process takes {format_bytes(resident())} before it begins, got {format_bytes(limit)}"
+        )
     before, outer = resource.getrlimit(resource.RLIMIT_DATA), _current
     _current = Budget(limit, Path(tempfile.gettempdir()) if folder is None else folder)
     try:
-        _current.settle()
+        _current.release()
         yield _current
     finally:
         _current = outer
@@ -215,14 +223,14 @@ def opened(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if _current is not None:
-        _current.holds(mapped)
+        _current.track(mapped)
     return mapped
 
 
-def settle() -> None:
-    """:meth:`Budget.settle` of the limit in force."""
+def release() -> None:
+    """:meth:`Budget.release` of the limit in force."""
     if _current is not None:
-        _current.settle()
+        _current.release()
 
 
 def blocks(size: int, width: int = 1) -> Iterator[slice]:
@@ -230,7 +238,7 @@ def blocks(size: int, width: int = 1) -> Iterator[slice]:
     step = max(1, _BLOCK // width)
     for first in range(0, size, step):
         yield slice(first, min(first + step, size))
-        settle()
+        release()
 
 
 def row_blocks(offsets: npt.NDArray[np.int64]) -> Iterator[slice]:
@@ -241,7 +249,7 @@ def row_blocks(offsets: npt.NDArray[np.int64]) -> Iterator[slice]:
         last = min(max(last, first + 1), first + _BLOCK // 16, rows)
         yield slice(first, last)
         first = last
-        settle()
+        release()
 
 
 def resident() -> int:
@@ -270,7 +278,21 @@ def parse(text: str) -> int:
     return int(float(match[1]) * units[match[2].lower()])
 
 
-def shown(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes as text."""
     unit = "GiB" if size >= 2**30 else "MiB"
     return f"{size / _UNITS[unit]:,.{2 if unit == 'GiB' else 0}f} {unit}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, NumPy's, CUDA's, or that of torch's CPU allocator."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's text, which torch follows with advice and traces."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -18,7 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from rsir.errors import WorldError
-from rsir.runtime.world import Claims, World, local_rank, to_json
+from rsir.runtime.world import Claims, World, to_json
 
 __all__ = ["Processes", "meet"]
 
@@ -49,7 +49,7 @@ class Processes(World):
         super().__init__(restarted)
         self.rank, self.size, self._store, self._divided = rank, size, store, 0
 
-    def share(
+    def broadcast_object(
         self,
         make: Callable[[], T],
         encode: Callable[[T], bytes] = to_json,
@@ -57,7 +57,7 @@ class Processes(World):
     ) -> T:
         first = bytearray(_SHORT)  # the length, and all of what is short: each call takes a while
         content = b""
-        if self.leads:
+        if self.is_main:
             value = make()
             content = encode(value)
             first[:8] = len(content).to_bytes(8, "little")
@@ -70,12 +70,12 @@ class Processes(World):
             self._call(dist.broadcast, received, 0)
         else:
             received = received[8 : 8 + length]
-        return value if self.leads else decode(received.numpy().tobytes())
+        return value if self.is_main else decode(received.numpy().tobytes())
 
-    def add(self, *tensors: Tensor) -> None:
+    def all_reduce(self, *tensors: Tensor) -> None:
         self._together(dist.all_reduce, tensors)
 
-    def gather(self, *tensors: Tensor) -> list[Tensor]:
+    def all_gather(self, *tensors: Tensor) -> list[Tensor]:
         # as bytes, one after the other: each call takes a while
         sizes = torch.zeros(self.size, len(tensors), dtype=torch.int64)
         sizes[self.rank] = torch.tensor([tensor.nbytes for tensor in tensors])
@@ -90,7 +90,7 @@ class Processes(World):
             for tensor, parts in zip(tensors, zip(*of_ranks, strict=True), strict=True)
         ]
 
-    def follow(self, *tensors: Tensor) -> None:
+    def broadcast(self, *tensors: Tensor) -> None:
         self._together(lambda flat: dist.broadcast(flat, 0), tensors)
 
     def _together(self, call: Callable[[Tensor], Any], tensors: tuple[Tensor, ...]) -> None:
@@ -109,7 +109,7 @@ class Processes(World):
         self._call(dist.all_reduce, raised)
         return bool(raised > 0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         self.any(False)
 
     def claims(self, count: int) -> Claims:
@@ -131,8 +131,8 @@ class Processes(World):
         except RuntimeError:  # the process that kept the store has ended
             return True
 
-    def leave(self) -> None:
-        self.wait()
+    def close(self) -> None:
+        self.barrier()
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
@@ -147,8 +147,15 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
-def meet(attempt: int) -> Processes:
-    """Wait for the other processes that torchrun has started; `attempt` counts how often it has started them again.
+def meet(attempt: int, local_rank: int) -> Processes:
+    """Wait for the other processes that torchrun has started.
+
+    Parameters
+    ----------
+    attempt : int
+        How often torchrun has started them again.
+    local_rank : int
+        Number of this process among those of its machine.
 
     Raises
     ------
@@ -157,7 +164,7 @@ def meet(attempt: int) -> Processes:
     """
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     if on_gpu:
-        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=10)))
         store = PrefixStore(f"rsir {attempt}", store)

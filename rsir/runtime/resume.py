@@ -22,10 +22,9 @@ from torch import Tensor
 
 from rsir import __version__, files
 from rsir.errors import Interrupted
-from rsir.runtime import weights
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["EVERY", "SHARE", "Partial", "Saved", "never"]
+__all__ = ["EVERY", "SHARE", "Checkpointer", "Snapshot", "never", "tensors_to_bytes"]
 
 EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
@@ -35,7 +34,7 @@ _VERSION = f"rsir {__version__} partial 3"
 
 
 @dataclass(frozen=True)
-class Saved:
+class Snapshot:
     """Tensors by name, and JSON values."""
 
     tensors: Mapping[str, Tensor]
@@ -44,11 +43,11 @@ class Saved:
     def to_bytes(self) -> bytes:
         """A line with the SHA-256 of the rest, a line of JSON, and safetensors."""
         values = json.dumps({"version": _VERSION, "values": dict(self.values)}).encode()
-        content = values + b"\n" + weights.to_bytes(self.tensors)
+        content = values + b"\n" + tensors_to_bytes(self.tensors)
         return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Saved:
+    def from_bytes(cls, content: bytes) -> Snapshot:
         """What :meth:`to_bytes` was called on; ValueError and the like where it is damaged or of another version."""
         digest, _, content = content.partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() != digest:
@@ -65,7 +64,7 @@ def never() -> bool:
     return False
 
 
-class Partial:
+class Checkpointer:
     """The unfinished work of one round.
 
     Parameters
@@ -75,7 +74,7 @@ class Partial:
     log : callable
         Takes an event and fields to go with it; told of files that cannot be used.
     stop : callable
-        Whether to save and stop; asked at every :meth:`offer`.
+        Whether to save and stop; asked at every :meth:`maybe_save`.
     world : World, optional
         Processes that share the folder and make this together.
     """
@@ -88,18 +87,18 @@ class Partial:
         world: World = ALONE,
     ) -> None:
         self._folder, self._log, self._stop, self._world = folder, log, stop, world
-        newest = world.share(lambda: max((number for _, number, _ in self._files()), default=0))
+        newest = world.broadcast_object(lambda: max((number for _, number, _ in self._files()), default=0))
         self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
         self._due = time.perf_counter() + EVERY
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether this process is to save and stop."""
         return self._stop()
 
-    def offer(
+    def maybe_save(
         self,
         kind: str,
-        make: Callable[[], Saved | None],
+        make: Callable[[], Snapshot | None],
         keep: int | None = None,
         stopping: bool | None = None,
     ) -> None:
@@ -114,7 +113,7 @@ class Partial:
         keep : int, optional
             Only the newest ``keep`` files of this kind are kept; default all.
         stopping : bool, optional
-            Whether to save now and stop; default: what :meth:`asked` says.
+            Whether to save now and stop; default: what :meth:`stop_requested` says.
 
         Raises
         ------
@@ -123,14 +122,14 @@ class Partial:
         RunError
             The disk refuses.
         """
-        stopping = self.asked() if stopping is None else stopping
+        stopping = self.stop_requested() if stopping is None else stopping
         if stopping or time.perf_counter() >= self._due:
             self.save(kind, make, keep)
         if stopping:
             raise Interrupted("stopped as asked")
 
-    def save(self, kind: str, make: Callable[[], Saved | None], keep: int | None = None) -> None:
-        """As :meth:`offer`, now and without stopping."""
+    def save(self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None) -> None:
+        """As :meth:`maybe_save`, now and without stopping."""
         began = time.perf_counter()
         saved = make() if self._folder is not None else None
         if saved is not None:
@@ -138,42 +137,42 @@ class Partial:
         now = time.perf_counter()
         self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
 
-    def discard(self, kind: str) -> None:
+    def remove(self, kind: str) -> None:
         """Remove the files of a kind."""
         for path in [path for path, _, other in self._files() if other == kind]:
             with suppress(OSError):
                 path.unlink()
 
-    def newest(self, kind: str) -> Saved | None:
+    def newest(self, kind: str) -> Snapshot | None:
         """The newest intact file of a kind, read by the first process for all; None: there is none."""
-        return self._world.share(
+        return self._world.broadcast_object(
             lambda: next(self.load(kind), None),
             lambda saved: b"" if saved is None else saved.to_bytes(),
-            lambda content: Saved.from_bytes(content) if content else None,
+            lambda content: Snapshot.from_bytes(content) if content else None,
         )
 
-    def load(self, kind: str) -> Iterator[Saved]:
+    def load(self, kind: str) -> Iterator[Snapshot]:
         """Every intact file of a kind, newest first."""
         return self.read([path.name for path, _, other in reversed(self._files()) if other == kind])
 
     def names(self, kind: str) -> list[str]:
         """Names of the files of a kind, oldest first, as the first process sees them."""
-        return self._world.share(lambda: [path.name for path, _, other in self._files() if other == kind])
+        return self._world.broadcast_object(lambda: [path.name for path, _, other in self._files() if other == kind])
 
-    def read(self, names: Iterable[str]) -> Iterator[Saved]:
+    def read(self, names: Iterable[str]) -> Iterator[Snapshot]:
         """Those of some files that are intact; the others are removed."""
         for name in names:
             assert self._folder is not None
             path = self._folder / name
             try:
-                yield Saved.from_bytes(path.read_bytes())
+                yield Snapshot.from_bytes(path.read_bytes())
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
                 file = path.relative_to(path.parents[2]).as_posix()
                 self._log("discarded", file=file, cause=str(cause), then="what it held is computed again")
                 with suppress(OSError):
                     path.unlink()
 
-    def _write(self, kind: str, saved: Saved, keep: int | None) -> None:
+    def _write(self, kind: str, saved: Snapshot, keep: int | None) -> None:
         assert self._folder is not None
         files.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
         self._number += self._world.size
@@ -188,3 +187,18 @@ class Partial:
             return []
         found = [(path, re.fullmatch(r"([a-z]+)-(\d{6,})", path.name)) for path in self._folder.iterdir()]
         return sorted(((path, int(match[2]), match[1]) for path, match in found if match), key=lambda entry: entry[1])
+
+
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors by name in the safetensors format, which nothing has to be unpickled from.
+
+    Those that share memory, as tied weights do, are written each for itself.
+    """
+    unshared: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        here = value.detach().cpu().contiguous()
+        place = here.untyped_storage().data_ptr()
+        unshared[name] = here.clone() if place in seen else here
+        seen.add(place)
+    return safetensors.torch.save(unshared)

@@ -1,14 +1,14 @@
 """One run by several processes, as ``torchrun`` starts them.
 
 Every process runs the same program on the same data. Where the program says so, they divide work among them
-(:meth:`World.claims`), add up what each has found (:meth:`World.add`) and take over what the first one alone has made
-(:meth:`World.share`). A process by itself is a world of one, for which all of this is nothing.
+(:meth:`World.claims`), sum what each has found (:meth:`World.all_reduce`) and take over what the first one alone has
+made (:meth:`World.broadcast_object`). A process by itself is a world of one, for which all of this is nothing. The
+methods have the names of torch.distributed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ALONE", "Claims", "World", "join", "local_rank", "restarts_allowed"]
+__all__ = ["ALONE", "Claims", "World"]
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class World:
         self.rank, self.size, self.restarted = 0, 1, restarted
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes the run and says how it goes."""
         return self.rank == 0
 
@@ -83,7 +83,7 @@ class World:
         """What to call this process in a message; nothing where it is the only one."""
         return f"rank {self.rank} of {self.size} ({socket.gethostname()}): " if self.size > 1 else ""
 
-    def share(
+    def broadcast_object(
         self,
         make: Callable[[], T],
         encode: Callable[[T], bytes] = to_json,
@@ -92,21 +92,21 @@ class World:
         """What the first process makes, for all of them; `make` runs there alone. By default a JSON value."""
         return make()
 
-    def add(self, *tensors: Tensor) -> None:
+    def all_reduce(self, *tensors: Tensor) -> None:
         """Put the sum over all processes in the place of each tensor."""
 
-    def gather(self, *tensors: Tensor) -> list[Tensor]:
+    def all_gather(self, *tensors: Tensor) -> list[Tensor]:
         """Of each tensor, (n, ...) with an n of its own in every process, the rows of all, in the order of ranks."""
         return list(tensors)
 
-    def follow(self, *tensors: Tensor) -> None:
+    def broadcast(self, *tensors: Tensor) -> None:
         """Put the first process's values in the place of each tensor."""
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in any process."""
         return flag
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Let no process go on before all are here."""
 
     def claims(self, count: int) -> Claims:
@@ -127,35 +127,9 @@ class World:
         """Whether no process has asked this before."""
         return True
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Part from the others, when all are done."""
 
 
 ALONE = World()
 """A process by itself."""
-
-
-def join() -> World:
-    """Meet the other processes of a run, if torchrun or its like has started several; else a world of one.
-
-    Raises
-    ------
-    WorldError
-        They cannot be met.
-    """
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
-        return World(restarted > 0)
-    from rsir.runtime.processes import meet
-
-    return meet(restarted)
-
-
-def local_rank() -> int:
-    """Number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def restarts_allowed() -> bool:
-    """Whether torchrun starts processes again that ended in an error."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0

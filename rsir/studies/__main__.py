@@ -15,7 +15,7 @@ from rsir.cli.options import configuration, split_arguments
 from rsir.config import RecursionConfig, to_dict
 from rsir.errors import ConfigError, RunError
 from rsir.runs.manifest import flat
-from rsir.runtime.devices import check_device
+from rsir.runtime.environment import check_device
 from rsir.studies.recipes import CHOSEN
 
 STUDIES = {

@@ -21,9 +21,9 @@ from rsir.errors import TrainingError
 from rsir.evaluation import evaluate
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
-from rsir.runtime.exhaustion import first_line, out_of_memory
+from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.progress import Progress, silent
-from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.resume import Checkpointer, Snapshot
 from rsir.runtime.world import ALONE, World
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
@@ -93,7 +93,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     backend: str = "auto",
-    partial: Partial | None = None,
+    partial: Checkpointer | None = None,
     soft: SoftTargets | None = None,
     world: World = ALONE,
 ) -> Trained:
@@ -120,7 +120,7 @@ def fit(
         Called after every step and validation.
     backend : str, default "auto"
         Of the ranking in validation; see :mod:`rsir.ops`.
-    partial : Partial, optional
+    partial : Checkpointer, optional
         Where to save the training's state now and then, and to go on from if there is one already.
     soft : SoftTargets, optional
         Of ``train``: what a share of the targets is replaced by.
@@ -183,7 +183,7 @@ class _Run:
         every: int,
         progress: Progress,
         backend: str,
-        partial: Partial | None,
+        partial: Checkpointer | None,
         world: World,
         noise_seed: int,
     ) -> None:
@@ -219,8 +219,8 @@ class _Run:
             state = TrainingState.restore(saved, self.model, optimizer, generator)
         began = time.perf_counter() - state.seconds
 
-        def save() -> Saved | None:
-            if not self.world.leads:
+        def save() -> Snapshot | None:
+            if not self.world.is_main:
                 return None
             state.seconds = time.perf_counter() - began
             return state.save(self.model, optimizer, generator)
@@ -242,7 +242,7 @@ class _Run:
                 if state.step % self.every == 0:
                     self._validate(state, began)
                 if self.partial is not None:
-                    self.partial.offer("training", save, keep=2, stopping=stopping)
+                    self.partial.maybe_save("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
             if not out_of_memory(cause):
                 raise
@@ -265,7 +265,7 @@ class _Run:
         self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, bool]:
         """Give every parameter its gradient over the whole batch; -> the loss, and whether to stop after this step."""
-        stopping = self.partial is not None and self.partial.asked()
+        stopping = self.partial is not None and self.partial.stop_requested()
         if self.draws_apart:
             key = np.random.SeedSequence([self.noise_seed, step, self.world.rank])
             seed = int(key.generate_state(1, np.uint64)[0] >> 1)
@@ -280,7 +280,7 @@ class _Run:
         loss.backward()
         loss, raised = loss.detach(), loss.new_tensor(float(stopping))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
-        self.world.add(loss, raised, *gradients)
+        self.world.all_reduce(loss, raised, *gradients)
         for parameter in self.model.parameters():
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = self._of_all(parameter.grad)
@@ -288,7 +288,7 @@ class _Run:
 
     def _of_all(self, gradient: Tensor) -> Tensor:
         """A sparse gradient with the rows of all processes, so that each steps the same rows; one may come up often."""
-        ids, values = self.world.gather(gradient._indices()[0], gradient._values())
+        ids, values = self.world.all_gather(gradient._indices()[0], gradient._values())
         return torch.sparse_coo_tensor(ids[None], values, gradient.shape, check_invariants=False)
 
     def _validate(self, state: TrainingState, began: float) -> None:
@@ -303,7 +303,7 @@ class _Run:
         # Processors that round differently drift apart; all processes go on from the weights of the first.
         # By name: a state that was read has its tensors in an order that differs from process to process.
         own = [state.average[name] for name in sorted(state.average)]
-        self.world.follow(*self.model.state_dict().values(), *own, *averages.values())
+        self.world.broadcast(*self.model.state_dict().values(), *own, *averages.values())
         with state.averaged(self.model, averages):
             metrics = evaluate(
                 self.model, self.validation, spread=False, backend=self.backend, world=self.world

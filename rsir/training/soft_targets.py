@@ -68,6 +68,6 @@ def soft_targets(
         best = ops.topk(queries, packed, config.k, excluded=excluded, threads=threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
         ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()
-    world.add(torch.from_numpy(ids), torch.from_numpy(cumulative))
+    world.all_reduce(torch.from_numpy(ids), torch.from_numpy(cumulative))
     cumulative[ids[:, 0] == 0] = 1
     return SoftTargets(ids, cumulative, config.share)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsir import ops
-from rsir.runtime.resume import Saved
+from rsir.runtime.resume import Snapshot
 
 __all__ = ["Checkpoint", "TrainingState"]
 
@@ -100,7 +100,7 @@ class TrainingState:
         finally:
             model.load_state_dict(own)
 
-    def save(self, model: nn.Module, optimizer: Any, generator: torch.Generator) -> Saved:
+    def save(self, model: nn.Module, optimizer: Any, generator: torch.Generator) -> Snapshot:
         """Everything :meth:`restore` needs, torch's global generators among it, which foreign backbones draw from."""
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
@@ -114,10 +114,10 @@ class TrainingState:
             tensors["losses"] = torch.stack(self.losses)
         names = ("step", "tokens", "seconds", "evaluation_seconds", "best", "best_step")
         values = {name: getattr(self, name) for name in names}
-        return Saved(tensors, values | {"history": [asdict(entry) for entry in self.history]})
+        return Snapshot(tensors, values | {"history": [asdict(entry) for entry in self.history]})
 
     @classmethod
-    def restore(cls, saved: Saved, model: nn.Module, optimizer: Any, generator: torch.Generator) -> TrainingState:
+    def restore(cls, saved: Snapshot, model: nn.Module, optimizer: Any, generator: torch.Generator) -> TrainingState:
         """The state that was saved, with model, optimizer and generators as they were then."""
         device = generator.device
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}

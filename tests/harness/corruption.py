@@ -26,7 +26,7 @@ from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, 
 from rsir.models import checkpoint
 from rsir.runs import directory
 from rsir.runs.directory import RunDirectory
-from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.resume import Checkpointer, Snapshot
 from tests.harness import tiny
 
 ERRORS = (RunError, DataError, CheckpointError, ConfigError, BackboneError)
@@ -58,7 +58,9 @@ def state(path: Path) -> Any:
     """A cache: refused is what the log says."""
     logged: list[dict[str, Any]] = []
     content = path.read_bytes()
-    found = list(Partial(path.parent, lambda event, **fields: logged.append(fields)).load(path.name.partition("-")[0]))
+    found = list(
+        Checkpointer(path.parent, lambda event, **fields: logged.append(fields)).load(path.name.partition("-")[0])
+    )
     path.write_bytes(content)
     if not found:
         assert "damaged" in logged[0]["cause"] or "version" in logged[0]["cause"], logged
@@ -88,7 +90,9 @@ def prepare(folder: Path) -> None:
     partial.mkdir(parents=True)
     tensors = {"a": torch.arange(12.0), "b": torch.arange(5, dtype=torch.uint8)}
     with suppress(Interrupted):
-        Partial(partial, lambda *_, **__: None, lambda: True).offer("training", lambda: Saved(tensors, {"step": 3}))
+        Checkpointer(partial, lambda *_, **__: None, lambda: True).maybe_save(
+            "training", lambda: Snapshot(tensors, {"step": 3})
+        )
 
 
 def outcome(path: Path, read: Callable[[Path], Any], damaged: bytes, expected: Any) -> str:

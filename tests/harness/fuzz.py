@@ -127,7 +127,7 @@ class Fuzzer:
         self.model = {name: (run / "round-01" / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.CARD)}
         sequences = Sequences.load(run / "round-01" / "trajectories.parquet")
         self.sequences = {".parquet": sequences.to_bytes("parquet"), ".arrow": sequences.to_bytes("arrow")}
-        self.state = resume.Saved({"a": torch.arange(5.0)}, {"step": 3}).to_bytes()
+        self.state = resume.Snapshot({"a": torch.arange(5.0)}, {"step": 3}).to_bytes()
         text = "1 2 3 4\n2 3 5\n7 1 2 3\n"
         rows = "user_id,item_id,timestamp,rating\n" + "".join(f"u{k % 3},i {k % 5},{k},{k % 5}.0\n" for k in range(12))
         table = pa.table(
@@ -254,7 +254,7 @@ class Fuzzer:
             _, _, rest = content.partition(b"\n")
             content = hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
         (folder / "training-000001").write_bytes(content)
-        return list(resume.Partial(folder, lambda *_, **__: None).load("training"))
+        return list(resume.Checkpointer(folder, lambda *_, **__: None).load("training"))
 
 
 def fuzz(inputs: int, seed: int) -> collections.Counter[tuple[str, bool]]:

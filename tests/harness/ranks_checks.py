@@ -37,8 +37,9 @@ from rsir.generation.generate import Generated, generate
 from rsir.models import build, register
 from rsir.models.losses import sampled_softmax
 from rsir.runtime import resume as partials
-from rsir.runtime.resume import Partial
-from rsir.runtime.world import ALONE, World, join
+from rsir.runtime.launch import join
+from rsir.runtime.resume import Checkpointer
+from rsir.runtime.world import ALONE, World
 from rsir.training import adam
 from rsir.training.fit import Trained, fit
 from rsir.training.soft_targets import soft_targets
@@ -76,7 +77,7 @@ def in_ranks(count: int, scratch: Path, work: Callable[[World], Any]) -> list[An
     def one(rank: int) -> int:
         world = join()
         torch.save(work(world), folder / str(rank))
-        world.leave()
+        world.close()
         return 0
 
     statuses = ranks.together(one, count, folder / "output")
@@ -113,7 +114,7 @@ class Halving(nn.Module):
         return sampled_softmax(x.flatten(0, 1), rows[0], rows[1], targets, negatives, weights)
 
 
-def _fit(name: str, world: World, saved: Partial | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+def _fit(name: str, world: World, saved: Checkpointer | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
     config = MODEL.for_backbone(name) if hasattr(MODEL, "for_backbone") else MODEL
     weights = np.where(np.arange(len(PARTS.train)) % 3 == 0, 0.5, 1.0)
     assert len(weights) == len(PARTS.train)
@@ -254,7 +255,7 @@ GENERATION = GenerationConfig(m=3, k=4, slots=64)
 def _generated(world: World, folder: Path | None, progress: Any = partials.never, model: Any = None) -> Generated:
     model = model or build(MODEL, ITEMS, seed=1).eval()
     policy = build_policy(FidelityConfig(tau=15), model.item_embeddings().detach(), 1)
-    saved = None if folder is None else Partial(folder, lambda *_, **__: None, world=world)
+    saved = None if folder is None else Checkpointer(folder, lambda *_, **__: None, world=world)
     return generate(
         model, PARTS.train, GENERATION, policy, seed=2, round_=1, progress=progress, partial=saved, world=world
     )
@@ -291,9 +292,9 @@ def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> No
     def work(world: World) -> Any:
         read, begun = [], []
         start = decoding.Engine._start
-        of_file = partials.Saved.from_bytes
+        of_file = partials.Snapshot.from_bytes
 
-        def counted(content: bytes) -> partials.Saved:
+        def counted(content: bytes) -> partials.Snapshot:
             saved = of_file(content)
             read.append(len(saved.tensors["job"]))
             return saved
@@ -302,7 +303,7 @@ def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> No
             begun.extend(job.tolist())
             start(self, slots, job)
 
-        partials.Saved.from_bytes = counted  # type: ignore[method-assign, assignment]
+        partials.Snapshot.from_bytes = counted  # type: ignore[method-assign, assignment]
         decoding.Engine._start = starting  # type: ignore[method-assign, assignment]
         with tiny.saving_always():
             found = _facts(_generated(world, folder, _silent))
@@ -319,7 +320,7 @@ def a_missing_or_damaged_file_of_trajectories_is_made_again(scratch: Path) -> No
     again = in_ranks(3, scratch, work)
     assert [found for found, _, _ in again] == [expected] * 3
     assert sum(len(read) > 0 for _, _, read in again) == 3, "each reads some of the files"
-    twice = len(partials.Saved.from_bytes(files[1].read_bytes()).tensors["job"])
+    twice = len(partials.Snapshot.from_bytes(files[1].read_bytes()).tensors["job"])
     held = sum(sum(read) for _, _, read in again) - twice
     assert held > 0
     assert sum(begun for _, begun, _ in again) == expected[1]["decoded"] - held, "only what no file holds is decoded"
@@ -347,10 +348,10 @@ def a_slow_process_holds_the_others_by_what_it_has_taken_alone(scratch: Path) ->
 
     def work(world: World) -> int:
         model = build(MODEL, ITEMS, seed=1).eval()
-        step, awaited = model.step, taken if world.leads else handed_out
+        step, awaited = model.step, taken if world.is_main else handed_out
 
         def waiting(state: Any, slots: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-            if not world.leads:
+            if not world.is_main:
                 taken.touch()
             until = time.monotonic() + 60
             while not awaited.exists() and time.monotonic() < until:
@@ -359,7 +360,7 @@ def a_slow_process_holds_the_others_by_what_it_has_taken_alone(scratch: Path) ->
             return step(state, slots, items)
 
         def progress(phase: str, done: int, total: int | None, *_: Any) -> None:
-            if world.leads and done == total:
+            if world.is_main and done == total:
                 handed_out.touch()
 
         model.step = waiting  # type: ignore[method-assign, assignment]
@@ -389,8 +390,8 @@ def _stopped_goes_on(scratch: Path, name: str) -> None:
     folder.mkdir()
 
     def stopped(world: World) -> bool:
-        asked = iter(range(7 if world.leads else 10**6))
-        saved = Partial(folder, _silent, lambda: next(asked, None) is None, world)
+        asked = iter(range(7 if world.is_main else 10**6))
+        saved = Checkpointer(folder, _silent, lambda: next(asked, None) is None, world)
         try:
             _fit(name, world, saved)
         except partials.Interrupted:
@@ -402,15 +403,15 @@ def _stopped_goes_on(scratch: Path, name: str) -> None:
     whole = in_ranks(2, scratch, lambda world: _fit(name, world))
 
     def resuming(world: World) -> Any:
-        read = partials.Saved.from_bytes
+        read = partials.Snapshot.from_bytes
 
-        def other_order(content: bytes) -> partials.Saved:
+        def other_order(content: bytes) -> partials.Snapshot:
             """As safetensors may: each process reads tensors in an order of its own."""
             saved = read(content)
-            return partials.Saved(dict(sorted(saved.tensors.items(), reverse=world.leads)), saved.values)
+            return partials.Snapshot(dict(sorted(saved.tensors.items(), reverse=world.is_main)), saved.values)
 
-        partials.Saved.from_bytes = other_order  # type: ignore[method-assign, assignment]
-        return _fit(name, world, Partial(folder, _silent, world=world))
+        partials.Snapshot.from_bytes = other_order  # type: ignore[method-assign, assignment]
+        return _fit(name, world, Checkpointer(folder, _silent, world=world))
 
     resumed = in_ranks(2, scratch, resuming)
     for weights, losses in resumed:

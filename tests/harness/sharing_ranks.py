@@ -63,7 +63,7 @@ def main(rank: int, size: int, store: str) -> None:
     assert len(kept) > 5
     assert np.array_equal(kept.items, their_kept.items)
     assert np.array_equal(kept.offsets, their_kept.offsets)
-    world.leave()
+    world.close()
     print("all as on one table")
 
 

@@ -24,7 +24,7 @@ from rsir.generation.generate import Generated, generate
 from rsir.models import build
 from rsir.runtime import memory
 from rsir.runtime.memory import BudgetExceeded
-from rsir.runtime.resume import Partial
+from rsir.runtime.resume import Checkpointer
 from tests.harness import tiny
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a limit needs Linux")
@@ -42,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def limit(small: None, tmp_path: Path) -> Iterator[memory.Budget]:
-    with memory.limited(AMPLE, tmp_path) as held:
+    with memory.memory_limit(AMPLE, tmp_path) as held:
         assert held is not None
         yield held
 
@@ -63,43 +63,43 @@ def test_what_is_no_size(text: str) -> None:
 
 def test_pages_are_given_back_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 2**26
-    with memory.limited(AMPLE, tmp_path) as held:
+    with memory.memory_limit(AMPLE, tmp_path) as held:
         assert held is not None
         array = memory.empty(size, np.uint8)
         array[:] = np.arange(size, dtype=np.uint8)
         assert os.listdir(tmp_path) == []
         before = memory.resident()
-        memory.settle()
+        memory.release()
         assert memory.resident() > before - size / 4  # far from the limit nothing happens
         held.limit = before
-        memory.settle()
+        memory.release()
         assert memory.resident() < before - size / 2
         assert (array[:: 2**12] == 0).all()
         assert (array[255 :: 2**12] == 255).all()
 
 
 def test_beyond_the_limit_it_goes_no_further(tmp_path: Path) -> None:
-    with memory.limited(AMPLE, tmp_path) as held:
+    with memory.memory_limit(AMPLE, tmp_path) as held:
         assert held is not None
         held.limit = memory.resident() // 2
         with pytest.raises(BudgetExceeded, match=r"the process takes .* over the limit of .* MiB"):
-            memory.settle()
-    memory.settle()
+            memory.release()
+    memory.release()
     assert memory.current() is None
     too_late = pytest.raises(ConfigError, match=r"memory: the process takes .* before it begins, got 1 MiB")
-    with too_late, memory.limited(2**20, tmp_path):
+    with too_late, memory.memory_limit(2**20, tmp_path):
         pass
     assert memory.current() is None
 
 
 def test_a_single_huge_allocation_is_refused_at_once(tmp_path: Path) -> None:
-    with memory.limited(memory.resident() + 2**28, tmp_path), pytest.raises(MemoryError):
+    with memory.memory_limit(memory.resident() + 2**28, tmp_path), pytest.raises(MemoryError):
         np.empty(2**33, np.uint8)
     assert np.empty(2**33, np.uint8).size == 2**33
 
 
 def test_what_needs_how_much_is_named(tmp_path: Path) -> None:
-    with memory.limited(AMPLE, tmp_path) as held:
+    with memory.memory_limit(AMPLE, tmp_path) as held:
         assert held is not None
         assert 0 < held.left({"models": 2**20}) < AMPLE
         with pytest.raises(
@@ -113,7 +113,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with memory.limited(AMPLE, tmp_path), pytest.raises(ValueError, match=r"cannot be written: No space left"):
+    with memory.memory_limit(AMPLE, tmp_path), pytest.raises(ValueError, match=r"cannot be written: No space left"):
         memory.empty(2**21, np.uint8)
     assert os.listdir(tmp_path) == []
 
@@ -149,7 +149,7 @@ def everything(folder: Path) -> list[Any]:
 def test_data_are_the_same_within_a_limit(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "mapped"
     folder.mkdir()
-    with memory.limited(AMPLE, folder) as held:
+    with memory.memory_limit(AMPLE, folder) as held:
         assert held is not None
         within = everything(tmp_path / "within")
         assert os.listdir(folder) == []
@@ -175,7 +175,7 @@ def problem() -> tuple[Any, Split]:
     return build(ModelConfig(dim=8, layers=1, feedforward=8, max_len=8), 60, seed=1).eval(), parts
 
 
-def decode(problem: tuple[Any, Split], partial: Partial | None = None) -> Generated:
+def decode(problem: tuple[Any, Split], partial: Checkpointer | None = None) -> Generated:
     model, parts = problem
     policy = build_policy(FidelityConfig(tau=25), model.item_embeddings().detach(), 1)
     config = GenerationConfig(m=3, k=2, slots=32)
@@ -205,7 +205,7 @@ def test_enrichment_in_shards_changes_nothing(
     settings = {"generation": GenerationConfig(m=2), "fidelity": FidelityConfig(tau=25)}
     expected = enrich(parts.train, model, **settings).fingerprint()  # type: ignore[arg-type]
     in_shards(monkeypatch, 50)
-    with memory.limited(AMPLE, tmp_path):
+    with memory.memory_limit(AMPLE, tmp_path):
         assert enrich(parts.train, model, **settings).fingerprint() == expected  # type: ignore[arg-type]
 
 
@@ -213,7 +213,7 @@ def test_the_size_of_a_shard_follows_the_limit(problem: tuple[Any, Split], tmp_p
     config = GenerationConfig(m=3)
     sizes = []
     for size in (2**29, 2**31):
-        with memory.limited(memory.resident() + size, tmp_path):
+        with memory.memory_limit(memory.resident() + size, tmp_path):
             sizes.append(generation._sources_at_once(problem[0], config))
     assert 1000 < sizes[0] < sizes[1] / 3
     assert generation._sources_at_once(problem[0], config) > 2**40
@@ -243,8 +243,8 @@ def test_finished_shards_are_saved_and_not_decoded_again(
     whole = decode(problem)
     log: list[str] = []
 
-    def store(stop: After | None = None) -> Partial:
-        return Partial(folder, lambda event, **_: log.append(event), stop or (lambda: False))
+    def store(stop: After | None = None) -> Checkpointer:
+        return Checkpointer(folder, lambda event, **_: log.append(event), stop or (lambda: False))
 
     in_shards(monkeypatch, 60)
     with pytest.raises(Interrupted):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
+from rsir.runtime.launch import join
 from rsir.runtime.processes import Processes
-from rsir.runtime.world import ALONE, join
+from rsir.runtime.world import ALONE
 
 ROOT = Path(__file__).parents[2]
 BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
@@ -96,12 +97,12 @@ def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) 
     for name in ("WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
     world = join()
-    assert (world.rank, world.size, world.leads, world.restarted, world.name) == (0, 1, True, False, "")
+    assert (world.rank, world.size, world.is_main, world.restarted, world.name) == (0, 1, True, False, "")
     assert list(world.claims(3)) == [0, 1, 2]
     claims = world.claims(3)
     assert next(claims) == 0
     claims.cancel()
     assert list(claims) == []
-    assert ALONE.share(lambda: [1]) == [1]
+    assert ALONE.broadcast_object(lambda: [1]) == [1]
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert join().restarted

@@ -17,7 +17,7 @@ from rsir.errors import GenerationError, Interrupted, TrainingError
 from rsir.generation.fidelity import build
 from rsir.generation.generate import Generated, generate
 from rsir.runtime import resume
-from rsir.runtime.resume import Partial, Saved
+from rsir.runtime.resume import Checkpointer, Snapshot
 from rsir.training.fit import Trained, fit
 
 MODEL = ModelConfig(dim=8, layers=1, feedforward=8, max_len=8, dropout=0.2)
@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def train(parts: Split, saved: Partial | None = None, config: TrainingConfig = SETTINGS) -> Trained:
+def train(parts: Split, saved: Checkpointer | None = None, config: TrainingConfig = SETTINGS) -> Trained:
     return fit(MODEL, config, parts.train, parts.validation, seed=3, partial=saved)
 
 
@@ -88,28 +88,28 @@ def whole(parts: Split) -> Trained:
 def test_a_stopped_training_goes_on_to_the_same_bits(parts: Split, whole: Trained, folder: Path, step: int) -> None:
     """Within an epoch, at its end, at a validation."""
     with pytest.raises(Interrupted):
-        train(parts, Partial(folder, Record(), After(step)))
+        train(parts, Checkpointer(folder, Record(), After(step)))
     assert len(list(folder.iterdir())) == 1
-    assert same(train(parts, Partial(folder, Record())), whole)
+    assert same(train(parts, Checkpointer(folder, Record())), whole)
 
 
 def test_the_average_of_the_weights_is_saved_too(parts: Split, folder: Path) -> None:
     config = dataclasses.replace(SETTINGS, ema=0.9)
     for step in (2, 5):
         with pytest.raises(Interrupted):
-            train(parts, Partial(folder, Record(), After(step)), config)
-    assert same(train(parts, Partial(folder, Record()), config), train(parts, config=config))
+            train(parts, Checkpointer(folder, Record(), After(step)), config)
+    assert same(train(parts, Checkpointer(folder, Record()), config), train(parts, config=config))
 
 
 def test_stopping_after_every_step(parts: Split, whole: Trained, folder: Path) -> None:
     for _ in range(whole.steps):
         with pytest.raises(Interrupted):
-            train(parts, Partial(folder, Record(), After(1)))
-    assert same(train(parts, Partial(folder, Record(), After(1))), whole)
+            train(parts, Checkpointer(folder, Record(), After(1)))
+    assert same(train(parts, Checkpointer(folder, Record(), After(1))), whole)
 
 
 def test_a_finished_training_takes_no_further_step(parts: Split, whole: Trained, folder: Path, always: None) -> None:
-    train(parts, Partial(folder, Record()))
+    train(parts, Checkpointer(folder, Record()))
     steps: list[int] = []
     again = fit(
         MODEL,
@@ -117,7 +117,7 @@ def test_a_finished_training_takes_no_further_step(parts: Split, whole: Trained,
         parts.train,
         parts.validation,
         seed=3,
-        partial=Partial(folder, Record()),
+        partial=Checkpointer(folder, Record()),
         progress=lambda *call: steps.append(call[1]),
     )
     assert steps == []
@@ -128,7 +128,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
     parts: Split, whole: Trained, folder: Path, always: None
 ) -> None:
     with pytest.raises(Interrupted):
-        train(parts, Partial(folder, Record(), After(6)))
+        train(parts, Checkpointer(folder, Record(), After(6)))
     assert [path.name for path in sorted(folder.iterdir())] == ["training-000005", "training-000006"]
     content = {path: path.read_bytes() for path in folder.iterdir()}
     newest = folder / "training-000006"
@@ -140,7 +140,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
             path.write_bytes(original)
         newest.write_bytes(damage)
         log, first = Record(), []
-        store = Partial(folder, log)
+        store = Checkpointer(folder, log)
         trained = fit(
             MODEL,
             SETTINGS,
@@ -157,21 +157,23 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
     for path in folder.iterdir():
         path.write_bytes(b"nothing")
     log = Record()
-    assert same(train(parts, Partial(folder, log)), whole)
+    assert same(train(parts, Checkpointer(folder, log)), whole)
     assert len(log.events) == 2
 
 
 def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "_VERSION", "rsir 0.0.1 partial 1")
     with pytest.raises(Interrupted):
-        Partial(folder, Record(), After(1)).offer("training", lambda: Saved({}, {}))
+        Checkpointer(folder, Record(), After(1)).maybe_save("training", lambda: Snapshot({}, {}))
     monkeypatch.undo()
     log = Record()
-    assert list(Partial(folder, log).load("training")) == []
+    assert list(Checkpointer(folder, log).load("training")) == []
     assert "another version: rsir 0.0.1" in log.events[0]["cause"]
 
 
-def decode(parts: Split, model: Any, saved: Partial | None = None, slots: int = 32, start: str = "first") -> Generated:
+def decode(
+    parts: Split, model: Any, saved: Checkpointer | None = None, slots: int = 32, start: str = "first"
+) -> Generated:
     config = GenerationConfig(m=3, slots=slots, k=2, start=start)  # type: ignore[arg-type]
     policy = build(FidelityConfig(tau=10), model.item_embeddings().detach(), 1)
     return generate(model, parts.train, config, policy, seed=1, round_=1, partial=saved)
@@ -188,21 +190,21 @@ def test_a_stopped_generation_goes_on_to_the_same_trajectories(
     expected = decode(parts, whole.model, start=start)
     for steps in (1, 4, 2, 5, 6):
         with pytest.raises(Interrupted):
-            decode(parts, whole.model, Partial(folder, Record(), After(steps)), start=start)
-    before = sum(len(saved.tensors["job"]) for saved in Partial(folder, Record()).load("trajectories"))
+            decode(parts, whole.model, Checkpointer(folder, Record(), After(steps)), start=start)
+    before = sum(len(saved.tensors["job"]) for saved in Checkpointer(folder, Record()).load("trajectories"))
     assert 0 < before < expected.decoded
     fewest = min(folder.iterdir(), key=lambda path: path.stat().st_size)
     fewest.write_bytes(fewest.read_bytes()[:-1])  # what it held is made again
     log = Record()
-    assert facts(decode(parts, whole.model, Partial(folder, log), slots=50, start=start)) == facts(expected)
+    assert facts(decode(parts, whole.model, Checkpointer(folder, log), slots=50, start=start)) == facts(expected)
     assert [event["event"] for event in log.events] == ["discarded"]
 
 
 def test_a_finished_generation_decodes_nothing_again(parts: Split, whole: Trained, folder: Path, always: None) -> None:
-    expected = decode(parts, whole.model, Partial(folder, Record()))
+    expected = decode(parts, whole.model, Checkpointer(folder, Record()))
     count = len(list(folder.iterdir()))
     assert count > 3
-    assert facts(decode(parts, whole.model, Partial(folder, Record()))) == facts(expected)
+    assert facts(decode(parts, whole.model, Checkpointer(folder, Record()))) == facts(expected)
     assert len(list(folder.iterdir())) == count
 
 
@@ -216,17 +218,17 @@ def test_generation_out_of_memory(parts: Split, whole: Trained, monkeypatch: pyt
 
 
 def test_what_is_saved_is_read_back(folder: Path, always: None) -> None:
-    store = Partial(folder, Record())
+    store = Checkpointer(folder, Record())
     tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.zeros(0, 4), "c": torch.tensor(1.5)}
-    store.offer("one", lambda: Saved(tensors, {"x": [1, None, 0.1 + 0.2]}))
-    store.offer("two", lambda: None)
-    store.offer("two", lambda: Saved({}, {}))
+    store.maybe_save("one", lambda: Snapshot(tensors, {"x": [1, None, 0.1 + 0.2]}))
+    store.maybe_save("two", lambda: None)
+    store.maybe_save("two", lambda: Snapshot({}, {}))
     assert [path.name for path in sorted(folder.iterdir())] == ["one-000001", "two-000002"]
-    again = Partial(folder, Record())
+    again = Checkpointer(folder, Record())
     (found,) = again.load("one")
     assert found.values == {"x": [1, None, 0.1 + 0.2]}
     assert all(torch.equal(found.tensors[name], tensors[name]) for name in tensors)
-    again.offer("one", lambda: Saved({}, {"x": 2}))
+    again.maybe_save("one", lambda: Snapshot({}, {"x": 2}))
     assert [saved.values["x"] for saved in again.load("one")] == [2, [1, None, 0.1 + 0.2]]
 
 
@@ -234,7 +236,7 @@ def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytes
     """A save that takes 1 s puts the next one off by 49 s; one that takes no time, by EVERY."""
     clock, saves = [0.0], []
     monkeypatch.setattr(resume.time, "perf_counter", lambda: clock[0])
-    store = Partial(folder, Record())
+    store = Checkpointer(folder, Record())
 
     def save(seconds: float) -> None:
         clock[0] += seconds
@@ -242,20 +244,20 @@ def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytes
 
     for _ in range(200):
         clock[0] += 1
-        store.offer("training", lambda: save(1.0))  # type: ignore[func-returns-value]
+        store.maybe_save("training", lambda: save(1.0))  # type: ignore[func-returns-value]
     gaps = np.diff(saves)
     assert saves[0] == resume.EVERY + 1
     assert set(gaps) == {50.0}
     saves.clear()
     for _ in range(200):
         clock[0] += 1
-        store.offer("training", lambda: save(0.0))  # type: ignore[func-returns-value]
+        store.maybe_save("training", lambda: save(0.0))  # type: ignore[func-returns-value]
     assert set(np.diff(saves)) == {resume.EVERY}
 
 
 def test_without_a_folder_a_training_stops_and_saves_nothing(parts: Split) -> None:
     with pytest.raises(Interrupted):
-        train(parts, Partial(None, Record(), After(2)))
+        train(parts, Checkpointer(None, Record(), After(2)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rsir.data import Sequences, Split, leave_one_out
 from rsir.errors import Interrupted
 from rsir.models import build
 from rsir.runtime import resume
-from rsir.runtime.resume import Partial
+from rsir.runtime.resume import Checkpointer
 from rsir.training import adam
 from rsir.training.adam import TableAdam, table_adam
 from rsir.training.fit import CRITERION, Trained, fit
@@ -98,8 +98,8 @@ def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
     folder.mkdir(parents=True)
     for _ in range(12):
         with pytest.raises(Interrupted):
-            train(parts, partial=Partial(folder, lambda *_, **__: None, lambda: True))
-    resumed = train(parts, partial=Partial(folder, lambda *_, **__: None))
+            train(parts, partial=Checkpointer(folder, lambda *_, **__: None, lambda: True))
+    resumed = train(parts, partial=Checkpointer(folder, lambda *_, **__: None))
     assert resumed.history[-1].loss == expected.history[-1].loss
     found = resumed.model.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in expected.model.state_dict().items())

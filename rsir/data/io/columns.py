@@ -132,7 +132,7 @@ def _parts(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
         if sum(map(len, waiting)) >= _PART:
             yield pa.chunked_array(waiting)
             waiting = []
-            memory.settle()
+            memory.release()
     if waiting:
         yield pa.chunked_array(waiting)
 

@@ -29,7 +29,7 @@ def where(mask: npt.NDArray[np.bool_]) -> Int64Array:
     out = memory.empty(int(ends[-1]), np.int64)
     for block, first, last in zip(blocks, ends[:-1], ends[1:], strict=True):
         out[first:last] = block.start + np.flatnonzero(mask[block])
-        memory.settle()
+        memory.release()
     return sealed(out)
 
 

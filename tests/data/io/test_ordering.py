@@ -85,7 +85,7 @@ def test_the_same_within_a_limit(tmp_path: Path, suffix: str, kind: str, options
     path, config = write(log(kind), suffix, tmp_path), DataConfig(**options)
     expected = outcome(path, config)
     (tmp_path / "mapped").mkdir()
-    with memory.limited(AMPLE, tmp_path / "mapped"):
+    with memory.memory_limit(AMPLE, tmp_path / "mapped"):
         assert outcome(path, config) == expected
         assert os.listdir(tmp_path / "mapped") == []
     assert len(expected[0]) == 64 or "core is empty" in expected[0]
@@ -99,7 +99,7 @@ def test_faults_are_named_alike(tmp_path: Path, suffix: str, column: str) -> Non
     values[333] = None
     path = write(table.set_column(table.column_names.index(column), column, pa.array(values)), suffix, tmp_path)
     expected = outcome(path, DataConfig())
-    with memory.limited(AMPLE, tmp_path):
+    with memory.memory_limit(AMPLE, tmp_path):
         assert outcome(path, DataConfig()) == expected
     assert "is missing" in expected[0]
 
@@ -107,7 +107,7 @@ def test_faults_are_named_alike(tmp_path: Path, suffix: str, column: str) -> Non
 @pytest.mark.filterwarnings("ignore:.*that repeat another one's user")
 def test_frames_are_read_alike(tmp_path: Path) -> None:
     expected = from_frame(log("codes")).fingerprint()
-    with memory.limited(AMPLE, tmp_path):
+    with memory.memory_limit(AMPLE, tmp_path):
         assert from_frame(log("codes")).fingerprint() == expected
 
 
@@ -115,12 +115,12 @@ def test_text_is_held_whole_and_says_what_that_takes(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("1 2 3 4\n2 3 4 5\n" * 2**20)
     with (
-        memory.limited(memory.resident() + 2**27, tmp_path),
+        memory.memory_limit(memory.resident() + 2**27, tmp_path),
         pytest.raises(ConfigError, match=r"memory: .*log\.txt, as text, which is held whole 320 MiB"),
     ):
         read(path)
     path.write_text("1 2 3 4\n2 3 4 5\n")
-    with memory.limited(AMPLE, tmp_path):
+    with memory.memory_limit(AMPLE, tmp_path):
         assert isinstance(read(path), Sequences)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rsir.config import DataConfig
 from rsir.data import Sequences, from_frame, read
 from rsir.errors import DataError, DataWarning
-from rsir.runtime.memory import limited
+from rsir.runtime.memory import memory_limit
 
 
 def put(folder, name, content):
@@ -82,7 +82,7 @@ def test_files_of_a_folder_with_types_of_one_kind(tmp_path):
             pq.write_table(table, tmp_path / folder / f"{number}.parquet")
     for folder in ("flat", "days"):
         assert by_label(read(tmp_path / folder)) == {1: ["y", "x", "y", "z"], 300: ["x"], 2**40: ["x"]}
-    with limited(2**31, tmp_path):
+    with memory_limit(2**31, tmp_path):
         assert by_label(read(tmp_path / "flat")) == {1: ["y", "x", "y", "z"], 300: ["x"], 2**40: ["x"]}
     by_day = read(tmp_path / "days", DataConfig(user="item", item="user", time="day"))
     assert by_label(by_day) == {"x": [1, 2**40, 300], "y": [1, 1], "z": [1]}
