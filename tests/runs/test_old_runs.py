@@ -1,0 +1,61 @@
+"""A run folder that an earlier rsir wrote (tests/fixtures/run-c804f1c, by the options of tests/harness/tiny.py) is used
+as one of today: loaded, inspected, recommended with, and resumed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import rsir
+from rsir.cli.main import main
+
+OLD = Path(__file__).parents[1] / "fixtures" / "run-c804f1c"
+
+HISTORIES = [
+    ["genre 1 item 3"],
+    ["genre 3 item 1", "genre 4 item 2", "genre 4 item 5"],
+    [
+        *("genre 4 item 40", "genre 1 item 7", "genre 1 item 7", "genre 2 item 12", "genre 3 item 30"),
+        *("genre 4 item 2", "genre 0 item 9", "genre 3 item 1", "genre 4 item 4", "genre 2 item 22"),
+    ],
+]
+RECOMMENDED = [
+    ["genre 3 item 37", "genre 0 item 29", "genre 0 item 6", "genre 3 item 20", "genre 0 item 18"],
+    ["genre 3 item 37", "genre 0 item 29", "genre 0 item 6", "genre 4 item 21", "genre 3 item 20"],
+    ["genre 3 item 37", "genre 3 item 20", "genre 0 item 29", "genre 0 item 6", "genre 4 item 21"],
+]
+"""By the rsir that wrote the run; neighbouring items are 0.005 or more apart in their logits."""
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_recommends_what_it_did() -> None:
+    run = rsir.load(OLD)
+    assert (len(run.rounds), run.best, len(run.data), run.data.num_items) == (3, 1, 60, 40)
+    assert [round(result.validation["ndcg@20"], 6) for result in run.rounds] == [0.22462, 0.252243, 0.228803]
+    assert run.recommend(HISTORIES, 5) == RECOMMENDED
+
+
+def test_its_files_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(OLD)]) == 0
+    assert "Files:    every checksum holds" in capsys.readouterr().out
+
+
+def test_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(OLD, copy)
+    before = files(copy)
+    assert main(["--out", str(copy), "--resume", "--rounds", "3"]) == 0
+    assert main(["inspect", str(copy)]) == 0
+    assert "Files:    every checksum holds" in capsys.readouterr().out
+    after = files(copy)
+    assert [name for name in before if name.startswith("round-") and after[name] != before[name]] == []
+    assert {name for name in after if name.startswith("round-03/")} == {
+        f"round-03/{name}"
+        for name in ("DONE", "metrics.json", "model.json", "model.safetensors", "timings.json", "trajectories.parquet")
+    }
+    assert [result.round for result in rsir.load(copy).rounds] == [0, 1, 2, 3]
