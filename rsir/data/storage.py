@@ -137,37 +137,37 @@ def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
     for name, kind in (("source", pa.int64()), ("round", pa.int16())):
         if table[name].type != kind:
             raise DataError(f"column {name} is of {table[name].type}, expected {kind}")
-    items, offsets = _flat(table["items"], pa.int32())
-    times, time_offsets = _flat(table["times"], pa.int64()) if "times" in table.column_names else (None, offsets)
+    items, offsets = _flat(table["items"], pa.int32(), np.int32)
+    times, time_offsets = _flat(table["times"], pa.int64(), np.int64) if "times" in table.column_names else (None, offsets)
     if not np.array_equal(offsets, time_offsets):
         raise DataError("items and times differ in length")
     return Sequences(
         items=items,
         offsets=offsets,
         num_items=int(metadata["rsir.num_items"]),
-        source=_numbers(table["source"]),
-        round=_numbers(table["round"]),
+        source=_numbers(table["source"], np.int64),
+        round=_numbers(table["round"], np.int16),
         times=times,
         item_labels=_labels_from_text(metadata.get("rsir.item_labels")),
         user_labels=_labels_from_text(metadata.get("rsir.user_labels")),
     )
 
 
-def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _flat(column: pa.ChunkedArray, kind: pa.DataType, dtype: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Values and offsets of a column of lists; of one chunk where they lie."""
     if column.type not in (pa.list_(kind), pa.large_list(kind)) or column.null_count:
         raise DataError(f"a column is of {column.type} with {column.null_count} nulls, expected lists of {kind}")
     values = [chunk.flatten().to_numpy() for chunk in column.chunks]
     lengths = [np.diff(chunk.offsets.to_numpy()).astype(np.int64) for chunk in column.chunks]
-    empty = np.zeros(0, kind.to_pandas_dtype())
+    empty = np.zeros(0, dtype)
     flat = values[0] if len(values) == 1 else joined([empty, *values])
     return flat, sealed(offsets_of(np.concatenate([np.zeros(0, np.int64), *lengths])))
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+def _numbers(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
     """Values of a column of numbers; of one chunk where they lie."""
     values = [chunk.to_numpy() for chunk in column.chunks]
-    return values[0] if len(values) == 1 else joined([np.zeros(0, column.type.to_pandas_dtype()), *values])
+    return values[0] if len(values) == 1 else joined([np.zeros(0, dtype), *values])
 
 
 def _labels_to_text(labels: pa.Array) -> bytes:

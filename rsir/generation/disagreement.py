@@ -73,7 +73,7 @@ def disagreement(
         ids = torch.from_numpy(sequences.items[part].astype(np.int64)).to(table.device)
         log_p = torch.empty(passes, len(part), dtype=torch.float64)
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0] >> 1))
+            torch.manual_seed(int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0]) >> 1)
             for number in range(passes):
                 queries = encode_sequences(model, history, offsets_of(lengths), dropout=True)
                 log_p[number] = _log_probability(queries, table, ids).cpu()

@@ -417,4 +417,4 @@ def _gains(evaluations: dict[str, Evaluation]) -> dict[str, np.ndarray]:
 
 def _training_seed(seed: int, round_: int) -> int:
     """Every round trains with randomness of its own."""
-    return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0]) >> 1

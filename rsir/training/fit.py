@@ -145,7 +145,7 @@ def fit(
         As of ``partial``.
     """
     device = torch.device(device)
-    weights_seed, noise_seed = (int(word >> 1) for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
+    weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
     model: Any = build(model_config, train.num_items, seed=weights_seed)
     require(model, TrainableBackbone)
     if init is not None:
@@ -268,7 +268,7 @@ class _Run:
         stopping = self.partial is not None and self.partial.stop_requested()
         if self.draws_apart:
             key = np.random.SeedSequence([self.noise_seed, step, self.world.rank])
-            seed = int(key.generate_state(1, np.uint64)[0] >> 1)
+            seed = int(key.generate_state(1, np.uint64)[0]) >> 1
             generator.manual_seed(seed)
             torch.manual_seed(seed)
         batch, share = whole.divided(self.world)

@@ -179,12 +179,12 @@ def times(column: pa.ChunkedArray, name: str, origin: Origin) -> Int64Array:
         )
     if pa.types.is_integer(kind):
         try:
-            return _numbers(column, pa.int64())
+            return _numbers(column, pa.int64(), np.int64)
         except pa.ArrowInvalid as error:
             raise DataError(f"{origin.name}: column {name!r}: times must fit int64: {error}") from error
     if not pa.types.is_floating(kind):
         raise DataError(f"{origin.name}: column {name!r}: each time must be {expected}, got {kind}")
-    values = _numbers(column, pa.float64())
+    values = _numbers(column, pa.float64(), np.float64)
     scale = 1 if np.array_equal(values, np.floor(values)) else 1_000_000
     wrong = ~(np.abs(values) * scale < 2**63)
     if wrong.any():
@@ -209,9 +209,9 @@ def ratings(column: pa.ChunkedArray, name: str, origin: Origin) -> npt.NDArray[n
     return values
 
 
-def _numbers(column: pa.ChunkedArray, kind: Any) -> npt.NDArray[Any]:
+def _numbers(column: pa.ChunkedArray, kind: Any, dtype: Any) -> npt.NDArray[Any]:
     """Values of a column of numbers as another type, by chunk."""
-    empty = np.zeros(0, kind.to_pandas_dtype())
+    empty = np.zeros(0, dtype)
     return joined([empty, *(chunk.cast(kind).to_numpy() for chunk in column.chunks)])
 
 
