@@ -8,6 +8,7 @@
 
 #include "catalogue/ops.hpp"
 #include "catalogue/philox.hpp"
+#include "isa/dispatch.hpp"
 #include "network/softmax.hpp"
 #include "network/transformer.hpp"
 
@@ -20,14 +21,14 @@ using Doubles = std::vector<double>;
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 std::int64_t checks = 0, failures = 0;
 
-void expect(bool good, const char* kernels, const char* what, std::int64_t row) {
+void expect(bool good, const char* unit, const char* what, std::int64_t row) {
   ++checks;
   if (good || ++failures > 20) return;
-  std::printf("FAILED %s: %s, row %lld\n", kernels, what, static_cast<long long>(row));
+  std::printf("FAILED %s: %s, row %lld\n", unit, what, static_cast<long long>(row));
 }
 
-void expect_close(double got, double want, double tolerance, const char* kernels, const char* what, std::int64_t i) {
-  expect(std::abs(got - want) <= tolerance * (1.0 + std::abs(want)), kernels, what, i);
+void expect_close(double got, double want, double tolerance, const char* unit, const char* what, std::int64_t i) {
+  expect(std::abs(got - want) <= tolerance * (1.0 + std::abs(want)), unit, what, i);
 }
 
 class Random {  // splitmix64
@@ -149,7 +150,7 @@ struct Case {
 };
 
 void check_scoring(const rsir::Table& table, const Case& c, std::int64_t k, std::int64_t tau, int threads) {
-  const rsir::Kernels& kernels = table.kernels;
+  const rsir::Unit& unit = table.unit;
   const rsir::Queries queries{c.queries.data(), c.rows};
   const rsir::Draw draw{k, 1.5, 0x8000000000003039u, c.counters.data()};
   tau = std::min(tau, c.num_items);
@@ -179,21 +180,21 @@ void check_scoring(const rsir::Table& table, const Case& c, std::int64_t k, std:
       same = same && ids[row * k + i] == (there ? best[i] : 0);
       same = same && logits[row * k + i] == (there ? c.logit(row, best[i]) : kLowest);
     }
-    expect(same, kernels.name, "topk", row);
+    expect(same, unit.name, "topk", row);
     const std::int64_t rank = c.rank(row, tau);
     const std::int32_t chosen = c.drawn(row, best, draw);
-    expect(ranks[row] == rank, kernels.name, "rank_within", row);
+    expect(ranks[row] == rank, unit.name, "rank_within", row);
     std::int64_t count = 0;
     for (const std::int32_t id : everything) count += c.logit(row, id) > bars[row];
-    expect(above[row] == std::min(count, tau), kernels.name, "count_above", row);
-    expect(places[row] == c.place(row, owns[row], tau), kernels.name, "place_within", row);
-    expect(drawn[row] == chosen, kernels.name, "topk_sample", row);
-    expect(pooled[row] == c.drawn(row, c.best(row, k, c.pool.row(row), c.excluded.row(row)), draw), kernels.name,
+    expect(above[row] == std::min(count, tau), unit.name, "count_above", row);
+    expect(places[row] == c.place(row, owns[row], tau), unit.name, "place_within", row);
+    expect(drawn[row] == chosen, unit.name, "topk_sample", row);
+    expect(pooled[row] == c.drawn(row, c.best(row, k, c.pool.row(row), c.excluded.row(row)), draw), unit.name,
            "pool_sample", row);
-    expect(both_ranks[row] == rank, kernels.name, "rank_and_sample, rank", row);
-    expect(both[row] == (rank <= tau ? chosen : 0), kernels.name, "rank_and_sample, item", row);
+    expect(both_ranks[row] == rank, unit.name, "rank_and_sample, rank", row);
+    expect(both[row] == (rank <= tau ? chosen : 0), unit.name, "rank_and_sample, item", row);
     const float logit = both[row] ? c.logit(row, chosen) : kLowest;
-    expect(drawn_logits[row] == logit, kernels.name, "rank_and_sample, logit", row);
+    expect(drawn_logits[row] == logit, unit.name, "rank_and_sample, logit", row);
   }
 }
 
@@ -218,7 +219,7 @@ void check_votes(int threads) {
 }
 
 // Targets are rows of the negatives; the last position has weight 0.
-void check_softmax(const rsir::TrainingKernels& kernels, std::int64_t columns, int threads) {
+void check_softmax(const rsir::Unit& unit, std::int64_t columns, int threads) {
   constexpr std::int64_t kPositions = 70, kDim = 19;
   Random random(columns);
   const Floats queries = random.floats(kPositions * kDim), negatives = random.floats(columns * kDim);
@@ -230,7 +231,7 @@ void check_softmax(const rsir::TrainingKernels& kernels, std::int64_t columns, i
   problem.positions = kPositions, problem.dim = kDim, problem.columns = columns;
   problem.queries = queries.data(), problem.negatives = negatives.data();
   problem.targets = targets.data(), problem.weights = weights.data();
-  const double loss = rsir::softmax(kernels, problem, threads, {grad_queries.data(), nullptr, grad_negatives.data()});
+  const double loss = rsir::softmax(unit, problem, threads, {grad_queries.data(), nullptr, grad_negatives.data()});
   double want = 0.0;
   Doubles want_queries(kPositions * kDim), want_negatives(columns * kDim);
   for (std::int64_t i = 0; i < kPositions; ++i) {
@@ -250,11 +251,11 @@ void check_softmax(const rsir::TrainingKernels& kernels, std::int64_t columns, i
       }
     }
   }
-  expect_close(loss, want, 1e-5, kernels.name, "softmax, loss", 0);
+  expect_close(loss, want, 1e-5, unit.name, "softmax, loss", 0);
   for (std::int64_t i = 0; i < kPositions * kDim; ++i)
-    expect_close(grad_queries[i], want_queries[i], 1e-5, kernels.name, "softmax, gradient of queries", i);
+    expect_close(grad_queries[i], want_queries[i], 1e-5, unit.name, "softmax, gradient of queries", i);
   for (std::int64_t i = 0; i < columns * kDim; ++i)
-    expect_close(grad_negatives[i], want_negatives[i], 1e-5, kernels.name, "softmax, gradient of items", i);
+    expect_close(grad_negatives[i], want_negatives[i], 1e-5, unit.name, "softmax, gradient of items", i);
 }
 
 // A layer without dropout, in double precision; parameters stand one after the other as in LayerGradients.
@@ -309,7 +310,7 @@ Doubles plain_layer(const rsir::LayerShape& s, const Doubles& w, const std::int6
   return normalise(middle, down);
 }
 
-void check_layer(const rsir::TrainingKernels& kernels, int threads) {
+void check_layer(const rsir::Unit& unit, int threads) {
   const rsir::LayerShape shape{10, 13, 2, 9, 1e-5f, 0, 1.0f};
   constexpr std::int64_t kRows = 3;
   const std::int64_t d = shape.dim, f = shape.feedforward, wide = shape.width * d;
@@ -326,8 +327,8 @@ void check_layer(const rsir::TrainingKernels& kernels, int threads) {
   w.down_weight = take(d * f), w.down_bias = take(d), w.norm2_weight = take(d), w.norm2_bias = take(d);
   Floats saved(rsir::layer_saved(shape, kRows)), y(kRows * wide), grad_x(kRows * wide), gradients(weights.size());
   const rsir::LayerBatch batch{kRows, segments, x.data(), {}};
-  rsir::layer_forward(kernels, shape, w, batch, threads, saved.data(), y.data());
-  rsir::layer_backward(kernels, shape, w, batch, threads, saved.data(), grad_y.data(), grad_x.data(), gradients.data());
+  rsir::layer_forward(unit, shape, w, batch, threads, saved.data(), y.data());
+  rsir::layer_backward(unit, shape, w, batch, threads, saved.data(), grad_y.data(), grad_x.data(), gradients.data());
   Doubles parameters(weights.begin(), weights.end()), inputs(x.begin(), x.end());
   const auto outputs = [&] {
     Doubles all;
@@ -340,7 +341,7 @@ void check_layer(const rsir::TrainingKernels& kernels, int threads) {
   };
   const Doubles want = outputs();
   for (std::int64_t i = 0; i < kRows * wide; ++i)
-    expect_close(y[i], want[i], 1e-4, kernels.name, "layer, forward", i);
+    expect_close(y[i], want[i], 1e-4, unit.name, "layer, forward", i);
   const auto slope = [&](double& value) {  // by central differences
     const double before = value;
     double difference = 0.0;
@@ -353,9 +354,9 @@ void check_layer(const rsir::TrainingKernels& kernels, int threads) {
     return difference;
   };
   for (std::int64_t i = 0; i < kRows * wide; i += 7)
-    expect_close(grad_x[i], slope(inputs[i]), 1e-3, kernels.name, "layer, gradient of x", i);
+    expect_close(grad_x[i], slope(inputs[i]), 1e-3, unit.name, "layer, gradient of x", i);
   for (std::size_t i = 0; i < weights.size(); i += 5)
-    expect_close(gradients[i], slope(parameters[i]), 1e-3, kernels.name, "layer, gradient of weights",
+    expect_close(gradients[i], slope(parameters[i]), 1e-3, unit.name, "layer, gradient of weights",
                  static_cast<std::int64_t>(i));
 }
 
@@ -366,12 +367,12 @@ int main() {
   expect(rsir::philox_word(key, 0x243F6A88u, 0x85A308D3u, 0x13198A2Eu, 0x03707344u) == 0xD16CFE09u, "any", "philox", 0);
   const std::int64_t shapes[][3] = {{1, 1, 1},   {7, 5, 3},      {1, 900, 64},  {13, 300, 100},
                                     {60, 33, 8}, {150, 400, 65}, {3, 40, 1024}};
-  for (const rsir::Kernels* kernels : rsir::available_kernels()) {
+  for (const rsir::Unit* unit : rsir::available_units()) {
     const std::int64_t before = checks;
     for (const auto& shape : shapes) {
       const Case c(shape[0], shape[1], shape[2]);
-      const rsir::Table single(c.items.data(), c.num_items, c.dim, *kernels);
-      const rsir::Table half(c.items.data(), c.num_items, c.dim, *kernels, rsir::Table::Half{});  // rounds none of them
+      const rsir::Table single(c.items.data(), c.num_items, c.dim, *unit);
+      const rsir::Table half(c.items.data(), c.num_items, c.dim, *unit, rsir::Table::Half{});  // rounds none of them
       for (const rsir::Table* table : {&single, &half})
         for (const int threads : {1, 3}) {
           check_scoring(*table, c, 1, 1, threads);
@@ -379,13 +380,12 @@ int main() {
           check_scoring(*table, c, 100, c.num_items, threads);
         }
     }
-    const rsir::TrainingKernels& training = *rsir::find_training_kernels(kernels->name);
     for (const int threads : {1, 3}) {
-      check_softmax(training, 30, threads);
-      check_softmax(training, 4500, threads);
-      check_layer(training, threads);
+      check_softmax(*unit, 30, threads);
+      check_softmax(*unit, 4500, threads);
+      check_layer(*unit, threads);
     }
-    std::printf("%s: %lld checks\n", kernels->name, static_cast<long long>(checks - before));
+    std::printf("%s: %lld checks\n", unit->name, static_cast<long long>(checks - before));
   }
   for (const int threads : {1, 3}) check_votes(threads);
   std::printf("%lld of %lld failed\n", static_cast<long long>(failures), static_cast<long long>(checks));

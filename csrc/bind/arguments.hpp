@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "isa/dispatch.hpp"
 #include "support/ieee.hpp"
 
 namespace rsir {
@@ -16,6 +17,13 @@ struct NativeCall {
   const py::gil_scoped_release release;
   const Ieee arithmetic;
 };
+
+inline const Unit& unit_named(const std::string& name) {
+  if (const Unit* unit = find_unit(name)) return *unit;
+  std::string choices;
+  for (const Unit* unit : available_units()) choices += std::string(choices.empty() ? "" : ", ") + unit->name;
+  throw py::value_error("instruction_set: this machine offers " + choices + "; got '" + name + "'");
+}
 
 // The data of a C-contiguous, aligned array of that very dtype.
 template <class T>

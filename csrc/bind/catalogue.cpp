@@ -23,21 +23,12 @@ namespace {
 
 using rsir::data_of;
 using rsir::Draw;
-using rsir::Kernels;
+using rsir::Unit;
 using rsir::Queries;
 using rsir::Ragged;
 using rsir::Table;
 
 using Lists = std::pair<py::array, py::array>;
-
-const Kernels& kernels_named(const std::string& name) {
-  std::string choices;
-  for (const Kernels* kernels : rsir::available_kernels()) {
-    if (name == kernels->name) return *kernels;
-    choices += std::string(choices.empty() ? "" : ", ") + kernels->name;
-  }
-  throw py::value_error("instruction_set: this machine offers " + choices + "; got '" + name + "'");
-}
 
 // A table and the weights it refers to.
 class PackedTable {
@@ -52,11 +43,11 @@ class PackedTable {
     if (rows < 2 || rows > (std::int64_t{1} << 31) - 64 || dim < 1)
       throw py::value_error("weights: expected (N + 1, d) with 1 <= N < 2**31 - 64 and d >= 1, got (" +
                             std::to_string(rows) + ", " + std::to_string(dim) + ")");
-    const Kernels& kernels = kernels_named(instruction_set);
+    const Unit& unit = rsir::unit_named(instruction_set);
     const rsir::NativeCall native;
-    table_ = halves ? std::make_unique<Table>(half_data, rows - 1, dim, kernels)
-             : half ? std::make_unique<Table>(data, rows - 1, dim, kernels, Table::Half{})
-                    : std::make_unique<Table>(data, rows - 1, dim, kernels);
+    table_ = halves ? std::make_unique<Table>(half_data, rows - 1, dim, unit)
+             : half ? std::make_unique<Table>(data, rows - 1, dim, unit, Table::Half{})
+                    : std::make_unique<Table>(data, rows - 1, dim, unit);
   }
 
   const Table& table() const { return *table_; }
@@ -263,15 +254,15 @@ py::array_t<std::int64_t> neighbour_votes(const py::array& graph, const py::arra
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
-  for (const Kernels* kernels : rsir::available_kernels()) names.emplace_back(kernels->name);
+  for (const Unit* unit : rsir::available_units()) names.emplace_back(unit->name);
   return names;
 }
 
 double measure_fma(const std::string& instruction_set, int threads, double seconds) {
-  const Kernels& kernels = kernels_named(instruction_set);
+  const Unit& unit = rsir::unit_named(instruction_set);
   check_count("threads", threads);
   const rsir::NativeCall native;
-  return rsir::measure_fma(kernels, threads, seconds);
+  return rsir::measure_fma(unit.burn, threads, seconds);
 }
 
 double measure_read(int threads, std::int64_t bytes) {
@@ -292,7 +283,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("num_items", [](const PackedTable& p) { return p.table().num_items; })
       .def_property_readonly("dim", [](const PackedTable& p) { return p.table().dim; })
       .def_property_readonly("nbytes", [](const PackedTable& p) { return p.table().bytes(); })
-      .def_property_readonly("instruction_set", [](const PackedTable& p) { return p.table().kernels.name; });
+      .def_property_readonly("instruction_set", [](const PackedTable& p) { return p.table().unit.name; });
 
   m.def("instruction_sets", &instruction_sets, "Instruction sets usable here, best first.");
   m.def("rank_within", &rank_within, py::arg("table"), py::arg("queries"), py::arg("targets"), py::arg("tau"),

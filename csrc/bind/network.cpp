@@ -23,12 +23,6 @@ using rsir::data_of;
 using Optional = std::optional<py::array>;
 using Floats = py::array_t<float>;
 
-const rsir::TrainingKernels& kernels_named(const std::string& name) {
-  const rsir::TrainingKernels* found = rsir::find_training_kernels(name.c_str());
-  if (!found) throw py::value_error("instruction_set: '" + name + "' is not offered by this machine");
-  return *found;
-}
-
 std::string text(const std::vector<py::ssize_t>& shape) {
   std::string out = "(";
   for (const py::ssize_t size : shape) out += std::to_string(size) + ", ";
@@ -68,14 +62,14 @@ py::tuple sampled_softmax(const py::array& queries, const py::array& positives, 
   s.target_offsets = optional<float>("target_offsets", target_offsets, {s.positions});
   s.negative_offsets = optional<float>("negative_offsets", negative_offsets, {s.columns});
   check_threads(threads);
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   Floats grad_queries({s.positions, s.dim}), grad_positives({s.positions, s.dim}), grad_negatives({s.columns, s.dim});
   const rsir::SoftmaxGradients gradients = {grad_queries.mutable_data(), grad_positives.mutable_data(),
                                             grad_negatives.mutable_data()};
   double loss;
   {
     const rsir::NativeCall native;
-    loss = rsir::softmax(kernels, s, threads, gradients);
+    loss = rsir::softmax(unit, s, threads, gradients);
   }
   return py::make_tuple(loss, grad_queries, grad_positives, grad_negatives);
 }
@@ -100,7 +94,7 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   }
   s.targets = columns.data();
   check_threads(threads);
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   Floats grad_queries({s.positions, s.dim}), grad_items({s.columns + 1, s.dim});
   float* grads = grad_items.mutable_data();
   std::fill_n(grads, s.dim, 0.0f);
@@ -108,7 +102,7 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   double loss;
   {
     const rsir::NativeCall native;
-    loss = rsir::softmax(kernels, s, threads, gradients);
+    loss = rsir::softmax(unit, s, threads, gradients);
   }
   return py::make_tuple(loss, grad_queries, grad_items);
 }
@@ -161,12 +155,12 @@ py::tuple layer_forward(const py::array& x, const py::array& segments, const Par
                         float epsilon, int threads, const std::string& instruction_set) {
   const Layer layer(x, segments, parameters, bytes, heads, dropped, epsilon);
   check_threads(threads);
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   Floats saved(rsir::layer_saved(layer.shape, layer.batch.rows)), y({x.shape(0), x.shape(1), x.shape(2)});
   float *to_saved = saved.mutable_data(), *out = y.mutable_data();
   {
     const rsir::NativeCall native;
-    rsir::layer_forward(kernels, layer.shape, layer.weights, layer.batch, threads, to_saved, out);
+    rsir::layer_forward(unit, layer.shape, layer.weights, layer.batch, threads, to_saved, out);
   }
   return py::make_tuple(y, saved);
 }
@@ -177,14 +171,14 @@ py::tuple layer_backward(const py::array& x, const py::array& segments, const Pa
                          const py::array& grad_y) {
   const Layer layer(x, segments, parameters, bytes, heads, dropped, epsilon);
   check_threads(threads);
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   const float* from_saved = shaped<float>("saved", saved, {rsir::layer_saved(layer.shape, layer.batch.rows)});
   const float* upstream = shaped<float>("grad_y", grad_y, {x.shape(0), x.shape(1), x.shape(2)});
   Floats grad_x({x.shape(0), x.shape(1), x.shape(2)}), gradients(rsir::layer_parameters(layer.shape));
   float *out = grad_x.mutable_data(), *to_parameters = gradients.mutable_data();
   {
     const rsir::NativeCall native;
-    rsir::layer_backward(kernels, layer.shape, layer.weights, layer.batch, threads, from_saved, upstream, out,
+    rsir::layer_backward(unit, layer.shape, layer.weights, layer.batch, threads, from_saved, upstream, out,
                          to_parameters);
   }
   return py::make_tuple(grad_x, gradients);
@@ -218,12 +212,12 @@ Floats encode(const py::array& items, const py::array& offsets, const py::array&
   const rsir::LayerShape shape = {d, layers[0][6].shape(0), heads, width, epsilon, 0, 1.0f};
   std::vector<rsir::LayerWeights> weights;
   for (const Parameters& parameters : layers) weights.push_back(weights_of(parameters, d, shape.feedforward));
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   Floats out({h.rows, static_cast<std::int64_t>(d)});
   float* to = out.mutable_data();
   {
     const rsir::NativeCall native;
-    rsir::encode(kernels, shape, weights, h, threads, to);
+    rsir::encode(unit, shape, weights, h, threads, to);
   }
   return out;
 }
@@ -265,12 +259,12 @@ Floats step(const py::array& slots, const py::array& items, const py::array& at,
   const rsir::LayerShape layer = {d, layers[0][6].shape(0), heads, width, epsilon, 0, 1.0f};
   std::vector<rsir::LayerWeights> weights;
   for (const Parameters& parameters : layers) weights.push_back(weights_of(parameters, d, layer.feedforward));
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   Floats out({h.rows, static_cast<std::int64_t>(d)});
   float* to = out.mutable_data();
   {
     const rsir::NativeCall native;
-    rsir::step(kernels, layer, weights, h, threads, to);
+    rsir::step(unit, layer, weights, h, threads, to);
   }
   return out;
 }
@@ -315,11 +309,11 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, Optional
     throw py::value_error("betas: expected the first one's square below the second");
   if (!(decay >= 0.0 && decay < 1.0)) throw py::value_error("decay: expected a number in [0, 1)");
   check_threads(threads);
-  const rsir::TrainingKernels& kernels = kernels_named(instruction_set);
+  const rsir::Unit& unit = rsir::unit_named(instruction_set);
   const rsir::AdamSettings settings = {rate, betas[0], betas[1], epsilon, decay};
   const rsir::NativeCall native;
   if (!last)
-    rsir::adam_whole(kernels, settings, table, rows, n, values, step, threads);
+    rsir::adam_whole(unit, settings, table, rows, n, values, step, threads);
   else if (values)
     rsir::adam_step(settings, table, rows, n, values, step, threads);
   else

@@ -1,9 +1,5 @@
 #include "catalogue/ops.hpp"
 
-#ifdef RSIR_X86
-#include <cpuid.h>
-#endif
-
 #include <algorithm>
 
 #include "catalogue/philox.hpp"
@@ -11,27 +7,6 @@
 #include "support/parallel.hpp"
 
 namespace rsir {
-
-#ifdef RSIR_X86
-namespace {
-
-bool converts_half() {  // not all compilers know "f16c" as a feature to ask for
-  unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-
-}  // namespace
-#endif
-
-std::vector<const Kernels*> available_kernels() {
-  std::vector<const Kernels*> found;
-#ifdef RSIR_X86
-  if (__builtin_cpu_supports("avx512f")) found.push_back(&kernels_avx512());
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_half()) found.push_back(&kernels_avx2());
-#endif
-  found.push_back(&kernels_base());
-  return found;
-}
 
 namespace {
 

@@ -143,11 +143,11 @@ class CatalogueScan {
  private:
   // Rows of a panel stay in the second-level cache beside a block of items. Few rows: split the items.
   void plan() {
-    const std::int64_t height = table_.kernels.height;
+    const std::int64_t height = table_.unit.height;
     std::int64_t most = std::clamp<std::int64_t>(65536 / table_.dim, 2 * height, 448);
     if (k_ > 0) {
       const std::int64_t room = std::min(std::max(k_, kLeastRoom), table_.num_items - k_);
-      slots_ = round_up(k_ + room + table_.kernels.width, 16);
+      slots_ = round_up(k_ + room + table_.unit.width, 16);
       most = std::clamp<std::int64_t>((std::int64_t{1} << 20) / slots_, height, most);
     }
     splits_ = 1;
@@ -210,7 +210,7 @@ class CatalogueScan {
             Scratch& scratch) const {
     const std::int64_t rows = panel_rows_;  // a multiple of the tile height
     if (!scratch.tiles) {
-      if (table_.half_panels()) scratch.widened = allocate_aligned<float>(table_.kernels.width * table_.dim);
+      if (table_.half_panels()) scratch.widened = allocate_aligned<float>(table_.unit.width * table_.dim);
       scratch.tiles = allocate_aligned<float>(rows * table_.dim);
       scratch.lanes = allocate_aligned<std::int32_t>(rows * 16);
       scratch.bar = allocate_aligned<float>(rows);
@@ -269,7 +269,7 @@ class CatalogueScan {
     args.threshold = scratch.threshold.get();
     args.row_at = scratch.row_at.get();
     args.cursor = scratch.cursor.get();
-    table_.kernels.scan(args);
+    table_.unit.scan(args);
   }
 
   template <class Done>

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "isa/training_kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace {
 

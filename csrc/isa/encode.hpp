@@ -133,8 +133,4 @@ void step_layer(const LayerShape& s, const LayerWeights& w, const LayerTranspose
   finish_rows(s, w, t, rows, x, attended, qkv, hidden, y);
 }
 
-constexpr rsir::TrainingKernels kTrainingKernels = {Isa::kName,   product,       dot,            raise_tops,
-                                                    exponentiate, layer_forward, layer_backward, encode_layer,
-                                                    step_layer,   adam};
-
 }  // namespace

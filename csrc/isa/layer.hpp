@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "isa/dense.hpp"
-#include "isa/training_kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace {
 

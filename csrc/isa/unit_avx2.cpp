@@ -1,5 +1,5 @@
 #include "isa/isa_avx2.hpp"
-// the vectors come first: scan.hpp is written over them
-#include "isa/scan.hpp"
+// the vectors come first: the rest is written over them
+#include "isa/implementation.hpp"
 
-const rsir::Kernels& rsir::kernels_avx2() { return kKernels; }
+const rsir::Unit& rsir::unit_avx2() { return kUnit; }

@@ -201,7 +201,7 @@ void adam_step(const AdamSettings& settings, const AdamTable& t, const std::int6
   });
 }
 
-void adam_whole(const TrainingKernels& kernels, const AdamSettings& settings, const AdamTable& t,
+void adam_whole(const Unit& unit, const AdamSettings& settings, const AdamTable& t,
                 const std::int64_t* ids, std::int64_t n, const float* gradients, std::int64_t step, int threads) {
   const double when = static_cast<double>(step);
   AdamStep s = {};
@@ -225,7 +225,7 @@ void adam_whole(const TrainingKernels& kernels, const AdamSettings& settings, co
     const std::int64_t first = task * kRowsOfTask, last = std::min(t.rows, first + kRowsOfTask);
     const auto take = [&](std::int64_t row, std::int64_t rows, const float* gradient) {
       const std::int64_t at = row * d;
-      kernels.adam(s, rows * d, gradient, t.weights + at, t.first + at, t.second + at,
+      unit.adam(s, rows * d, gradient, t.weights + at, t.first + at, t.second + at,
                    t.average ? t.average + at : nullptr);
     };
     if (!ids) {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "isa/training_kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace rsir {
 
@@ -31,7 +31,7 @@ void adam_step(const AdamSettings& settings, const AdamTable& table, const std::
                const float* gradients, std::int64_t step, int threads);
 
 // One step of the whole table; gradients as for adam_step, or, without ids, of all rows.
-void adam_whole(const TrainingKernels& kernels, const AdamSettings& settings, const AdamTable& table,
+void adam_whole(const Unit& unit, const AdamSettings& settings, const AdamTable& table,
                 const std::int64_t* ids, std::int64_t n, const float* gradients, std::int64_t step, int threads);
 
 }  // namespace rsir

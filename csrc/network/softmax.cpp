@@ -2,24 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <vector>
 
 #include "network/sums.hpp"
 
 namespace rsir {
-
-const TrainingKernels* find_training_kernels(const char* name) {
-  for (const Kernels* kernels : available_kernels()) {
-    if (*name != '\0' && std::strcmp(kernels->name, name) != 0) continue;
-#ifdef RSIR_X86
-    if (std::strcmp(kernels->name, "avx512") == 0) return &training_kernels_avx512();
-    if (std::strcmp(kernels->name, "avx2") == 0) return &training_kernels_avx2();
-#endif
-    return &training_kernels_base();
-  }
-  return nullptr;
-}
 
 namespace {
 
@@ -32,8 +20,8 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 class Problem {
  public:
-  Problem(const TrainingKernels& kernels, const Softmax& softmax, const SoftmaxGradients& gradients)
-      : k(kernels), s(softmax), g(gradients) {
+  Problem(const Unit& unit, const Softmax& softmax, const SoftmaxGradients& gradients)
+      : unit(unit), s(softmax), g(gradients) {
     for (std::int64_t i = 0; i < s.positions; ++i)
       if (s.weights[i] != 0.0f) rows.push_back(i);
     used = static_cast<std::int64_t>(rows.size());
@@ -75,13 +63,13 @@ class Problem {
     std::fill_n(out, kTile, 0.0f);
     for (std::int64_t i = 0; i < height(tile); ++i) {
       const std::int64_t at = row(tile, i);
-      out[i] = k.dot(query(at), positive(at), s.dim) + (s.target_offsets ? s.target_offsets[at] : 0.0f);
+      out[i] = unit.dot(query(at), positive(at), s.dim) + (s.target_offsets ? s.target_offsets[at] : 0.0f);
     }
   }
 
   // out (end - begin, kTile): the logits of columns begin..end, -inf where a column is the position's target.
   void logits(std::int64_t tile, const float* across, std::int64_t begin, std::int64_t end, float* out) const {
-    k.product(false, end - begin, kTile, s.dim, s.negatives + begin * s.dim, s.dim, across, kTile, out, kTile, false);
+    unit.product(false, end - begin, kTile, s.dim, s.negatives + begin * s.dim, s.dim, across, kTile, out, kTile, false);
     if (s.negative_offsets)
       for (std::int64_t j = begin; j < end; ++j)
         for (std::int64_t i = 0; i < kTile; ++i) out[(j - begin) * kTile + i] += s.negative_offsets[j];
@@ -111,7 +99,7 @@ class Problem {
     return loss;
   }
 
-  const TrainingKernels& k;
+  const Unit& unit;
   const Softmax& s;
   const SoftmaxGradients& g;
   std::vector<std::int64_t> rows;  // positions that take part
@@ -140,11 +128,11 @@ double few_columns(const Problem& p, int threads) {
       p.logits(tile, across.get(), 0, columns, shares.get());
       std::copy_n(target, kTile, top);
       std::fill_n(total, kTile, 0.0f);
-      p.k.raise_tops(shares.get(), columns, top);
-      p.k.exponentiate(shares.get(), columns, top, total);
+      p.unit.raise_tops(shares.get(), columns, top);
+      p.unit.exponentiate(shares.get(), columns, top, total);
       std::copy_n(total, kTile, exact);
       losses[group] += p.finish(tile, target, top, exact, scale, pull);
-      p.k.product(true, n, d, columns, shares.get(), kTile, p.s.negatives, d, rows.get(), d, false);
+      p.unit.product(true, n, d, columns, shares.get(), kTile, p.s.negatives, d, rows.get(), d, false);
       for (std::int64_t i = 0; i < n; ++i) {
         const std::int64_t row = p.row(tile, i);
         const float *query = p.query(row), *positive = p.positive(row);
@@ -154,7 +142,7 @@ double few_columns(const Problem& p, int threads) {
         }
       }
       p.gather_scaled(tile, scale, rows.get());
-      p.k.product(false, columns, d, n, shares.get(), kTile, rows.get(), d, sum, d, tile != first);
+      p.unit.product(false, columns, d, n, shares.get(), kTile, rows.get(), d, sum, d, tile != first);
       if (!p.g.positives)
         for (std::int64_t i = 0; i < n; ++i) {
           const std::int64_t row = p.row(tile, i);
@@ -199,8 +187,8 @@ double many_columns(const Problem& p, int threads) {
       float before[kTile], total[kTile] = {};
       float* here = own_tops + tile * kTile;
       std::copy_n(here, kTile, before);
-      p.k.raise_tops(shares, end - begin, here);
-      p.k.exponentiate(shares, end - begin, here, total);
+      p.unit.raise_tops(shares, end - begin, here);
+      p.unit.exponentiate(shares, end - begin, here, total);
       for (std::int64_t i = 0; i < kTile; ++i) {
         double& sum = own_totals[tile * kTile + i];
         sum = (sum > 0.0 ? sum * std::exp(static_cast<double>(before[i]) - here[i]) : sum) + total[i];
@@ -229,10 +217,10 @@ double many_columns(const Problem& p, int threads) {
     float ignored[kTile] = {};
     each_block(group, [&](std::int64_t tile, std::int64_t begin, std::int64_t end, float* shares) {
       const std::int64_t n = p.height(tile), first = tile * kTile;
-      p.k.exponentiate(shares, end - begin, &top[first], ignored);
-      p.k.product(true, n, d, end - begin, shares, kTile, p.s.negatives + begin * d, d,
+      p.unit.exponentiate(shares, end - begin, &top[first], ignored);
+      p.unit.product(true, n, d, end - begin, shares, kTile, p.s.negatives + begin * d, d,
                   sums.get() + group * size + first * d, d, true);
-      p.k.product(false, end - begin, d, n, shares, kTile, scaled.get() + first * d, d, p.g.negatives + begin * d, d,
+      p.unit.product(false, end - begin, d, n, shares, kTile, scaled.get() + first * d, d, p.g.negatives + begin * d, d,
                   tile > 0);
     });
   });
@@ -255,8 +243,8 @@ double many_columns(const Problem& p, int threads) {
 
 }  // namespace
 
-double softmax(const TrainingKernels& kernels, const Softmax& s, int threads, const SoftmaxGradients& gradients) {
-  const Problem problem(kernels, s, gradients);
+double softmax(const Unit& unit, const Softmax& s, int threads, const SoftmaxGradients& gradients) {
+  const Problem problem(unit, s, gradients);
   const double products = 6.0 * static_cast<double>(problem.used) * s.columns * s.dim;
   const int useful = useful_threads(products, threads);
   return s.columns <= kColumns ? few_columns(problem, useful) : many_columns(problem, useful);

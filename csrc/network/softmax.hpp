@@ -1,15 +1,12 @@
-// Softmax cross-entropy and its gradients; rsir/ops/losses.py documents the meaning. Inputs have been checked: with
-// targets_are_rows every target of a position of weight other than 0 is a row of negatives.
+// Softmax cross-entropy and its gradients; rsir/ops/learning.py documents the meaning. Inputs have been checked: without
+// positives every target of a position of weight other than 0 is a row of negatives.
 #pragma once
 
 #include <cstdint>
 
-#include "isa/training_kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace rsir {
-
-// Kernels by name that this machine can run, or null; the best ones for an empty name.
-const TrainingKernels* find_training_kernels(const char* name);
 
 struct Softmax {
   std::int64_t positions, dim, columns;
@@ -28,6 +25,6 @@ struct SoftmaxGradients {  // of queries, positives (null without) and negatives
 };
 
 // The loss. The same bits for any number of threads.
-double softmax(const TrainingKernels&, const Softmax&, int threads, const SoftmaxGradients&);
+double softmax(const Unit&, const Softmax&, int threads, const SoftmaxGradients&);
 
 }  // namespace rsir

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "catalogue/table.hpp"
+#include "support/memory.hpp"
 #include "support/parallel.hpp"
 
 namespace rsir {

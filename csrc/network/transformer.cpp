@@ -70,7 +70,7 @@ LayerGradients gradients_in(const LayerShape& s, float* p) {
 
 }  // namespace
 
-void layer_forward(const TrainingKernels& kernels, const LayerShape& s, const LayerWeights& w, const LayerBatch& batch,
+void layer_forward(const Unit& unit, const LayerShape& s, const LayerWeights& w, const LayerBatch& batch,
                    int threads, float* saved, float* y) {
   const std::int64_t d = s.dim;
   Aligned<float> room;
@@ -80,12 +80,12 @@ void layer_forward(const TrainingKernels& kernels, const LayerShape& s, const La
   parallel_for(batch.rows, threads, [&](std::int64_t row, int worker) {
     Aligned<float>& own = scratch[static_cast<std::size_t>(worker)];
     if (!own) own = allocate_aligned<float>(layer_scratch(s));
-    kernels.layer_forward(s, w, t, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
+    unit.layer_forward(s, w, t, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
                           batch.x + row * s.width * d, saved_of(s, saved, row), y + row * s.width * d, own.get());
   });
 }
 
-void layer_backward(const TrainingKernels& kernels, const LayerShape& s, const LayerWeights& w,
+void layer_backward(const Unit& unit, const LayerShape& s, const LayerWeights& w,
                     const LayerBatch& batch, int threads, const float* saved, const float* grad_y, float* grad_x,
                     float* gradients) {
   const std::int64_t d = s.dim, size = layer_parameters(s);
@@ -100,13 +100,13 @@ void layer_backward(const TrainingKernels& kernels, const LayerShape& s, const L
     std::fill_n(sum, size, 0.0f);
     const LayerGradients g = gradients_in(s, sum);
     for (std::int64_t row = first; row < last; ++row)
-      kernels.layer_backward(s, w, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
+      unit.layer_backward(s, w, bytes_of(s, batch.bytes, row), batch.segments + row * s.width,
                              batch.x + row * s.width * d, saved_of(s, const_cast<float*>(saved), row),
                              grad_y + row * s.width * d, grad_x + row * s.width * d, g, scratch.get());
   });
 }
 
-void encode(const TrainingKernels& kernels, const LayerShape& s, const std::vector<LayerWeights>& layers,
+void encode(const Unit& unit, const LayerShape& s, const std::vector<LayerWeights>& layers,
             const Histories& h, int threads, float* out) {
   const std::int64_t d = s.dim;
   std::vector<Aligned<float>> rooms(layers.size());
@@ -149,13 +149,13 @@ void encode(const TrainingKernels& kernels, const LayerShape& s, const std::vect
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const bool last = i + 1 == layers.size();
       float* to = last ? out + first * d : from == own.x.get() ? own.y.get() : own.x.get();
-      kernels.encode_layer(s, layers[i], turned[i], own.starts.data(), count, from, last, to, own.rest.get());
+      unit.encode_layer(s, layers[i], turned[i], own.starts.data(), count, from, last, to, own.rest.get());
       from = to;
     }
   });
 }
 
-void step(const TrainingKernels& kernels, const LayerShape& s, const std::vector<LayerWeights>& layers, const Steps& h,
+void step(const Unit& unit, const LayerShape& s, const std::vector<LayerWeights>& layers, const Steps& h,
           int threads, float* out) {
   const std::int64_t d = s.dim, tasks = (h.rows + kTogether - 1) / kTogether;
   std::vector<Aligned<float>> rooms(layers.size());
@@ -178,7 +178,7 @@ void step(const TrainingKernels& kernels, const LayerShape& s, const std::vector
         values[r] = h.values + place;
       }
       float* to = i + 1 == layers.size() ? out + first * d : from == x.get() ? y.get() : x.get();
-      kernels.step_layer(s, layers[i], turned[i], rows, keys, values, h.at + first, from, to, scratch.get());
+      unit.step_layer(s, layers[i], turned[i], rows, keys, values, h.at + first, from, to, scratch.get());
       from = to;
     }
   });

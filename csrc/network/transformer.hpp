@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "isa/training_kernels.hpp"
+#include "isa/unit.hpp"
 
 namespace rsir {
 
@@ -21,7 +21,7 @@ inline std::int64_t layer_saved(const LayerShape& s, std::int64_t rows) {
   return rows * s.width * (6 * s.dim + 2 * s.feedforward + 2);
 }
 
-void layer_forward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
+void layer_forward(const Unit&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
                    float* saved, float* y);
 
 // Numbers in the layer's parameters.
@@ -31,7 +31,7 @@ inline std::int64_t layer_parameters(const LayerShape& s) {
 
 // gradients: (layer_parameters,), one after the other in the order of LayerGradients. Every element of it and of grad_x
 // is set; the same bits for any number of threads.
-void layer_backward(const TrainingKernels&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
+void layer_backward(const Unit&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
                     const float* saved, const float* grad_y, float* grad_x, float* gradients);
 
 struct Histories {
@@ -43,7 +43,7 @@ struct Histories {
 };
 
 // out (rows, d): what the layers give at each history's last item; the same bits whatever the other histories are.
-void encode(const TrainingKernels&, const LayerShape&, const std::vector<LayerWeights>&, const Histories&, int threads,
+void encode(const Unit&, const LayerShape&, const std::vector<LayerWeights>&, const Histories&, int threads,
             float* out);
 
 struct Steps {
@@ -57,7 +57,7 @@ struct Steps {
 };
 
 // out (rows, d): what encode gives for the sequences with their new items, to the bit; the caches grow with them.
-void step(const TrainingKernels&, const LayerShape&, const std::vector<LayerWeights>&, const Steps&, int threads,
+void step(const Unit&, const LayerShape&, const std::vector<LayerWeights>&, const Steps&, int threads,
           float* out);
 
 }  // namespace rsir

@@ -5,8 +5,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <vector>
 
-#include "catalogue/table.hpp"
+#include "support/memory.hpp"
 #include "support/parallel.hpp"
 
 namespace rsir {
@@ -19,7 +20,8 @@ inline double thread_seconds() {
 }
 
 // Floating point operations of independent multiply-adds in registers per second of running, summed over threads.
-inline double measure_fma(const Kernels& kernels, int threads, double seconds) {
+// burn runs so many of them and returns the operations done (isa/unit.hpp).
+inline double measure_fma(double (*burn)(std::int64_t, float*), int threads, double seconds) {
   constexpr std::int64_t kIterations = 200000;
   std::vector<double> rates(static_cast<std::size_t>(threads));
   parallel_for(threads, threads, [&](std::int64_t task, int) {
@@ -27,7 +29,7 @@ inline double measure_fma(const Kernels& kernels, int threads, double seconds) {
     double operations = 0.0, elapsed = 0.0;
     const double start = thread_seconds();
     do {
-      operations += kernels.burn(kIterations, sink);
+      operations += burn(kIterations, sink);
       elapsed = thread_seconds() - start;
     } while (elapsed < seconds);
     rates[static_cast<std::size_t>(task)] = operations / elapsed;

@@ -1,5 +1,0 @@
-#include "isa/isa_avx2.hpp"
-// the vectors come first: encode.hpp is written over them
-#include "isa/encode.hpp"
-
-const rsir::TrainingKernels& rsir::training_kernels_avx2() { return kTrainingKernels; }
