@@ -1,6 +1,6 @@
 """Compile every kernel ahead of time, with no GPU, and report what it would use there.
 
-``python -m rsir.kernels.inspect`` prints a table. The launches are recorded from the launcher itself while it runs on
+``rsir kernels inspect`` prints a table. The launches are recorded from the launcher itself while it runs on
 small CPU tensors, so constants, pointer alignment and options are those of real calls.
 """
 
@@ -205,7 +205,10 @@ def _amd_figures(compiled: Any) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print a Markdown table of every kernel on the architectures and precisions asked for."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.kernels.inspect", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="rsir kernels inspect",
+        description="Compile every kernel, without a GPU, and print what it would use there.",
+    )
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=list(ARCHITECTURES))
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--dim", type=int, default=64)
@@ -226,7 +229,3 @@ def main(arguments: list[str] | None = None) -> None:
             ):
                 report = compile_launch(launch, architecture, precision)
                 print("| " + " | ".join(str(value) for value in astuple(report)) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Measure tile sizes on a GPU and keep the best on disk, one file a device, where every later process finds them.
 
-``python -m rsir.kernels.tune --items 100000 --dim 64`` does so on this machine's GPU. Without it, or with the file
+``rsir kernels tune --items 100000 --dim 64`` does so on this machine's GPU. Without it, or with the file
 deleted, sizes follow from the shape (:func:`rsir.kernels.plan.make_plan`).
 """
 
@@ -84,7 +84,9 @@ def _keep(device: torch.device, key: str, plan: Plan) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure ranks and top-20 in one pass over random items, in every precision asked for."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.kernels.tune", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="rsir kernels tune", description="Measure tile sizes on this GPU and keep the best on disk for later runs."
+    )
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--rows", type=int, nargs="+", default=[16, 4096], help="batch sizes: up to 16 and above")
@@ -109,7 +111,3 @@ def main(arguments: list[str] | None = None) -> None:
 def _pass(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan) -> list[Tensor]:
     ranks, best = rank_and_best(queries, table, targets, None, 20, None, plan=plan)
     return [ranks, best.ids, best.logits]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,41 +1,95 @@
-"""Completion of options in bash and zsh: a script to keep in a file, as making it takes a while, and to source."""
+"""``rsir completion SHELL``: a script that completes commands, options and their values in bash or zsh."""
 
 from __future__ import annotations
 
+import argparse
 import typing
+from importlib import import_module
 from typing import Literal
 
-from rsir.cli.options import OPTIONS, parser
+from rsir.cli.commands import COMMANDS
+from rsir.cli.kernels import ACTIONS
+from rsir.cli.options import OPTIONS
+from rsir.cli.parsing import Parser
 from rsir.datasets import DATASETS
-from rsir.errors import ConfigError
 
-__all__ = ["script"]
+__all__ = ["main", "parser", "script"]
+
+SHELLS = ("bash", "zsh")
 
 _SCRIPT = """\
 _rsir() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command=run place=$COMP_CWORD
     COMPREPLY=()
-    case $before in
+    case ${{COMP_WORDS[1]}} in {commands}) [ "$COMP_CWORD" -gt 1 ] && command=${{COMP_WORDS[1]}};; esac
+    case "$command $before" in
 {values}
     esac
-    case $word in -*) COMPREPLY=($(compgen -W "{flags}" -- "$word")); return;; esac
-    case "$COMP_CWORD $before" in
-    "1 "*) COMPREPLY=($(compgen -W "inspect datasets" -- "$word"));;
-    "2 datasets") COMPREPLY=($(compgen -W "list fetch" -- "$word"));;
-    "3 fetch") COMPREPLY=($(compgen -W "{datasets}" -- "$word"));;
+    case $word in -*) case $command in
+{flags}
+    esac; return;; esac
+    case "$place $command $before" in
+    "1 "*) COMPREPLY=($(compgen -W "{words}" -- "$word"));;
+{positions}
     esac
 }}
 complete -o default -o bashdefault -F _rsir rsir
 """
 
 
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser(
+        "completion",
+        "Print a script that completes commands, options and their values. Keep it in a file, as making it takes a "
+        "while, and source it: rsir completion bash > ~/.rsir-completion, and . ~/.rsir-completion in ~/.bashrc.",
+    )
+    made.add_argument("shell", choices=SHELLS, metavar="{bash,zsh}", help="the shell that is to read the script")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Print the script."""
+    print(script(parser().parse_args(arguments).shell), end="")
+    return 0
+
+
 def script(shell: str) -> str:
     """What a shell is to evaluate; it completes options, the values of those that have few, else files."""
-    if shell not in ("bash", "zsh"):
-        raise ConfigError(f"--completion: expected bash or zsh, got {shell!r}")
+    parsers = {name: import_module(f"rsir.cli.{name}").parser() for name in COMMANDS}
+    places = {
+        "datasets": (["list", "fetch"], {"fetch": list(DATASETS)}),
+        "kernels": (list(ACTIONS), {}),
+        "studies": ([*_choices(parsers["studies"]), "results"], {}),
+        "completion": (list(SHELLS), {}),
+    }
+    positions = []
+    for name, (second, third) in places.items():
+        positions.append(_case(f'"2 {name} {name}"', second))
+        positions += [_case(f'"3 {name} {word}"', words) for word, words in third.items()]
+    first = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n" if shell == "zsh" else ""
+    return first + _SCRIPT.format(
+        commands="|".join(COMMANDS),
+        words=" ".join(COMMANDS),
+        values="\n".join(_case("|".join(f'"run {flag}"' for flag in flags), found) for flags, found in _values()),
+        flags="\n".join(_case(name, sorted(made.flags)) for name, made in parsers.items()),
+        positions="\n".join(positions),
+    )
+
+
+def _case(pattern: str, words: list[str]) -> str:
+    return f'    {pattern}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$word")); return;;'
+
+
+def _choices(made: argparse.ArgumentParser) -> list[str]:
+    """The choices of a parser's first positional argument."""
+    return next([*action.choices] for action in made._actions if action.choices and not action.option_strings)
+
+
+def _values() -> typing.Iterator[tuple[list[str], list[str]]]:
+    """The options of a run that have few values, and the values."""
     from rsir.models import names  # loads torch
 
-    choices = {"--completion": ["bash", "zsh"]}
     for option in OPTIONS.values():
         if option.name == "model.name":
             found = list(names())
@@ -44,11 +98,4 @@ def script(shell: str) -> str:
         else:
             found = list(typing.get_args(option.hint)) if typing.get_origin(option.hint) is Literal else []
         if found:
-            choices["|".join(option.flags)] = found
-    values = "\n".join(
-        f'    {flags}) COMPREPLY=($(compgen -W "{" ".join(found)}" -- "$word")); return;;'
-        for flags, found in choices.items()
-    )
-    flags = " ".join(sorted(parser()._option_string_actions))
-    first = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n" if shell == "zsh" else ""
-    return first + _SCRIPT.format(values=values, flags=flags, datasets=" ".join(DATASETS))
+            yield option.flags, found

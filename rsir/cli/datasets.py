@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
+from typing import Any
 
 from rsir.cli.bars import Bars
+from rsir.cli.parsing import Parser
 from rsir.datasets import DATASETS, fetch
-from rsir.errors import FetchError
 from rsir.runtime.progress import silent
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser("datasets", "List public data sets, or fetch one from its own place.")
+    actions = made.add_subparsers(dest="action", required=True, metavar="{list,fetch}", parser_class=_action)
+    actions.add_parser("list", help="names, sizes, what they hold")
+    fetching = actions.add_parser("fetch", help="fetch one, verify its SHA-256, make a file for --data of it")
+    fetching.add_argument("name", metavar="NAME", help="one of: " + ", ".join(DATASETS))
+    fetching.add_argument("--out", default="data", metavar="DIR", help="folder for the file [data]")
+    fetching.add_argument("--url", metavar="URL", help="another address of the same bytes (https, http, file)")
+    return made
+
+
+def _action(prog: str, **options: Any) -> Parser:
+    return Parser(prog.removeprefix("rsir "), "", **options)
 
 
 def main(arguments: list[str]) -> int:
@@ -20,18 +36,9 @@ def main(arguments: list[str]) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 the data set cannot be fetched, 130 interrupted by Ctrl-C.
+        Exit status: 0 done, 130 interrupted by Ctrl-C.
     """
-    parser = argparse.ArgumentParser(
-        prog="rsir datasets", description="Public data sets, fetched from their own places."
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,fetch}")
-    actions.add_parser("list", help="names, sizes, what they hold")
-    fetching = actions.add_parser("fetch", help="fetch one, verify its SHA-256, make a file for --data of it")
-    fetching.add_argument("name", metavar="NAME", help="one of: " + ", ".join(DATASETS))
-    fetching.add_argument("--out", default="data", metavar="DIR", help="folder for the file [data]")
-    fetching.add_argument("--url", metavar="URL", help="another address of the same bytes (https, http, file)")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.action == "list":
         for name, dataset in DATASETS.items():
             print(f"{name:14} {dataset.size / 1e6:8.1f} MB  {dataset.text}")
@@ -41,11 +48,8 @@ def main(arguments: list[str]) -> int:
         if options.name in DATASETS:
             print(f"{DATASETS[options.name].terms}\n", file=sys.stderr, flush=True)
         path = fetch(options.name, options.out, options.url, silent if bars is None else bars)
-    except FetchError as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on where it ended.", file=sys.stderr)
+        print("\nInterrupted; the same command continues where it ended.", file=sys.stderr)
         return 130
     finally:
         if bars is not None:

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from rsir.errors import ConfigError, RunError
+from rsir.cli.parsing import Parser
+from rsir.errors import ExportError
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command line; 0 if the file was written, 2 if something cannot be used."""
-    parser = argparse.ArgumentParser(prog="rsir export", description=__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
-    parser.add_argument(
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser("export", "Write a round's training data, or the best model, for use elsewhere.")
+    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    made.add_argument(
         "file",
         metavar="FILE",
         type=Path,
         help="training data as .parquet, .arrow, .csv or .inter (one event a row, with source and round) or .txt (one "
         "sequence a line); the model's encoder as .onnx or .pt2 (torch.export); its items as .faiss",
     )
-    parser.add_argument("--round", type=int, metavar="N", help="of which round [the best by validation]")
-    parser.add_argument(
+    made.add_argument("--round", type=int, metavar="N", help="the round whose training data to write [the best]")
+    made.add_argument(
         "--held-out", action="store_true", help="with the events held out for validation and test, for a final model"
     )
-    options = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; 0 if the file was written."""
+    options = parser().parse_args(arguments)
     from rsir.data import write
     from rsir.data.io.writers import FORMATS
-    from rsir.errors import CheckpointError, DataError, ExportError
     from rsir.export.model import SUFFIXES, export
     from rsir.runs.results import enriched, load
 
-    try:
-        if options.file.suffix not in (*FORMATS, *SUFFIXES):
-            raise ExportError(f"{options.file}: expected a name that ends in {', '.join((*FORMATS, *SUFFIXES))}")
-        run = load(options.run)
-        if options.file.suffix in SUFFIXES:
-            if options.round is not None or options.held_out:
-                raise ExportError(f"{options.file}: is of the best model; --round and --held-out are of training data")
-            print(f"{options.file}: round {run.best}; its items: {export(run.model, run.data, options.file)}")
-            return 0
-        data = enriched(run, options.round, held_out=options.held_out)
-        write(data, options.file)
-    except (ConfigError, RunError, DataError, CheckpointError, ExportError) as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
+    if options.file.suffix not in (*FORMATS, *SUFFIXES):
+        raise ExportError(f"{options.file}: expected a name that ends in {', '.join((*FORMATS, *SUFFIXES))}")
+    run = load(options.run)
+    if options.file.suffix in SUFFIXES:
+        if options.round is not None or options.held_out:
+            raise ExportError(f"{options.file}: is of the best model; --round and --held-out are of training data")
+        print(f"{options.file}: round {run.best}; its items: {export(run.model, run.data, options.file)}")
+        return 0
+    data = enriched(run, options.round, held_out=options.held_out)
+    write(data, options.file)
     generated = len(data) - data.num_real
     print(f"{options.file}: {data.num_real:,} real and {generated:,} generated sequences")
     if not generated and len(run.rounds) > 1:

@@ -1,21 +1,27 @@
-"""What a run's folder holds and whether it is whole: ``rsir inspect RUN``."""
+"""``rsir inspect RUN``: what a run's folder holds, and whether its files are whole."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsir.cli.parsing import Parser
 from rsir.cli.show import cut_short, rounds_table, verdict
-from rsir.errors import ConfigError, RunError
+from rsir.errors import DataError, RunError
 from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory
 
 if TYPE_CHECKING:
     from rsir.runs.results import RoundResult
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser("inspect", "Print a run's rounds, settings and data, and check its files.")
+    made.add_argument("run", metavar="RUN", type=Path, help="folder of a run, finished or interrupted")
+    return made
 
 
 def main(arguments: list[str]) -> int:
@@ -24,21 +30,12 @@ def main(arguments: list[str]) -> int:
     Returns
     -------
     int
-        Exit status: 0 every file is as it was written, 1 some are not, 2 there is no run that can be read.
+        Exit status: 0 every file is as it was written, 1 some are not.
     """
-    parser = argparse.ArgumentParser(
-        prog="rsir inspect", description="Print what a run has come to and whether its files are whole."
-    )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, finished or interrupted")
-    run = Path(parser.parse_args(arguments).run)
-    try:
-        if not (run / MANIFEST).exists():
-            raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
-        directory = RunDirectory.open(run)
-    except (RunError, ConfigError) as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
-    from rsir.errors import DataError
+    run = parser().parse_args(arguments).run
+    if not (run / MANIFEST).exists():
+        raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
+    directory = RunDirectory.open(run)
     from rsir.report.page import changed, shown
     from rsir.runs.results import best_round, is_over, read_data, read_round
 
@@ -63,7 +60,7 @@ def main(arguments: list[str]) -> int:
         print(cut_short(rounds, config.training), end="")
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
-        print(f"Unfinished: {so_far}. Go on: rsir --out {shlex.quote(str(run))} --resume")
+        print(f"Unfinished: {so_far}. Resume: rsir --out {shlex.quote(str(run))} --resume")
     print(f"\nData:     {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
     differing = [f"  {name} {shown(value)} [{shown(default)}]" for name, (value, default) in changed(config).items()]
     print("\n".join(["Settings: other than the [defaults]", *differing] if differing else ["Settings: the defaults"]))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib import import_module
+from pathlib import Path
 
-from rsir.errors import RsirError
+from rsir.cli.commands import COMMANDS
+from rsir.errors import ConfigError, RsirError, WorldError
+from rsir.runtime.launch import join
+from rsir.runtime.world import ALONE
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["main"]
 
-COMMANDS = {
-    "run": "let a recommender improve itself (what `rsir --data FILE` does, too)",
-    "inspect": "what a run has come to, and whether its files are whole",
-    "recommend": "the best items for every user of a run, as a file",
-    "export": "what a round was trained on, or the best model, for use elsewhere",
-    "report": "the page of a run, one page that compares several, or a plot",
-    "datasets": "public data sets: list and fetch them",
-}
-"""Every command and what it is for; each is the module of its name in :mod:`rsir.cli`, with a function ``main``."""
+REASON = "say why the run ends"
+"""One of several processes says it; the reasons of the others follow from its."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     Parameters
     ----------
     arguments : list of str, optional
-        Default: those of the process. Where the first is no command, all are options of ``run``.
+        Default: those of the process. Where the first is an option, or there is none, the command is ``run``.
 
     Returns
     -------
@@ -36,10 +34,36 @@ def main(arguments: list[str] | None = None) -> int:
         unexpected is raised.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    command, rest = (arguments[0], arguments[1:]) if arguments and arguments[0] in COMMANDS else ("run", arguments)
+    world = ALONE
     try:
-        status: int = import_module(f"rsir.cli.{command}").main(rest)
+        command, rest = _command(arguments)
+        module = import_module(f"rsir.cli.{command}")
+        status: int
+        if command == "run":
+            world = join()
+            status = module.main(rest, world)
+        else:
+            status = module.main(rest)
+        return status
     except RsirError as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
-    return status
+        if world.first_to(REASON):
+            print(f"rsir: error: {world.name}{error}", file=sys.stderr)
+        return 3 if isinstance(error, WorldError) else 2
+
+
+def _command(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command that the arguments name, and what is left of them."""
+    if not arguments or arguments[0].startswith("-"):
+        return "run", arguments
+    first, *rest = arguments
+    if first in COMMANDS:
+        return first, rest
+    later = next((word for word in rest if word in COMMANDS), None)
+    if later is not None:
+        others = " ".join(word for word in arguments if word != later)
+        raise ConfigError(f"{later}: the command comes first: rsir {later} {others}")
+    if "." in first or Path(first).exists():
+        raise ConfigError(f"{first!r}: unexpected; options begin with --, as in --data {first}")
+    near = difflib.get_close_matches(first, COMMANDS, n=1)
+    hint = f"did you mean rsir {near[0]}?" if near else f"expected an option or one of {', '.join(COMMANDS)}"
+    raise ConfigError(f"{first!r}: unknown command; {hint}")

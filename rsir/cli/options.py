@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import json
-import os
 import re
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
 
+from rsir.cli.commands import COMMANDS, listed
+from rsir.cli.parsing import Parser, nearest, unknown_option
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
@@ -31,11 +32,12 @@ their users, train its successor on them as well, and again.
 
   rsir                                        on embedded data, in some minutes
   rsir --data FILE                            on your own: text, CSV, Parquet or RecBole .inter
-  rsir --out DIR --resume                     go on with a run that was cut short
+  rsir --out DIR --resume                     resume a run that was cut short
   rsir --out DIR --resume --rounds 4          add rounds to a finished one
   torchrun --nproc-per-node 2 -m rsir.recurse ...           one run by two processes
-  rsir inspect DIR                            what a run has come to, and whether its files are whole
-  rsir datasets fetch NAME                    a public data set as a file for --data (rsir datasets list)"""
+
+commands (rsir COMMAND --help lists the options of each):
+""" + listed()
 
 _SHORT = {"data.path": "data", "model.name": "model"}
 _FEATURED = {
@@ -135,33 +137,20 @@ OPTIONS = {option.name: option for option in _options(RecursionConfig)}
 """Every setting of a run by its dotted name."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
-
-
 class _HelpAll(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         _build(everything=True).print_help()
         parser.exit()
 
 
-def _width() -> int:
-    try:
-        return min(os.get_terminal_size().columns, 110)
-    except OSError:
-        return 100
-
-
-def _build(everything: bool) -> argparse.ArgumentParser:
-    result = _Parser(
-        prog="rsir",
-        usage="rsir [--data FILE] [--rounds N] [--seed N] [--out DIR [--resume]] [--config FILE] [--NAME VALUE ...]",
-        description=DESCRIPTION,
+def _build(everything: bool) -> Parser:
+    result = Parser(
+        "",
+        DESCRIPTION,
+        usage="rsir [run] [--data FILE] [--rounds N] [--seed N] [--out DIR [--resume]] [--NAME VALUE ...]",
         epilog="What stands in [brackets] is the default. All settings as a file: rsir --print-config > settings.yaml",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=_width()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
         add_help=False,
     )
     featured = {title: [OPTIONS[name] for name in names] for title, names in _FEATURED.items()}
@@ -177,7 +166,7 @@ def _build(everything: bool) -> argparse.ArgumentParser:
                 _add(result, option, flags, argparse.SUPPRESS)
     run = result.add_argument_group("where and how")
     run.add_argument("--out", metavar="DIR", help="Folder of the run [runs/NAME-000, -001, ...]")
-    run.add_argument("--resume", action="store_true", help="Go on with the run in --out, with its own settings")
+    run.add_argument("--resume", action="store_true", help="Resume the run in --out, with its own settings")
     run.add_argument("--gpu", action="store_true", help="Compute on a CUDA device")
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")
     memory = "Most memory a process may take, as in 4GiB [all there is]"
@@ -186,7 +175,6 @@ def _build(everything: bool) -> argparse.ArgumentParser:
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
     run.add_argument("--print-config", action="store_true", help="Print every setting as YAML and end")
-    run.add_argument("--completion", metavar="{bash,zsh}", help="Print a script that completes options and end")
     run.add_argument("--version", action="store_true", help="Print the version and end")
     run.add_argument("-h", "--help", action="help", help="Print the options most used and end")
     run.add_argument("--help-all", action=_HelpAll, nargs=0, help="Print all options and end")
@@ -206,7 +194,7 @@ def _by_section() -> dict[str, list[Option]]:
     return sections
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser; its errors are ConfigErrors."""
     return _build(everything=False)
 
@@ -220,40 +208,33 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
         An unknown option (the message names the nearest known one), or one without its value.
     """
     made = parser()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    known, unknown = made.parse_known_args([_underscored(word, made._option_string_actions) for word in arguments])
+    known, unknown = made.parse_known_args(sys.argv[1:] if arguments is None else arguments)
     if unknown:
-        name = unknown[0].partition("=")[0]
-        if not name.startswith("-"):
-            raise ConfigError(f"{name!r}: unexpected; options begin with --, as in --data {name}")
-        raise ConfigError(f"{name}: unknown option{_nearest(name, list(made._option_string_actions))}")
+        raise ConfigError(_unexpected(unknown, arguments or [], made.flags))
     given = {name: value for name, value in vars(known).items() if name in OPTIONS}
-    flags = {"resume": False, "gpu": False, "profile": False}
-    defaults = {
-        **flags,
-        "out": None,
-        "threads": None,
-        "memory": None,
-        "track": None,
-        "config": None,
-        "completion": None,
-    }
     rest = {name: value for name, value in vars(known).items() if name not in OPTIONS}
-    return argparse.Namespace(**{**defaults, "print_config": False, "version": False, **rest}), given
+    return argparse.Namespace(**{**_HOW, **rest}), given
 
 
-def _underscored(word: str, known: Container[str]) -> str:
-    """``--stop-after=3`` as ``--stop_after=3``, where that is an option."""
-    name, equals, value = word.partition("=")
-    written = "--" + name[2:].replace("-", "_")
-    return written + equals + value if name.startswith("--") and name not in known and written in known else word
+_HOW: dict[str, Any] = {
+    **dict.fromkeys(("resume", "gpu", "profile", "print_config", "version"), False),
+    **dict.fromkeys(("out", "threads", "memory", "track", "config")),
+}
+"""Options that are no settings of the run, and what they are where they are not given."""
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    last = name.lstrip("-").rpartition(".")[2]
-    near = [other for other in known if "." in other and other.rpartition(".")[2] == last]
-    near = near[:1] or difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else "; --help-all lists those there are"
+def _unexpected(unknown: list[str], arguments: list[str], flags: list[str]) -> str:
+    """What to say of words that are no options of a run."""
+    command = next((word for word in unknown if word in COMMANDS), None)
+    if command is not None:
+        others = " ".join(shlex.quote(word) for word in arguments if word != command)
+        return f"{command}: the command comes first: rsir {command} {others}"
+    name = unknown[0].partition("=")[0]
+    if not name.startswith("-"):
+        return f"{name!r}: unexpected; options begin with --, as in --data {name}"
+    if name[2:] in COMMANDS:
+        return f"{name}: unknown option; did you mean rsir {name[2:]}?"
+    return unknown_option(name, flags, "--help-all")
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -291,7 +272,7 @@ def read_file(path: str) -> dict[str, Any]:
         if name in sections:
             raise ConfigError(f"{path}: {name}: expected settings by name below it, as rsir --print-config shows them")
         if name not in OPTIONS:
-            raise ConfigError(f"{path}: {name}: unknown option{_nearest(str(name), list(OPTIONS))}")
+            raise ConfigError(f"{path}: {name}: unknown option{nearest(str(name), list(OPTIONS), '--help-all')}")
     return settings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ import pyarrow as pa
 
 from rsir import files
 from rsir.cli.notes import notes
+from rsir.cli.parsing import Parser
 from rsir.data import Sequences, read_histories
 from rsir.data.io.columnar import SUFFIXES
 from rsir.data.io.events import Histories
 from rsir.data.io.readers import histories_config
 from rsir.data.sequences import offsets_of
-from rsir.errors import ConfigError, DataError, RunError
+from rsir.errors import DataError
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
 
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
     from rsir.models.protocol import Backbone
     from rsir.ops import PackedItems
 
-__all__ = ["histories_of", "main", "write"]
+__all__ = ["histories_of", "main", "parser", "write"]
 
 BLOCK = 8192
 """Users scored at a time; their recommendations are a row group of the file."""
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command line; 0 if the file was written, 2 if something cannot be used."""
-    parser = argparse.ArgumentParser(prog="rsir recommend", description=__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round's model recommends")
-    parser.add_argument(
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser("recommend", "Write the best items for every user of a run to a Parquet file.")
+    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round's model recommends")
+    made.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
         required=True,
         help="Parquet file, a row for each recommendation: user_id, item_id, rank (from 1), score",
     )
-    parser.add_argument("--k", type=int, default=10, help="items for each user [10]")
-    parser.add_argument(
+    made.add_argument("--k", type=int, default=10, metavar="N", help="items for each user [10]")
+    made.add_argument(
         "--histories",
         metavar="FILE",
         type=Path,
@@ -53,41 +53,41 @@ def main(arguments: list[str]) -> int:
         "run's own users, held-out events included]",
     )
     for role in ("user", "item", "time"):
-        parser.add_argument(
+        made.add_argument(
             f"--{role}", metavar="COLUMN", help=f"column of the {role}s in FILE [as in the run, or found]"
         )
-    parser.add_argument("--repeat", action="store_true", help="recommend items that a user had already, too")
-    parser.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
-    options = parser.parse_args(arguments)
-    from rsir.errors import CheckpointError
+    made.add_argument("--repeat", action="store_true", help="also recommend items that a user had already")
+    made.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; 0 if the file was written."""
+    options = parser().parse_args(arguments)
     from rsir.runs.results import load
 
     device = "cuda" if options.gpu else "cpu"
-    try:
-        check_device(device, "--gpu")
-        _check_request(options.out, options.k)
-        run = load(options.run, device=device)
-        histories = histories_of(run.data)
-        if options.histories is not None:
-            columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
-            config = histories_config(options.histories, run.config.data, columns)
-            with notes():
-                histories = read_histories(options.histories, run.data, config)
-        write(
-            options.out,
-            run.model,
-            run.data,
-            histories,
-            options.k,
-            exclude_history=not options.repeat,
-            table=run.packed_items(),
-        )
-    except (ConfigError, RunError, DataError, CheckpointError) as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
+    check_device(device, "--gpu")
+    _check_request(options.out, options.k)
+    run = load(options.run, device=device)
+    histories = histories_of(run.data)
+    if options.histories is not None:
+        columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
+        config = histories_config(options.histories, run.config.data, columns)
+        with notes():
+            histories = read_histories(options.histories, run.data, config)
+    write(
+        options.out,
+        run.model,
+        run.data,
+        histories,
+        options.k,
+        exclude_history=not options.repeat,
+        table=run.packed_items(),
+    )
     if histories.unknown_events:
         print(
-            f"Left out as their items are not in the catalogue: {histories.unknown_events:,} events, and "
+            f"Omitted as their items are not in the catalogue: {histories.unknown_events:,} events, and "
             f"{histories.unknown_users:,} users who have no others",
             file=sys.stderr,
         )

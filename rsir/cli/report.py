@@ -1,48 +1,67 @@
-"""Make the page of a run again, or one that compares several: ``rsir report RUN [RUN ...]``."""
+"""``rsir report RUN [RUN ...]``: the page of a run, one page that compares several, or a plot."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from rsir import files
-from rsir.errors import RunError
+from rsir.cli.parsing import Parser
+from rsir.errors import ConfigError, RunError
 from rsir.report.comparison import comparison
 from rsir.report.page import REPORT, page
+from rsir.report.plot import plot_rounds
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.results import read_data, read_round
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+
+def parser() -> Parser:
+    """The parser of the command."""
+    made = Parser("report", "Write the page of a run, one page that compares several runs, or a plot of a run.")
+    made.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, finished or not")
+    made.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help=f"page to write [RUN/{REPORT}; of several runs: comparison.html here]",
+    )
+    made.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=Path,
+        help="write a plot of the run's rounds (.svg, .png or .pdf) in place of the page; needs rsir[plots]",
+    )
+    return made
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns the exit status: 0, or 2 where a run cannot be read."""
-    parser = argparse.ArgumentParser(prog="rsir report", description=__doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, finished or not")
-    parser.add_argument(
-        "--out", metavar="FILE", help=f"page to write [RUN/{REPORT}; of several runs: comparison.html here]"
-    )
-    options = parser.parse_args(arguments)
-    runs = [Path(run) for run in options.runs]
-    file = Path(options.out or (runs[0] / REPORT if len(runs) == 1 else "comparison.html"))
-    try:
-        opened = [_open(run) for run in runs]
-        rounds = [
-            [read_round(directory, number) for number in range(directory.finished_rounds())] for directory in opened
-        ]
-        for directory, finished in zip(opened, rounds, strict=True):
-            if not finished:
-                raise RunError(f"{directory.path}: no round is finished yet, so there is nothing to show")
-        if len(runs) == 1:
-            content = page(opened[0], read_data(opened[0]), rounds[0])
-        else:
-            whole = zip(opened, rounds, strict=True)
-            content = comparison([(one.path, one.config, one.data, finished) for one, finished in whole])
-        files.replace(file, content.encode())
-    except RunError as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
+    """Run the command; 0 if the file was written."""
+    options = parser().parse_args(arguments)
+    if options.plot is not None:
+        return _plot(options.runs, options.plot, options.out)
+    runs: list[Path] = options.runs
+    file = options.out or (runs[0] / REPORT if len(runs) == 1 else Path("comparison.html"))
+    opened = [_open(run) for run in runs]
+    rounds = [[read_round(directory, number) for number in range(directory.finished_rounds())] for directory in opened]
+    for directory, finished in zip(opened, rounds, strict=True):
+        if not finished:
+            raise RunError(f"{directory.path}: no round is finished yet, so there is nothing to show")
+    if len(runs) == 1:
+        content = page(opened[0], read_data(opened[0]), rounds[0])
+    else:
+        whole = zip(opened, rounds, strict=True)
+        content = comparison([(one.path, one.config, one.data, finished) for one, finished in whole])
+    files.replace(file, content.encode())
+    print(file)
+    return 0
+
+
+def _plot(runs: list[Path], file: Path, page: Path | None) -> int:
+    if len(runs) > 1 or page is not None:
+        got = "--out" if page is not None else f"{len(runs)} runs"
+        raise ConfigError(f"--plot: draws one run and writes no page, got {got}; run the command once for each file")
+    plot_rounds(_open(runs[0]).path, file)
     print(file)
     return 0
 

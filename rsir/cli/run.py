@@ -13,72 +13,60 @@ from typing import TYPE_CHECKING
 
 from rsir import __version__
 from rsir.cli.bars import Bars
-from rsir.cli.completion import script
+from rsir.cli.main import REASON
 from rsir.cli.notes import notes
-from rsir.cli.options import configuration, dump, split_arguments
+from rsir.cli.options import configuration, dump, parser, split_arguments
 from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
-from rsir.errors import ConfigError, RunError, WorldError
+from rsir.errors import ConfigError, Interrupted, RunError, WorldError
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.environment import check_device
-from rsir.runtime.launch import join, local_rank, restarts_allowed
+from rsir.runtime.launch import local_rank, restarts_allowed
 from rsir.runtime.memory import first_line, format_bytes, memory_limit, out_of_memory, parse, peak
 from rsir.runtime.progress import silent
-from rsir.runtime.world import World
+from rsir.runtime.world import ALONE, World
 
 if TYPE_CHECKING:
     from rsir.runs.results import RoundResult, Run
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 RUNS = Path("runs")
-SPEAK = "say why the run ends"  # one of several processes does; the others' reasons follow from its
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], world: World = ALONE) -> int:
     """Run the command; the exit status, as :func:`rsir.cli.main.main` explains it."""
     try:
-        world = join()
+        if world.is_main:
+            return _command(arguments, world)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _command(arguments, world)
     except WorldError as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 3
-    if world.is_main:
-        return _command(arguments, world)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        return _command(arguments, world)
+        raise WorldError(f"{error}; torchrun names it; --resume goes on from what was saved") from error
 
 
 def _command(arguments: list[str], world: World) -> int:
-    try:
-        options, given = split_arguments(arguments)
-        if options.completion is not None:
-            print(script(options.completion), end="")
-            return 0
-        if options.version:
-            print(f"rsir {__version__}")
-            return 0
-        if restarts_allowed() and options.out is None:
-            raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
-        if world.restarted and options.out is not None:
-            options.resume = world.broadcast_object(lambda: _begun(Path(options.out)))
-        base = RecursionConfig()
-        if options.resume:
-            out = _resumed(options)
-            base = from_dict(RecursionConfig, world.broadcast_object(lambda: to_dict(RunDirectory.open(out).config)))
-        config = configuration(base, options.config, given)
-        if options.print_config:
-            print(dump(config), end="")
-            return 0
-        status = _run(config, options, world)
-        if status == 0:
-            world.close()
-        return status
-    except (ConfigError, RunError) as error:
-        return _fail(error, world)
-    except WorldError as error:
-        then = "torchrun names it; --resume goes on from what was saved"
-        return _fail(WorldError(f"{error}; {then}"), world, 3)
+    options, given = split_arguments(arguments)
+    if options.version:
+        print(f"rsir {__version__}")
+        return 0
+    if restarts_allowed() and options.out is None:
+        raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
+    if world.restarted and options.out is not None:
+        options.resume = world.broadcast_object(lambda: _begun(Path(options.out)))
+    base = RecursionConfig()
+    if options.resume:
+        out = _resumed(options)
+        base = from_dict(RecursionConfig, world.broadcast_object(lambda: to_dict(RunDirectory.open(out).config)))
+    config = configuration(base, options.config, given)
+    if options.print_config:
+        print(dump(config), end="")
+        return 0
+    status = _run(config, options, world)
+    if status == 0:
+        world.close()
+    return status
 
 
 def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
@@ -90,15 +78,6 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     limit = None if options.memory is None else parse(options.memory)
     if options.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
-    from rsir.errors import (
-        BackboneError,
-        BackendUnavailable,
-        CheckpointError,
-        DataError,
-        GenerationError,
-        Interrupted,
-        TrainingError,
-    )
     from rsir.integrations.trackers import Tracking
     from rsir.models import names
     from rsir.recursion.loop import recurse
@@ -134,15 +113,13 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
                 stop=stop,
                 world=world,
             )
-    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
-        return _fail(error, world)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         more = "raise --memory" if limit is not None else "free some"
-        return _fail(RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume"), world)
+        raise RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume") from error
     except (Interrupted, KeyboardInterrupt):
-        if world.is_main and world.first_to(SPEAK):
+        if world.is_main and world.first_to(REASON):
             print(f"\n{_interrupted(out, world)}", file=sys.stderr)
         return 128 + stop.number
     finally:
@@ -174,12 +151,6 @@ def _summarise(run: Run, out: Path, world: World) -> None:
         print(f"Go on:     {_resuming(out, world)} --rounds {run.config.rounds + 2}")
 
 
-def _fail(error: Exception, world: World, status: int = 2) -> int:
-    if world.first_to(SPEAK):
-        print(f"rsir: error: {world.name}{error}", file=sys.stderr)
-    return status
-
-
 def _begun(out: Path) -> bool:
     try:
         RunDirectory.check(out, resume=True)
@@ -204,7 +175,7 @@ def _resumed(options: Namespace) -> Path:
     if options.out is None:
         runs = sorted(RUNS.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
         newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
-        raise ConfigError(f"--resume: needs --out DIR, the folder of the run to go on with{newest}")
+        raise ConfigError(f"--resume: needs --out DIR, the folder of the run to resume{newest}")
     return Path(options.out)
 
 

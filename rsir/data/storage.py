@@ -138,7 +138,9 @@ def _from_table(table: pa.Table, metadata: dict[str, bytes]) -> Sequences:
         if table[name].type != kind:
             raise DataError(f"column {name} is of {table[name].type}, expected {kind}")
     items, offsets = _flat(table["items"], pa.int32(), np.int32)
-    times, time_offsets = _flat(table["times"], pa.int64(), np.int64) if "times" in table.column_names else (None, offsets)
+    times, time_offsets = (
+        _flat(table["times"], pa.int64(), np.int64) if "times" in table.column_names else (None, offsets)
+    )
     if not np.array_equal(offsets, time_offsets):
         raise DataError("items and times differ in length")
     return Sequences(

@@ -1,16 +1,14 @@
-"""A picture of a run: ``python -m rsir.report.plot RUN FILE.svg``; needs ``pip install 'rsir[plots]'``."""
+"""A plot of a run: ``rsir report RUN --plot FILE.svg``; needs ``pip install 'rsir[plots]'``."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from rsir.errors import RunError
 from rsir.runs.directory import RunDirectory
 
-__all__ = ["main", "panels", "plot_rounds", "save"]
+__all__ = ["panels", "plot_rounds", "save"]
 
 _LINES = [
     ("validation", "ndcg@20", "validation NDCG@20", "-"),
@@ -103,21 +101,3 @@ def save(figure: Any, file: str | Path) -> None:
         raise RunError(f"{file}: cannot be written: {cause.strerror or cause}; choose another file") from cause
     finally:
         plt.close(figure)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.report.plot", description=__doc__)
-    parser.add_argument("run", help="folder of a run")
-    parser.add_argument("file", help="image to write: .svg, .png or .pdf")
-    options = parser.parse_args(arguments)
-    try:
-        plot_rounds(options.run, options.file)
-    except RunError as error:
-        print(f"rsir: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

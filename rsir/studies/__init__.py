@@ -1,1 +1,1 @@
-"""Studies: each claim about the recursion as a command, ``python -m rsir.studies NAME``."""
+"""Studies: each claim about the recursion as a command, ``rsir studies NAME``."""

@@ -143,7 +143,7 @@ class Lab:
                 raise RunError(
                     f"{self.lines.path}: has lines of {self.name}, {self.config.model.name} with other options, of "
                     "another file of that name or by another version of rsir; give what they were made with (the page "
-                    "of rsir.studies.results shows the command), or another --out"
+                    "of rsir studies results shows the command), or another --out"
                 )
 
     def base(self, config: RecursionConfig | None = None) -> Run:

@@ -1,9 +1,7 @@
-"""The results page from the lines of studies: ``python -m rsir.studies.results DIR [--out FILE]``."""
+"""The results page from the lines of studies: ``rsir studies results DIR [--out FILE]``."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from rsir.errors import RunError
 from rsir.report.plot import panels, save
 from rsir.studies.lab import METRICS, Lines
 
-__all__ = ["main", "page"]
+__all__ = ["page", "write"]
 
 Line = dict[str, Any]
 Group = tuple[str, str]
@@ -40,29 +38,18 @@ _TITLES = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write the page and its pictures."""
-    parser = argparse.ArgumentParser(prog="python -m rsir.studies.results", description=__doc__)
-    parser.add_argument(
-        "lines",
-        type=Path,
-        metavar="DIR",
-        help="folder with the studies' .jsonl files; the text of notes.md there begins the page",
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; pictures lie beside it (DIR/results.md)")
-    options = parser.parse_args(arguments)
-    try:
-        return _write(options.lines, options.lines / "results.md" if options.out is None else options.out)
-    except RunError as error:
-        print(f"rsir.studies.results: error: {error}", file=sys.stderr)
-        return 2
+def write(folder: Path, out: Path) -> Path:
+    """Write the page of the lines in a folder to `out`, its pictures beside it; returns `out`.
 
-
-def _write(folder: Path, out: Path) -> int:
+    Raises
+    ------
+    RunError
+        No lines are there, a line cannot be read, or the page cannot be written.
+    """
     studies = {name: Lines(path) for name in _TITLES if (path := folder / f"{name}.jsonl").exists()}
     studies = {name: lines for name, lines in studies.items() if _groups(lines)}
     if not studies:
-        raise RunError(f"{folder}: no lines of a study found; run python -m rsir.studies first")
+        raise RunError(f"{folder}: no lines of a study found; run rsir studies NAME first")
     for lines in studies.values():
         for group in _groups(lines):
             if ("base", 0) not in _trainings(lines, group):
@@ -76,8 +63,7 @@ def _write(folder: Path, out: Path) -> int:
         raise RunError(f"{out}: cannot be written: {out.parent}: {cause.strerror}; choose another --out") from cause
     pictures = _pictures(studies, out.parent)
     files.replace(out, page(studies, notes, pictures).encode())
-    print(out)
-    return 0
+    return out
 
 
 def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | None = None) -> str:
@@ -366,7 +352,3 @@ def _gains_by_round(lines: Lines, group: Group, metric: str) -> dict[str, dict[i
             gain = _gain(found, _of_same_seeds(trained["base", 0], found), metric)
             gains.setdefault(arm, {0: 0.0})[round_] = gain
     return gains
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,13 +26,23 @@ def completed(script: str, *words: str) -> list[str]:
 def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[str]) -> None:
     if shutil.which("bash") is None:
         pytest.skip("there is no bash")
-    assert recurse.main(["--completion", "bash"]) == 0
+    assert recurse.main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     assert completed(script, "--fidelity.t") == ["--fidelity.tau"]
     assert completed(script, "--seed", "3", "--res") == ["--resume"]
     assert completed(script, "--model", "") == list(names())
     assert completed(script, "--guard", "f") == ["false"]
     assert completed(script, "in") == ["inspect"]
+    assert completed(script, "re") == ["recommend", "report"]
+    assert completed(script, "run", "--fidelity.t") == ["--fidelity.tau"]
+    assert completed(script, "recommend", "a run", "--his") == ["--histories"]
+    assert completed(script, "recommend", "--fid") == []
+    assert completed(script, "recommend", "--model", "") == []
+    assert completed(script, "export", "--h") == ["--held-out", "--help"]
+    assert completed(script, "studies", "se") == ["sensitivity"]
+    assert completed(script, "studies", "res") == ["results"]
+    assert completed(script, "kernels", "t") == ["tune"]
+    assert completed(script, "completion", "z") == ["zsh"]
     assert completed(script, "datasets", "f") == ["fetch"]
     assert completed(script, "datasets", "fetch", "ml-1") == ["ml-100k", "ml-1m"]
     assert completed(script, "--data", "x") == []  # files, by the shell's own means
@@ -40,7 +50,7 @@ def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
 def test_zsh_completes_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert recurse.main(["--completion", "zsh"]) == 0
+    assert recurse.main(["completion", "zsh"]) == 0
     # what zsh's own bridge to functions of bash does; keeping what begins with the word is left to the line editor
     ask = "words=(rsir datasets fetch ml-1); CURRENT=4 COMP_CWORD=3 COMP_WORDS=($words); compgen -F _rsir"
     script = f"{capsys.readouterr().out}\nprint $_comps[rsir]\n{ask}"
@@ -53,7 +63,7 @@ def test_zsh_completes_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 
 
 def test_zsh_takes_the_same_script_and_other_shells_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert recurse.main(["--completion", "zsh"]) == 0
+    assert recurse.main(["completion", "zsh"]) == 0
     assert "bashcompinit" in capsys.readouterr().out.splitlines()[0]
-    assert recurse.main(["--completion", "fish"]) == 2
-    assert "--completion: expected bash or zsh, got 'fish'" in capsys.readouterr().err
+    assert recurse.main(["completion", "fish"]) == 2
+    assert "expected one of bash, zsh, got 'fish'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsir.cli import main as command
 from rsir.cli import recommend
 from rsir.cli.recommend import histories_of, write
 from rsir.config import (
@@ -152,24 +153,27 @@ def test_command(tmp_path, capsys, monkeypatch):
     named = dataclasses.replace(data, item_labels=pa.array([f"item {number}" for number in range(40)]))
     run = recurse(config, data=named, out=tmp_path / "run")
     out = tmp_path / "top.parquet"
-    assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--k", "4"]) == 0
+    assert command.main(["recommend", str(tmp_path / "run"), "--out", str(out), "--k", "4"]) == 0
     assert f"{out}: the best 4 items for 60 users" in capsys.readouterr().out
     found = by_user(out)
     assert found[data.user_labels[0].as_py()] == run.recommend([[f"item {item - 1}" for item in data[0]]], k=4)[0]
     (tmp_path / "h.csv").write_text("who,what\n9,item 3\n9,item 39\n9,nothing\n")
     arguments = ["--histories", str(tmp_path / "h.csv"), "--user", "who", "--item", "what"]
-    assert recommend.main([str(tmp_path / "run"), "--out", str(out), *arguments]) == 0
+    assert command.main(["recommend", str(tmp_path / "run"), "--out", str(out), *arguments]) == 0
     assert by_user(out) == {9: run.recommend([["item 3", "item 39"]])[0]}
     assert "1 events, and 0 users who have no others" in capsys.readouterr().err
     (tmp_path / "h.csv").write_text("user,item,time\n9,item 3,1\n9,item 3,1\n")
-    assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--histories", str(tmp_path / "h.csv")]) == 0
+    assert (
+        command.main(["recommend", str(tmp_path / "run"), "--out", str(out), "--histories", str(tmp_path / "h.csv")])
+        == 0
+    )
     assert capsys.readouterr().err.startswith(f"rsir: note: {tmp_path / 'h.csv'}: dropped 1 of 2 events that repeat")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert recommend.main([str(tmp_path / "run"), "--out", str(out), "--gpu"]) == 2
+    assert command.main(["recommend", str(tmp_path / "run"), "--out", str(out), "--gpu"]) == 2
     assert "rsir: error: --gpu: torch finds no CUDA device (torch " in capsys.readouterr().err
     table = tmp_path / "top.csv"
-    assert recommend.main([str(tmp_path / "nothing"), "--out", str(table)]) == 2
+    assert command.main(["recommend", str(tmp_path / "nothing"), "--out", str(table)]) == 2
     assert f"{table}: expected a file that ends in .parquet or .pq" in capsys.readouterr().err
     assert not table.exists()
-    assert recommend.main([str(tmp_path), "--out", str(out)]) == 2
+    assert command.main(["recommend", str(tmp_path), "--out", str(out)]) == 2
     assert "holds no run" in capsys.readouterr().err

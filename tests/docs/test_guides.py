@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import rsir
-from rsir.cli import export, recommend
-from rsir.cli import main as recurse
+from rsir.cli import main as command
+from rsir.cli.commands import COMMANDS
+from rsir.cli.kernels import ACTIONS
 from rsir.cli.options import OPTIONS
+from rsir.cli.studies import STUDIES
 from rsir.data import Sequences, leave_one_out, write
-from rsir.studies.__main__ import STUDIES
-from rsir.studies.__main__ import main as study
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-RUN = {"export": export.main, "recommend": recommend.main}
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
 """What of the code takes long, and what the tests run in its place."""
 
@@ -36,25 +36,23 @@ def check(line: str, run: bool) -> None:
     words = shlex.split(line, comments=True)
     if words[:3] == ["python", "-m", "rsir.recurse"]:
         words[:3] = ["rsir"]
-    if words[0] == "rsir" and words[1] in ("inspect", "datasets", "report"):
-        assert run is False or words[1] == "datasets" or recurse.main(words[1:]) == 0
-    elif words[0] == "rsir" and words[1] in RUN:
-        if run and ".onnx" not in line:  # ONNX takes a while, and has tests of its own
-            assert RUN[words[1]](words[2:]) == 0
+    if words[0] == "rsir" and words[1] in COMMANDS and words[1] != "run":
+        import_module(f"rsir.cli.{words[1]}").parser().parse_known_args(words[2:])
+        if words[1] == "studies":
+            assert words[2] in (*STUDIES, "results")
+        elif words[1] == "kernels":
+            assert words[2] in ACTIONS
+        elif words[1] == "datasets" or (run and ".onnx" not in line):  # ONNX takes a while, and has tests of its own
+            assert command.main(words[1:]) == 0
     elif words[0] == "rsir":
         options = [word for word in words[1:] if word not in ("--resume", "--gpu")]
-        assert recurse.main(options if run else [*options, "--print-config"]) == 0
+        assert command.main(options if run else [*options, "--print-config"]) == 0
     elif words[0] == "torchrun":
-        assert recurse.main([*words[words.index("rsir.recurse") + 1 :], "--print-config"]) == 0
-    elif words[:3] == ["python", "-m", "rsir.studies"]:
-        assert words[3] in STUDIES
-        with pytest.raises(SystemExit):
-            study([*words[3:], "--help"])
+        assert command.main([*words[words.index("rsir.recurse") + 1 :], "--print-config"]) == 0
     elif words[:2] == ["python", "-m"] and words[2] == "benchmarks":
         assert (ROOT / "benchmarks" / f"{words[3]}.py").exists()
     elif words[:2] == ["python", "-m"]:
-        module = ROOT / words[2].replace(".", "/")
-        assert module.with_suffix(".py").exists() or (module / "__main__.py").exists() or words[2] == "venv", line
+        assert words[2] in ("tests.harness", "pytest", "venv"), line
     else:
         assert words[0] in ("python", "rectools/bin/python", "recbole/bin/python"), line
         script = next((word for word in words[1:] if word.endswith(".py")), None)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 from rsir.cli import main as command
-from rsir.cli.report import main
 from rsir.config import RecursionConfig
 from rsir.data import Sequences, simulate
 from rsir.data.load import split
@@ -124,7 +123,7 @@ def test_the_page_loads_nothing_and_can_be_heard(run: Run) -> None:
 
 def test_a_page_made_again_is_the_same(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "again.html"
-    assert main([str(run.path), "--out", str(file)]) == 0
+    assert command.main(["report", str(run.path), "--out", str(file)]) == 0
     assert capsys.readouterr().out == f"{file}\n"
     assert file.read_text(encoding="utf-8") == written(run)
 
@@ -174,7 +173,7 @@ def test_rounds_that_kept_nothing_and_found_nothing(run: Run) -> None:
 def test_runs_are_compared(run: Run, tmp_path: Path) -> None:
     other = recurse(small(rounds=1, seed=5), out=tmp_path / "other<b>" / "run")
     file = tmp_path / "comparison.html"
-    assert main([str(run.path), str(other.path), "--out", str(file)]) == 0
+    assert command.main(["report", str(run.path), str(other.path), "--out", str(file)]) == 0
     page = Page(file.read_text(encoding="utf-8"))
     assert "not all on the same data" in page.shown
     assert "other<b>/run" in page.shown
@@ -188,7 +187,7 @@ def test_runs_are_compared(run: Run, tmp_path: Path) -> None:
 def test_what_has_no_page(rounds: int | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if rounds is not None:
         RunDirectory.create(tmp_path / "run", RecursionConfig(), "data").close()
-    assert main([str(tmp_path / "run")]) == 2
+    assert command.main(["report", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
 
 

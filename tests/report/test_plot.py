@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rsir.cli.main import main
 from rsir.config import RecursionConfig
-from rsir.report.plot import main
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import RoundResult
 
@@ -27,7 +27,7 @@ def test_a_run_is_drawn_the_same_every_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run = made_up_run(tmp_path / "run", 3)
     files = [tmp_path / "a.svg", tmp_path / "b.svg", tmp_path / "c.png"]
-    assert [main([str(run), str(file)]) for file in files] == [0, 0, 0]
+    assert [main(["report", str(run), "--plot", str(file)]) for file in files] == [0, 0, 0]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert files[0].read_text().count("<path") > 20
     assert files[2].read_bytes().startswith(b"\x89PNG")
@@ -44,7 +44,7 @@ def test_a_run_is_drawn_the_same_every_time(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_written(file: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    assert main([str(made_up_run(tmp_path / "run", 2)), str(tmp_path / file)]) == 2
+    assert main(["report", str(made_up_run(tmp_path / "run", 2)), "--plot", str(tmp_path / file)]) == 2
     assert message.format(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / file).exists()
 
@@ -55,6 +55,6 @@ def test_what_cannot_be_drawn(
 ) -> None:
     pytest.importorskip("matplotlib")
     run = tmp_path / "run" if rounds is None else made_up_run(tmp_path / "run", rounds)
-    assert main([str(run), str(tmp_path / "x.svg")]) == 2
+    assert main(["report", str(run), "--plot", str(tmp_path / "x.svg")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x.svg").exists()

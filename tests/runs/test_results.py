@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import rsir
-from rsir.cli import export
+from rsir.cli import main as command
 from rsir.config import (
     AcquisitionConfig,
     DataConfig,
@@ -149,15 +149,15 @@ def test_export_command(run, tmp_path, suffix, capsys):
     from rsir.data import read
 
     file = tmp_path / f"e.{suffix}"
-    assert export.main([str(run.path), str(file), "--round", "1"]) == 0
+    assert command.main(["export", str(run.path), str(file), "--round", "1"]) == 0
     wanted = enriched(run, 1)
     shown = f"{wanted.num_real} real and {len(wanted) - wanted.num_real} generated sequences"
     assert shown in capsys.readouterr().out
     back = read(file, DataConfig(time=None))
     assert sorted(back.lengths.tolist()) == sorted(length for length in wanted.lengths.tolist() if length)
-    assert export.main([str(run.path), str(tmp_path / "e.xlsx")]) == 2
+    assert command.main(["export", str(run.path), str(tmp_path / "e.xlsx")]) == 2
     assert "expected a name that ends in .txt, .csv" in capsys.readouterr().err
-    assert export.main([str(tmp_path), str(file)]) == 2
+    assert command.main(["export", str(tmp_path), str(file)]) == 2
 
 
 @pytest.mark.parametrize("model", [ToyBackbone, IncrementalToyBackbone])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rsir.cli import main as command
 from rsir.config import ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
 
 TINY = [
@@ -22,3 +23,8 @@ CONFIG = RecursionConfig(
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main(arguments: list[str]) -> int:
+    """``rsir studies`` with these arguments; its exit status."""
+    return command.main(["studies", *arguments])

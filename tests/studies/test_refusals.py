@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from rsir.cli.options import dump
+from rsir.cli.studies import STUDIES
 from rsir.config import RecursionConfig
 from rsir.data.load import load_data
 from rsir.errors import RunError
 from rsir.studies import lab as module
-from rsir.studies import results
-from rsir.studies.__main__ import STUDIES, main
 from rsir.studies.lab import Lab, Lines
-from tests.studies.small import CONFIG, TINY, lines
+from tests.studies.small import CONFIG, TINY, lines, main
 
 SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": "generation: {m: 3}"}
 
@@ -32,7 +31,7 @@ SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": 
         (
             "main",
             "--generation.m 2",
-            "--generation.m: a study sets it for each arm; leave it away (what holds for every",
+            "--generation.m: a study sets it for each arm; omit it (what holds for every",
         ),
         ("cost", "--fidelity.tau 10", "--fidelity.tau: a study sets it for each arm"),
         ("sensitivity", "--acquisition.policy all", "--acquisition.policy: a study sets it for each arm"),
@@ -44,8 +43,8 @@ SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": 
         ("main", "--config seed.yaml", "seed.yaml: seed: a study takes --seeds N ... in its place"),
         ("main", "--data.path x.csv", "--data.path: a study takes --data FILE ... in its place"),
         ("main", "--model.name hstu", "--model.name: a study takes --models NAME ... in its place"),
-        ("main", "--print-config", "--print-config: a study does not take this option of rsir; leave it away"),
-        ("main", "--resume", "--resume: a study does not take this option of rsir: it always goes on where it ended"),
+        ("main", "--print-config", "--print-config: a study does not take this option of rsir; omit it"),
+        ("main", "--resume", "--resume: a study does not take this option of rsir: it always continues where it ended"),
         ("landscape", "--rounds 2", "--rounds: expected none, as landscape has one round"),
         ("main", "--rounds -1", "rounds: expected in 0..32767, got -1"),
         ("main", "--threads 0", "--threads: expected at least 1, got 0"),
@@ -78,7 +77,7 @@ def test_what_a_study_refuses_before_it_trains(
     for name, text in SETTINGS.items():
         Path(name).write_text(text)
     assert main([study, "--out", "out", *TINY, *given.split()]) == 2
-    assert f"rsir.studies: error: {message}" in capsys.readouterr().err
+    assert f"rsir: error: {message}" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
@@ -99,7 +98,7 @@ def test_no_rounds_are_none(tmp_path: Path) -> None:
 
 def test_what_cannot_be_trained_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["main", "--seeds", "0", "--out", str(tmp_path), *TINY, "--training.learning_rate", "1e30"]) == 2
-    assert "rsir.studies: error: " in capsys.readouterr().err
+    assert "rsir: error: " in capsys.readouterr().err
 
 
 def test_without_cuda_gpu_is_refused_and_with_it_models_are_trained_there(
@@ -214,15 +213,15 @@ def test_the_page_lies_beside_the_lines_unless_told_otherwise(
     shutil.copytree(one_seed, tmp_path / "lines")
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert results.main(["lines"]) == 0
-    assert results.main(["lines", "--out", "new/folder/page.md"]) == 0
+    assert main(["results", "lines"]) == 0
+    assert main(["results", "lines", "--out", "new/folder/page.md"]) == 0
     assert capsys.readouterr().out == "lines/results.md\nnew/folder/page.md\n"
     pages = [Path("lines/results.md"), Path("new/folder/page.md")]
     assert pages[0].read_bytes() == pages[1].read_bytes()
     assert all((page.parent / "results-main.svg").exists() for page in pages)
     assert not any(Path("docs").iterdir())
-    assert results.main(["lines", "--out", "lines/main.jsonl/page.md"]) == 2
-    assert "rsir.studies.results: error: lines/main.jsonl/page.md: cannot be written" in capsys.readouterr().err
+    assert main(["results", "lines", "--out", "lines/main.jsonl/page.md"]) == 2
+    assert "rsir: error: lines/main.jsonl/page.md: cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -239,10 +238,10 @@ def test_a_line_that_cannot_be_read_is_named(
     shutil.copy(one_seed / "main.jsonl", tmp_path)
     with (tmp_path / "main.jsonl").open("a") as file:
         file.write(damage)
-    assert results.main([str(tmp_path)]) == 2
-    assert f"rsir.studies.results: error: {tmp_path}/{message}" in capsys.readouterr().err
+    assert main(["results", str(tmp_path)]) == 2
+    assert f"rsir: error: {tmp_path}/{message}" in capsys.readouterr().err
     assert main(["main", "--seeds", "0", "--out", str(tmp_path), *TINY]) == 2
-    assert f"rsir.studies: error: {tmp_path}/{message}" in capsys.readouterr().err
+    assert f"rsir: error: {tmp_path}/{message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["base", "command"])
@@ -251,7 +250,7 @@ def test_lines_that_make_no_page(kind: str, one_seed: Path, tmp_path: Path, caps
     training, command = lines(one_seed / "main.jsonl")
     line = command if kind == "command" else {**training, "arm": "rsir", "round": 1}
     (tmp_path / "main.jsonl").write_text(json.dumps(line) + "\n")
-    assert results.main([str(tmp_path)]) == 2
+    assert main(["results", str(tmp_path)]) == 2
     expected = (
         "no lines of a study found" if kind == "command" else "has lines of simulated, sasrec, but none of its base"
     )

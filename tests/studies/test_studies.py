@@ -19,14 +19,13 @@ from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion.loop import recurse
 from rsir.studies import lab as module
-from rsir.studies.__main__ import main
 from rsir.studies.data import approximate_entropy, density, popularity_share
 from rsir.studies.lab import Lab, Lines, spent
 from rsir.studies.landscape import along, sharpness
 from rsir.studies.main import inserted, reordered
 from rsir.studies.noise import noisy
 from rsir.studies.results import page
-from tests.studies.small import CONFIG, TINY, lines
+from tests.studies.small import CONFIG, TINY, lines, main
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_the_page_shows_means_gains_and_the_command(out: Path) -> None:
     study = Lines(out / "main.jsonl")
     text = page({"main": study}, "What was found.")
     assert "What was found." in text
-    assert "python -m rsir.studies main --seeds 0 1 --rounds 2 " + " ".join(TINY) in text
+    assert "rsir studies main --seeds 0 1 --rounds 2 " + " ".join(TINY) in text
     trained = [line for line in study if line["kind"] == "training"]
     found = [line["test"]["recall@10"] for line in trained if (line["arm"], line["round"]) == ("rsir, all", 2)]
     base = [line["test"]["recall@10"] for line in trained if line["arm"] == "base"]

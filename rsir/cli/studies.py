@@ -1,4 +1,4 @@
-"""``python -m rsir.studies NAME --data FILE ... --seeds 0 1 2 --out DIR [options of rsir that hold for every arm]``."""
+"""``rsir studies NAME ...`` runs a study; ``rsir studies results DIR`` makes the page of what studies recorded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from importlib import import_module
 from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
+from rsir.cli.parsing import Parser
 from rsir.config import RecursionConfig, to_dict
-from rsir.errors import ConfigError, RunError
+from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
 from rsir.runtime.environment import check_device
 from rsir.studies.recipes import CHOSEN
+
+__all__ = ["STUDIES", "main", "parser"]
 
 STUDIES = {
     "main": "what rounds gain, beside reordering, insertion, the paper's settings and ensembles of bases",
@@ -37,40 +40,60 @@ _OWN = {
 }
 _BY_ARM = {*CHOSEN, "stop_after", "guard", "guard_noise"}
 _HOLD = "--data.*, --simulation.*, --model.*, --training.* and --item_table"
-_NOT_FOR_STUDIES = ("resume", "profile", "memory", "track", "completion", "print_config", "version")
+_NOT_FOR_STUDIES = ("resume", "profile", "memory", "track", "print_config", "version")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a study; what its file of lines holds already is not computed again. Exit status: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rsir.studies",
-        description="Run a study of the recursion. What was finished before is taken from DIR and not computed again.",
-        epilog=f"Studies: {'; '.join(f'{name}: {what}' for name, what in STUDIES.items())}. Of the options of rsir "
-        f"(python -m rsir.recurse --help-all) {_HOLD} hold for every arm, such as --training.patience 10, or --config "
-        "FILE with them. What comes after the base is set by each arm. --gpu computes on a CUDA device.",
+def parser() -> Parser:
+    """The parser of ``rsir studies NAME``."""
+    studies = "\n".join(f"  {name:<15} {what}" for name, what in STUDIES.items())
+    made = Parser(
+        "studies",
+        "Run a study of the recursion. What was finished before is taken from DIR and not computed again.\n\n"
+        f"studies:\n{studies}\n\n  rsir studies results DIR   the page with tables and plots of what studies recorded",
+        usage="rsir studies NAME [--data FILE ...] [--models NAME ...] [--seeds N ...] [--out DIR] [--NAME VALUE ...]",
+        epilog=f"Of the options of rsir run (rsir --help-all), {_HOLD}\nhold for every arm, such as "
+        "--training.patience 10, or --config FILE with them. Each arm sets what comes\nafter the base. --gpu computes "
+        "on a CUDA device.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--data", nargs="+", type=Path, metavar="FILE", help="default: the embedded simulation")
-    parser.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones (sasrec)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds (0 1 2)")
+    made.add_argument("study", choices=STUDIES, metavar="NAME", help="the study to run")
+    made.add_argument("--data", nargs="+", type=Path, metavar="FILE", help="data [the embedded simulation]")
+    made.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones [sasrec]")
+    made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds [0 1 2]")
     several = ", ".join(f"{name} {count}" for name, count in _ROUNDS.items())
-    parser.add_argument("--rounds", type=int, help=f"rounds of the arms that have several ({several})")
-    parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these of the study's")
-    parser.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="results (studies)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
-    options, rest = parser.parse_known_args(arguments)
-    try:
-        run_options, given = split_arguments(rest)
-        _refuse_what_does_not_hold(options, run_options, given)
-        config = configuration(RecursionConfig(), run_options.config, given)
-        return _run(options, config, run_options.gpu, rest)
-    except (ConfigError, RunError) as error:
-        return _fail(error)
+    made.add_argument("--rounds", type=int, metavar="N", help=f"rounds of the arms that have several [{several}]")
+    made.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="only these arms of the study")
+    made.add_argument("--out", type=Path, default=Path("studies"), metavar="DIR", help="folder of results [studies]")
+    made.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads [1]")
+    return made
 
 
-def _fail(error: Exception) -> int:
-    print(f"rsir.studies: error: {error}", file=sys.stderr)
-    return 2
+def results_parser() -> Parser:
+    """The parser of ``rsir studies results``."""
+    made = Parser("studies results", "Make a page with tables and plots of what studies recorded.")
+    made.add_argument(
+        "lines",
+        type=Path,
+        metavar="DIR",
+        help="folder with the studies' .jsonl files; the text of notes.md there begins the page",
+    )
+    made.add_argument("--out", type=Path, metavar="FILE", help="the page; its pictures lie beside it [DIR/results.md]")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    """Run a study, or make the page; what a study's file of lines holds already is not computed again."""
+    if arguments[:1] == ["results"]:
+        given = results_parser().parse_args(arguments[1:])
+        from rsir.studies.results import write
+
+        print(write(given.lines, given.lines / "results.md" if given.out is None else given.out))
+        return 0
+    options, rest = parser().parse_known_args(arguments)
+    run_options, settings = split_arguments(rest)
+    _refuse_what_does_not_hold(options, run_options, settings)
+    config = configuration(RecursionConfig(), run_options.config, settings)
+    return _run(options, config, run_options.gpu, rest)
 
 
 def _refuse_what_does_not_hold(
@@ -82,10 +105,8 @@ def _refuse_what_does_not_hold(
     """
     for name in _NOT_FOR_STUDIES:
         if getattr(run_options, name):
-            why = ": it always goes on where it ended" if name == "resume" else ""
-            raise ConfigError(
-                f"--{name.replace('_', '-')}: a study does not take this option of rsir{why}; leave it away"
-            )
+            why = ": it always continues where it ended" if name == "resume" else ""
+            raise ConfigError(f"--{name.replace('_', '-')}: a study does not take this option of rsir{why}; omit it")
     if options.rounds is not None and options.study not in _ROUNDS:
         has = f"{options.study} has one round; {', '.join(_ROUNDS)} take it"
         raise ConfigError(f"--rounds: expected none, as {has}, got {options.rounds}")
@@ -98,9 +119,7 @@ def _refuse_what_does_not_hold(
         if name in _OWN:
             raise ConfigError(f"{where}: a study takes {_OWN[name]} in its place")
         if name.partition(".")[0] in _BY_ARM:
-            raise ConfigError(
-                f"{where}: a study sets it for each arm; leave it away (what holds for every arm: {_HOLD})"
-            )
+            raise ConfigError(f"{where}: a study sets it for each arm; omit it (what holds for every arm: {_HOLD})")
 
 
 def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: list[str]) -> int:
@@ -110,14 +129,6 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     import torch
 
     from rsir.data.load import load_data
-    from rsir.errors import (
-        BackboneError,
-        BackendUnavailable,
-        CheckpointError,
-        DataError,
-        GenerationError,
-        TrainingError,
-    )
     from rsir.studies.lab import Lab, Lines, compare, recipe
 
     torch.set_num_threads(options.threads)
@@ -135,23 +146,20 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
             work, arms, digest = options.out / "work", tuple(options.arms), recipe(own, data[path])
             yield Lab(name, data[path], own, lines, work, _say, arms, device, digest)
 
-    try:
-        lines = Lines(options.out / f"{options.study}.jsonl")
-        paths = options.data or [None]
-        data = {path: load_data(_with_data(config, path)) for path in paths}
-        for path in paths:  # all of them before anything is trained
-            for model in options.models:
-                for lab in labs(path, model):
-                    lab.check()
-        for path in paths:
-            for model in options.models:
-                for lab in labs(path, model):
-                    study.run(lab, rounds)
-                compare(lines)
-                command = _command(options, path, model, rest)
-                lines.put({"kind": "command", "data": lab.name, "backbone": model, "arm": command})
-    except (DataError, BackboneError, BackendUnavailable, CheckpointError, TrainingError, GenerationError) as error:
-        return _fail(error)
+    lines = Lines(options.out / f"{options.study}.jsonl")
+    paths = options.data or [None]
+    data = {path: load_data(_with_data(config, path)) for path in paths}
+    for path in paths:  # all of them before anything is trained
+        for model in options.models:
+            for lab in labs(path, model):
+                lab.check()
+    for path in paths:
+        for model in options.models:
+            for lab in labs(path, model):
+                study.run(lab, rounds)
+            compare(lines)
+            command = _command_of(options, path, model, rest)
+            lines.put({"kind": "command", "data": lab.name, "backbone": model, "arm": command})
     print(f"{lines.path}: {sum(1 for _ in lines)} lines")
     return 0
 
@@ -183,9 +191,9 @@ def _with_data(config: RecursionConfig, path: Path | None) -> RecursionConfig:
     return replace(config, data=replace(config.data, path=None if path is None else str(path)))
 
 
-def _command(options: argparse.Namespace, path: Path | None, model: str, rest: list[str]) -> str:
+def _command_of(options: argparse.Namespace, path: Path | None, model: str, rest: list[str]) -> str:
     """What computes the lines of one data set and backbone, wherever the data lie."""
-    parts = ["python -m rsir.studies", options.study, *([] if path is None else ["--data", path.name])]
+    parts = ["rsir studies", options.study, *([] if path is None else ["--data", path.name])]
     parts += ["--models", model] if model != "sasrec" else []
     parts += ["--seeds", *map(str, options.seeds)]
     parts += ["--rounds", str(options.rounds)] if options.rounds is not None else []
@@ -195,7 +203,3 @@ def _command(options: argparse.Namespace, path: Path | None, model: str, rest: l
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
