@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from rsir import ops
+from rsir.errors import BackendUnavailable
 
 from .harness import Contender, Figure, Report, compare, describe_machine
 from .workloads import Workload, random_workload
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return 1
     try:
         ops.pack(torch.ones(2, 1, device="cuda"), backend="triton")
-    except (ops.BackendUnavailable, ValueError) as cause:
+    except (BackendUnavailable, ValueError) as cause:
         print(f"benchmarks gpu: {cause}", file=sys.stderr)
         return 1
 

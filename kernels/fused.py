@@ -98,7 +98,7 @@ def pool_best(
 ) -> Best:
     """The k best items of each row's own pool, less the excluded ones. Always exact float32."""
     rows = len(queries)
-    plan = make_plan(platform(), "ieee", table.dim, rows, table.half)
+    plan = make_plan(platform(), "ieee", table.dim, rows)
     words = triton.cdiv(table.num_items, 32)
     widest = max(1, int(pool.offsets.diff().max())) if rows else 1
     parts = []

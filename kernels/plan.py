@@ -49,9 +49,9 @@ _INTERPRETED = triton.knobs.runtime.interpret
 class Plan:
     """Constants of one family of launches.
 
-    The float32 tiles on CUDA run on the FMA units: 8 x 8 accumulators a thread, and k in steps of 8, because a longer
-    step holds more operands in registers than there are (16: 254 registers, 32: spills). All else runs on matrix
-    units.
+    The float32 tiles on CUDA run on the FMA units: 4 x 8 accumulators a thread, and k in steps of 16, the shortest that
+    every Triton since 3.5 takes. With 8 x 8 accumulators (4 warps), or with a second stage, some shape spills under
+    some of them. All else runs on matrix units.
     """
 
     block_m: int
@@ -108,8 +108,8 @@ def launching() -> Iterator[None]:
         yield
 
 
-def make_plan(platform: str, precision: str, dim: int, rows: int, half: bool = False) -> Plan:
-    """Plan of a batch of ``rows`` queries of width ``dim`` against items kept in float32 or, with ``half``, in float16.
+def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
+    """Plan of a batch of ``rows`` queries of width ``dim``.
 
     Tiles follow the batch only where bits do not depend on the tile, that is in float32; elsewhere they are fixed.
     """
@@ -135,13 +135,12 @@ def make_plan(platform: str, precision: str, dim: int, rows: int, half: bool = F
         return Plan(64, 128, block_k, 64, 4, 2, True, 1, 128, 16, precision)
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
-    # Widening takes registers, too: with 4 warps the scan of float16 items spills.
-    return Plan(64, 128, 8, 128, 8 if half else 4, 3, False, 1, 128, 16, "ieee", max_registers=255)
+    return Plan(64, 128, 16, 128, 8, 1, False, 1, 128, 16, "ieee", max_registers=255)
 
 
 def measured_plan(platform: str, device: torch.device, precision: str, dim: int, rows: int, half: bool = False) -> Plan:
     """The plan measured on this device for this class of shapes, else that of :func:`make_plan`."""
-    plan = make_plan(platform, precision, dim, rows, half)
+    plan = make_plan(platform, precision, dim, rows)
     if half:  # measured are items of float32
         return plan
     return replace(plan, **_measured(device).get(shape_class(precision, dim, rows), {}))

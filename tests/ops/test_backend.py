@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rsir import _core, ops
+from rsir.errors import BackendUnavailable
 from rsir.ops import backend, cpp
 
 ITEMS = torch.ones(4, 2)
@@ -34,7 +35,7 @@ def test_unknown_names_list_the_choices():
 
 def test_an_instruction_set_the_cpu_lacks_says_what_is_usable(monkeypatch):
     monkeypatch.setattr(cpp, "_usable", lambda: ["base"])
-    with pytest.raises(ops.BackendUnavailable, match=r"'avx512' is not offered .* usable: \['base'\]"):
+    with pytest.raises(BackendUnavailable, match=r"'avx512' is not offered .* usable: \['base'\]"):
         ops.pack(ITEMS, backend="cpp", instruction_set="avx512")
 
 
@@ -42,5 +43,5 @@ def test_a_missing_compiled_module_says_how_to_build_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "rsir.ops.cpp", raising=False)
     monkeypatch.delattr("rsir._core")
     monkeypatch.setitem(sys.modules, "rsir._core", None)
-    with pytest.raises(ops.BackendUnavailable, match=r"pip install -e \..*Others: \['reference', 'triton'\]"):
+    with pytest.raises(BackendUnavailable, match=r"pip install -e \..*Others: \['reference', 'triton'\]"):
         backend.load("cpp")

@@ -12,9 +12,9 @@ pytest.importorskip("triton")
 
 def test_cpu_tensors_need_the_interpreter():
     code = (
-        "import torch, rsir.ops as ops\n"
+        "import torch, rsir.errors, rsir.ops as ops\n"
         "try:\n    ops.topk(torch.ones(1, 2), torch.ones(3, 2), 1, backend='triton')\n"
-        "except ops.BackendUnavailable as refusal:\n    print(refusal)\n"
+        "except rsir.errors.BackendUnavailable as refusal:\n    print(refusal)\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -25,9 +25,9 @@ def test_cpu_tensors_need_the_interpreter():
 def test_missing_triton_names_the_extra():
     code = (
         "import sys; sys.modules['triton'] = None\n"
-        "import torch, rsir.ops as ops\n"
+        "import torch, rsir.errors, rsir.ops as ops\n"
         "try:\n    ops.topk(torch.ones(1, 2), torch.ones(3, 2), 1, backend='triton')\n"
-        "except ops.BackendUnavailable as refusal:\n    print(refusal)\n"
+        "except rsir.errors.BackendUnavailable as refusal:\n    print(refusal)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "rsir[triton]" in done.stdout
