@@ -129,7 +129,7 @@ def _training(name: str) -> Callable[[Path], None]:
     def run(scratch: Path) -> None:
         expected, losses = _fit(name, ALONE)
         config = MODEL.for_backbone(name)
-        seeds = int(np.random.SeedSequence(3).generate_state(2, np.uint64)[0] >> 1)
+        seeds = int(np.random.SeedSequence(3).generate_state(2, np.uint64)[0]) >> 1
         start = build(config, ITEMS, seed=seeds).state_dict()
         for count in (2, 3) if name in ("gru4rec", "cl4srec") else (2,):
             for weights, other in in_ranks(count, scratch, lambda world: _fit(name, world)):
