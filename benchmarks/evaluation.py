@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
     with torch.no_grad():
         queries = encode_sequences(model, tasks.items, tasks.offsets)
-    packed = ops.pack(model.item_embeddings().detach())
+    table = ops.pack(model.item_embeddings().detach())
     history = ops.Ragged(torch.tensor(tasks.items), torch.tensor(tasks.offsets))
     whole, whole_chunk = _best_chunk(lambda chunk: metrics(plain_ranks(model, tasks, chunk)))
     ranking, ranking_chunk = _best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         ],
         "rank alone": [
             Contender(
-                "rsir", lambda: ops.topk(queries, packed, K, excluded=history, threads=options.threads), len(tasks)
+                "rsir", lambda: ops.topk(queries, table, K, excluded=history, threads=options.threads), len(tasks)
             ),
             Contender(f"torch.mm and topk, {ranking_chunk} users at a time", ranking, len(tasks)),
         ],

@@ -47,23 +47,23 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     report = Report(f"Fidelity at tau = {options.tau}, N = {options.items:,}, d = {options.dim}", describe_machine())
     work = clustered_workload(options.rows, options.items, options.dim, options.spread)
-    packed = ops.pack(work.items)
+    table = ops.pack(work.items)
     start = time.perf_counter()
-    index = CandidateIndex(packed, method=options.method, threads=options.threads)
+    index = CandidateIndex(table, method=options.method, threads=options.threads)
     report.machine["index"] = f"{options.method}, built in {time.perf_counter() - start:.1f} s"
 
-    exact = ops.rank_within(work.queries, packed, work.targets, options.tau, threads=options.threads)
+    exact = ops.rank_within(work.queries, table, work.targets, options.tau, threads=options.threads)
     passing = exact <= options.tau
     case = f"{float(passing.float().mean()):.0%} of rows pass"
     cost = {
         "threads": options.threads,
         "rounds": options.rounds,
         "cpu_time": options.cpu_time,
-        "peak": lambda: _core.measure_fma(packed.instruction_set, options.threads, 0.02),
+        "peak": lambda: _core.measure_fma(table.instruction_set, options.threads, 0.02),
     }
 
     def scan(tau: int | None) -> Tensor:
-        return ops.rank_within(work.queries, packed, work.targets, tau, threads=options.threads)
+        return ops.rank_within(work.queries, table, work.targets, tau, threads=options.threads)
 
     def prove(verify: str, audit: float = 0.02) -> object:
         return rank_within_proved(
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     some = select(work.targets, accepted)
     floor = Contender(
         "scan of the passing rows alone",
-        lambda: ops.rank_within(work.queries[accepted], packed, some, options.tau, threads=options.threads),
+        lambda: ops.rank_within(work.queries[accepted], table, some, options.tau, threads=options.threads),
     )
     report.figures += compare(case, [*baseline, floor], **cost)[1:]
     for probes in options.probes:

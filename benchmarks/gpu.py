@@ -83,8 +83,8 @@ def catalogue(work: Workload, nominal: tuple[float | None, ...], bandwidth: floa
     """All figures of one catalogue."""
     rows, dim = work.queries.shape
     num_items = work.items.shape[0] - 1
-    packed = {p: ops.pack(work.items, backend="triton", instruction_set=p) for p in precisions()}
-    check(work, packed)
+    tables = {p: ops.pack(work.items, backend="triton", instruction_set=p) for p in precisions()}
+    check(work, tables)
     operations = 2.0 * rows * num_items * dim
     read = 4.0 * (rows + num_items) * dim  # each input once
     counters = torch.zeros(rows, 3, dtype=torch.int64, device="cuda")
@@ -92,18 +92,18 @@ def catalogue(work: Workload, nominal: tuple[float | None, ...], bandwidth: floa
     def both(precision: str) -> Callable[[], object]:
         return lambda: synchronised(
             ops.rank_and_sample(
-                work.queries, packed[precision], work.targets, k=K, excluded=work.excluded, counters=counters
+                work.queries, tables[precision], work.targets, k=K, excluded=work.excluded, counters=counters
             )
         )
 
     def count(precision: str, tau: int | None) -> Callable[[], object]:
-        return lambda: synchronised(ops.rank_within(work.queries, packed[precision], work.targets, tau))
+        return lambda: synchronised(ops.rank_within(work.queries, tables[precision], work.targets, tau))
 
     chunk = best_chunk(work)
     cases: dict[str, dict[str, tuple[str, Callable[[], object]]]] = {
-        "masked top-20 and rank": {p: (p, both(p)) for p in packed},
-        "rank": {p: (p, count(p, None)) for p in packed},
-        f"rank, tau = {TAU}": {p: (p, count(p, TAU)) for p in packed},
+        "masked top-20 and rank": {p: (p, both(p)) for p in tables},
+        "rank": {p: (p, count(p, None)) for p in tables},
+        f"rank, tau = {TAU}": {p: (p, count(p, TAU)) for p in tables},
     }
     cases["masked top-20 and rank"][f"torch, chunks of {chunk}"] = (
         "ieee",
@@ -146,7 +146,7 @@ def nominal_rate(precision: str, nominal: tuple[float | None, ...]) -> float | N
     return None if rate is None else rate * 1e12 / share
 
 
-def check(work: Workload, packed: dict[str, ops.PackedItems]) -> None:
+def check(work: Workload, tables: dict[str, ops.ItemTable]) -> None:
     """Compare a few rows of every precision with double precision, as closely as the precision allows."""
     rows = min(64, len(work.queries))
     queries = work.queries[:rows]
@@ -163,7 +163,7 @@ def check(work: Workload, packed: dict[str, ops.PackedItems]) -> None:
     exact[torch.repeat_interleave(excluded.offsets.diff()), excluded.ids.long()] = -torch.inf
     values = exact.topk(K, dim=1).values.float()
     close = {"ieee": 1e-4, "tf32x3": 1e-4}
-    for precision, items in packed.items():
+    for precision, items in tables.items():
         top = ops.topk(queries, items, K, excluded=excluded)
         error = float((top.logits - values).abs().max())
         if not error <= close.get(precision, 0.1):

@@ -25,7 +25,7 @@ from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
 from rsir.generation.fidelity import build as build_fidelity
 from rsir.generation.generate import generate
-from rsir.models import build, packed_items
+from rsir.models import build, pack_items
 
 from .harness import describe_machine
 
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     model, data = timed("data and model", "users", lambda _: options.users, lambda: world(options.items, options.users))
     parts = leave_one_out(data)
     config = FidelityConfig(tau=options.tau, verify=options.verify)
-    table = timed("item table", "items", lambda _: options.items, lambda: packed_items(model, kept=options.dtype))
+    table = timed("item table", "items", lambda _: options.items, lambda: pack_items(model, dtype=options.dtype))
     policy = timed(
         "index for proofs",
         "items",

@@ -78,9 +78,9 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
 
     rows, dim = work.queries.shape
     num_items = len(work.items) - 1
-    packed = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
+    table = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
     counters = torch.stack([torch.arange(rows)] * 3, 1)
-    _check(work, packed, counters)
+    _check(work, table, counters)
     index = faiss.IndexFlatIP(dim)
     index.add(work.items[1:].numpy())
     names = {
@@ -97,12 +97,12 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
         faiss.omp_set_num_threads(threads)
 
         def count(threads: int = threads) -> object:
-            return ops.rank_within(work.queries, packed, work.targets, threads=threads)
+            return ops.rank_within(work.queries, table, work.targets, threads=threads)
 
         def both(threads: int = threads) -> object:
             return ops.rank_and_sample(
                 work.queries,
-                packed,
+                table,
                 work.targets,
                 k=K,
                 excluded=work.excluded,
@@ -134,14 +134,14 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
             report.figures += figures
             if case == "both":
                 first_of_threads[threads] = figures[0].median_ms
-    report.notes += _memory(work, packed, max(options.threads))
+    report.notes += _memory(work, table, max(options.threads))
     low, high = min(first_of_threads), max(first_of_threads)
     if low != high:
         ratio = first_of_threads[low] / first_of_threads[high]
         report.notes.append(f"- {names['both']}: {high} threads are {ratio:.2f}x as fast as {low}.")
 
 
-def _memory(work: Workload, packed: ops.PackedItems, threads: int) -> list[str]:
+def _memory(work: Workload, table: ops.ItemTable, threads: int) -> list[str]:
     """A note on what the fused pass allocates for a large batch: the workload's rows over and over."""
     rows = len(work.queries)
     many = torch.arange(MEMORY_ROWS) % rows
@@ -152,31 +152,31 @@ def _memory(work: Workload, packed: ops.PackedItems, threads: int) -> list[str]:
     queries, counters = work.queries[many], torch.zeros(MEMORY_ROWS, 3, dtype=torch.int64)
 
     def run() -> object:
-        return ops.rank_and_sample(queries, packed, targets, k=K, excluded=excluded, counters=counters, threads=threads)
+        return ops.rank_and_sample(queries, table, targets, k=K, excluded=excluded, counters=counters, threads=threads)
 
     extra = extra_memory(run)
     if extra is None:
         return []
-    table = 4 * work.items[1:].numel() / 2**20
-    case = f"masked top-{K} + rank count, N = {packed.num_items:,}, B = {MEMORY_ROWS:,}, {threads} threads"
-    return [f"- {case}: rsir takes {extra:.1f} MiB beyond inputs and packed items of {table:.0f} MiB."]
+    mib = 4 * work.items[1:].numel() / 2**20
+    case = f"masked top-{K} + rank count, N = {table.num_items:,}, B = {MEMORY_ROWS:,}, {threads} threads"
+    return [f"- {case}: rsir takes {extra:.1f} MiB beyond inputs and an item table of {mib:.0f} MiB."]
 
 
 def _early_exit(report: Report, work: Workload, options: argparse.Namespace) -> None:
-    packed = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
-    exact = ops.rank_within(work.queries, packed, work.targets)
+    table = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
+    exact = ops.rank_within(work.queries, table, work.targets)
     threads = options.threads[0]
     contenders = []
     for tau in (None, 10, 50):
 
         def run(tau: int | None = tau) -> Tensor:
-            return ops.rank_within(work.queries, packed, work.targets, tau, threads=threads)
+            return ops.rank_within(work.queries, table, work.targets, tau, threads=threads)
 
         if tau is not None and not torch.equal(run(), exact.clamp(max=tau + 1)):
             raise SystemExit(f"early exit at tau {tau}: wrong ranks")
         contenders.append(Contender("full count" if tau is None else f"tau = {tau}", run))
     within = (exact <= 10).float().mean()
-    name = f"trained model, {packed.num_items:,} items, {within:.0%} of rows within 10"
+    name = f"trained model, {table.num_items:,} items, {within:.0%} of rows within 10"
     report.figures += compare(
         name,
         contenders,
@@ -224,10 +224,10 @@ def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
     return lambda: run(best_chunk)
 
 
-def _check(work: Workload, packed: ops.PackedItems, counters: Tensor) -> None:
+def _check(work: Workload, table: ops.ItemTable, counters: Tensor) -> None:
     """Ranks and top lists of some rows against double precision, up to rounding at near ties."""
-    got = ops.rank_and_sample(work.queries, packed, work.targets, k=K, excluded=work.excluded, counters=counters)
-    top = ops.topk(work.queries, packed, K, excluded=work.excluded)
+    got = ops.rank_and_sample(work.queries, table, work.targets, k=K, excluded=work.excluded, counters=counters)
+    top = ops.topk(work.queries, table, K, excluded=work.excluded)
     for row in range(0, len(work.queries), max(1, len(work.queries) // 16)):
         logits = work.items.double() @ work.queries[row].double()
         margin = 1e-5 * float(logits.abs().max())

@@ -17,7 +17,7 @@ from rsir.config import GenerationConfig, RecursionConfig
 from rsir.evaluation import difference_beyond_seeds, evaluate, recommend
 from rsir.generation.fidelity import Rank
 from rsir.generation.generate import Generated, generate
-from rsir.models import packed_items
+from rsir.models import pack_items
 
 from . import toys
 from .harness import describe_machine
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     data, described = toys.load(options.quick)
     model, parts, of_model = toys.trained(data, options.epochs)
     tasks = parts.test
-    tables = [packed_items(model, kept=kept) for kept in ("float32", "float16")]
+    tables = [pack_items(model, dtype=dtype) for dtype in ("float32", "float16")]
     lists = [
         recommend(model, tasks.items, tasks.offsets, K, table=table, threads=options.threads).ids.numpy()
         for table in tables

@@ -14,7 +14,7 @@ from rsir.data.ragged import extent
 from rsir.data.splits import EvaluationSet
 from rsir.errors import DataError
 from rsir.models.encoding import encode_sequences
-from rsir.models.items import packed_items
+from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
 from rsir.runtime import memory
 from rsir.runtime.world import ALONE, World
@@ -68,7 +68,7 @@ def evaluate(
     popularity: npt.NDArray[np.int64] | None = None,
     spread: bool = True,
     batch_size: int = 8192,
-    table: ops.PackedItems | None = None,
+    table: ops.ItemTable | None = None,
     backend: str = "auto",
     threads: int | None = None,
     world: World = ALONE,
@@ -88,9 +88,9 @@ def evaluate(
         places of the targets are counted, and the other metrics come out the same in less than half the time.
     batch_size : int, default 8192
         Tasks at a time; bounds memory and changes no bit of the result.
-    table : PackedItems, optional
+    table : ItemTable, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.packed_items`); default: packed here.
+        (:func:`rsir.models.pack_items`); default: packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     world : World, optional
@@ -113,7 +113,7 @@ def evaluate(
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
-    packed = packed_items(model, table, backend=backend, world=world)
+    table = pack_items(model, table, backend=backend, world=world)
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
@@ -127,13 +127,13 @@ def evaluate(
         if not spread:
             history = _ragged(items, offsets, queries.device)
             target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
-            place = ops.place_within(queries, packed, target, max(CUTOFFS), excluded=history, threads=threads)
+            place = ops.place_within(queries, table, target, max(CUTOFFS), excluded=history, threads=threads)
             ranks[first:last] = torch.where(place > max(CUTOFFS), 0, place).cpu().numpy()
             continue
         keep = items != np.repeat(targets, np.diff(offsets))
         counts = np.concatenate([[0], np.cumsum(keep)])[offsets]
         excluded = _ragged(items[keep], counts, queries.device)
-        ids = ops.topk(queries, packed, max(CUTOFFS), excluded=excluded, threads=threads).ids.cpu().numpy()
+        ids = ops.topk(queries, table, max(CUTOFFS), excluded=excluded, threads=threads).ids.cpu().numpy()
         hit = ids == targets[:, None]
         ranks[first:last] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
         shown = ids[:, :SPREAD_CUTOFF]
@@ -159,7 +159,7 @@ def recommend(
     k: int = 10,
     *,
     exclude_history: bool = True,
-    table: ops.PackedItems | None = None,
+    table: ops.ItemTable | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> ops.TopK:
@@ -175,7 +175,7 @@ def recommend(
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
-    table : PackedItems, optional
+    table : ItemTable, optional
         As for :func:`evaluate`.
     backend, threads
         As for :func:`rsir.ops.topk`.
@@ -195,7 +195,7 @@ def recommend(
     ids = items.astype(np.int32, copy=False)
     queries = encode_sequences(model, ids, offsets)
     excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
-    return ops.topk(queries, packed_items(model, table, backend=backend), k, excluded=excluded, threads=threads)
+    return ops.topk(queries, pack_items(model, table, backend=backend), k, excluded=excluded, threads=threads)
 
 
 @dataclass(frozen=True)

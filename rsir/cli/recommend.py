@@ -25,7 +25,7 @@ from rsir.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rsir.models.protocol import Backbone
-    from rsir.ops import PackedItems
+    from rsir.ops import ItemTable
 
 __all__ = ["histories_of", "main", "parser", "write"]
 
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         histories,
         options.k,
         exclude_history=not options.repeat,
-        table=run.packed_items(),
+        table=run.item_table(),
     )
     if histories.unknown_events:
         print(
@@ -103,7 +103,7 @@ def write(
     k: int = 10,
     *,
     exclude_history: bool = True,
-    table: PackedItems | None = None,
+    table: ItemTable | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> None:
@@ -124,7 +124,7 @@ def write(
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
-    table : PackedItems, optional
+    table : ItemTable, optional
         As for :func:`rsir.evaluation.evaluate`.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
@@ -169,22 +169,22 @@ def _check_request(path: Path, k: int) -> None:
 
 
 def _blocks(
-    model: Backbone, histories: Histories, k: int, exclude: bool, table: PackedItems | None, threads: int | None
+    model: Backbone, histories: Histories, k: int, exclude: bool, table: ItemTable | None, threads: int | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first history, ids (b, k) int64, scores (b, k) float32) block by block; id 0 where there is no further item."""
     import torch
 
     from rsir import ops
     from rsir.models.encoding import encode_sequences
-    from rsir.models.items import packed_items
+    from rsir.models.items import pack_items
 
-    packed = packed_items(model, table)
+    table = pack_items(model, table)
     for first in range(0, len(histories.users), BLOCK):
         offsets = histories.offsets[first : first + BLOCK + 1]
         ids = histories.items[offsets[0] : offsets[-1]]
         queries = encode_sequences(model, ids, offsets - offsets[0])
         own = [torch.tensor(array, device=queries.device) for array in (ids, offsets - offsets[0])]
-        best = ops.topk(queries, packed, k, excluded=ops.Ragged(*own) if exclude else None, threads=threads)
+        best = ops.topk(queries, table, k, excluded=ops.Ragged(*own) if exclude else None, threads=threads)
         yield first, best.ids.cpu().numpy(), best.logits.cpu().numpy()
 
 

@@ -21,10 +21,10 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import Interrupted
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.open_items import Targets
-from rsir.models.items import packed_items
+from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed, ragged
-from rsir.ops import PackedItems, Ragged
+from rsir.ops import ItemTable, Ragged
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.progress import Progress
 from rsir.runtime.resume import Checkpointer, Snapshot
@@ -79,7 +79,7 @@ class Engine:
         seed: int,
         round_: int,
         drop: bool,
-        table: PackedItems | None,
+        table: ItemTable | None,
         backend: str,
         threads: int | None,
         world: World = ALONE,
@@ -89,15 +89,15 @@ class Engine:
         self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
         self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
         index = getattr(fidelity, "index", None)
-        if table is not None and index is not None and table is not index.packed:
+        if table is not None and index is not None and table is not index.table:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
-        self.packed = packed_items(model, table if index is None else index.packed, backend=backend, world=world)
+        self.table = pack_items(model, table if index is None else index.table, backend=backend, world=world)
         # What takes long comes first: in the end the batch would run on for a few long trajectories.
         order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
         slots = min(config.slots, max(1, -(-len(order) // world.size) * config.m))
-        device = self.device = self.packed.weights.device
+        device = self.device = self.table.weights.device
         if isinstance(model, IncrementalBackbone):
             self.state: Any = model.new_state(slots)
             self.step: Any = model.step
@@ -110,7 +110,7 @@ class Engine:
         self.pending = torch.zeros_like(self.length)  # the item to append next
         self.targets = Targets(slots, device)  # what is open is known of leaders
         self.leader = torch.arange(slots, device=device)  # the slot that is encoded for this one
-        self.query = torch.zeros(slots, self.packed.dim, device=device)  # of leaders
+        self.query = torch.zeros(slots, self.table.dim, device=device)  # of leaders
         self.refused = torch.zeros(slots, dtype=torch.bool, device=device)
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
@@ -267,7 +267,7 @@ class Engine:
 
     def _part(self, slots: Tensor) -> None:
         """Let slots that had one leader and now append different items follow leaders of their own."""
-        together = self.leader[slots] * (self.packed.num_items + 1) + self.pending[slots]
+        together = self.leader[slots] * (self.table.num_items + 1) + self.pending[slots]
         _, group = together.unique(return_inverse=True)
         lowest = torch.full((len(slots),), len(self.job), device=self.device)
         lowest = lowest.scatter_reduce(0, group, slots, "amin")[group]
@@ -333,13 +333,13 @@ class Engine:
         if tau is not None and len(scan):
             if len(scan) < len(slots):
                 queries, targets = queries[scan], self._targets(slots[scan])
-            within[scan] = ops.rank_within(queries, self.packed, targets, tau, threads=self.threads) <= tau
+            within[scan] = ops.rank_within(queries, self.table, targets, tau, threads=self.threads) <= tau
         drawn = torch.zeros_like(slots)
         scanned = torch.zeros_like(within).index_fill_(0, scan, True)
         slots = slots[within]
         # The unused own items are the targets themselves, so nothing else needs to be excluded.
         drawn[within] = ops.pool_sample(
-            self._queries(slots), self.packed, self._targets(slots), **self._sampling(slots)
+            self._queries(slots), self.table, self._targets(slots), **self._sampling(slots)
         ).ids
         return within, drawn, scanned
 
@@ -351,7 +351,7 @@ class Engine:
         if within.any():  # no check, or trusted to pass it
             part = slots[within]
             drawn[within] = ops.topk_sample(
-                self._queries(part), self.packed, excluded=self._used(part), **self._sampling(part)
+                self._queries(part), self.table, excluded=self._used(part), **self._sampling(part)
             ).ids
         tau = self.fidelity.tau
         if tau is not None and len(scan):
@@ -360,7 +360,7 @@ class Engine:
                 queries, targets = queries[scan], self._targets(part)
             verdict = ops.rank_and_sample(
                 queries,
-                self.packed,
+                self.table,
                 targets,
                 tau,
                 excluded=self._used(part),

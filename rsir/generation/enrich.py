@@ -8,7 +8,7 @@ from rsir.generation.acquisition import acquire
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
 from rsir.models.protocol import Backbone, require
-from rsir.ops import PackedItems
+from rsir.ops import ItemTable
 from rsir.runtime.progress import Progress, silent
 
 __all__ = ["enrich"]
@@ -23,7 +23,7 @@ def enrich(
     acquisition: AcquisitionConfig | None = None,
     seed: int = 0,
     round_: int = 1,
-    table: PackedItems | None = None,
+    table: ItemTable | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Sequences:
@@ -43,9 +43,9 @@ def enrich(
     seed : int, default 0
     round_ : int, default 1
         Marks the new rows and keys their random numbers.
-    table : PackedItems, optional
+    table : ItemTable, optional
         The encoder's items, where they are packed already or are to be of half precision
-        (:func:`rsir.models.packed_items`); default: packed here.
+        (:func:`rsir.models.pack_items`); default: packed here.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
     progress : Progress

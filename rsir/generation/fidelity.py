@@ -15,7 +15,7 @@ from torch import Tensor
 from rsir.config import FidelityConfig
 from rsir.generation.neighbours import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from rsir.generation.screening import screen
-from rsir.ops import PackedItems, Ragged, neighbour_votes
+from rsir.ops import ItemTable, Ragged, neighbour_votes
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled", "threshold"]
@@ -116,7 +116,7 @@ class Both(Rank):
 
 
 def build(
-    config: FidelityConfig, embeddings: Tensor, round_: int, table: PackedItems | None = None, world: World = ALONE
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None = None, world: World = ALONE
 ) -> Fidelity:
     """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates.
 

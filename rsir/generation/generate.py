@@ -16,7 +16,7 @@ from rsir.errors import GenerationError
 from rsir.generation.decoding import Engine, Found
 from rsir.generation.fidelity import Fidelity
 from rsir.models.protocol import Backbone
-from rsir.ops import PackedItems
+from rsir.ops import ItemTable
 from rsir.runtime import memory
 from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.progress import Progress, silent
@@ -70,7 +70,7 @@ def generate(
     seed: int,
     round_: int,
     on_fail: str = "drop",
-    table: PackedItems | None = None,
+    table: ItemTable | None = None,
     backend: str = "auto",
     threads: int | None = None,
     progress: Progress = silent,
@@ -97,9 +97,9 @@ def generate(
     on_fail : {"drop", "keep"}
         Whether the generated item that failed the check is taken off again (the paper) or stays (the authors'
         code).
-    table : PackedItems, optional
+    table : ItemTable, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.packed_items`); default: those of ``fidelity``'s index, or packed here.
+        (:func:`rsir.models.pack_items`); default: those of ``fidelity``'s index, or packed here.
     backend, threads
         As for :func:`rsir.ops.topk`.
     progress : Progress

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rsir import ops
-from rsir.ops import PackedItems, Ragged, TopK
+from rsir.ops import ItemTable, Ragged, TopK
 from rsir.ops.items import prepare
 from rsir.runtime.world import ALONE, World
 
@@ -121,11 +121,11 @@ def neighbour_graph(
 
 
 def _fill_flat(graph: np.ndarray, unit: Tensor, reach: int, threads: int, world: World) -> None:
-    packed = ops.pack(unit)
+    table = ops.pack(unit)
     parts = world.parts(len(unit) - 1, 65_536)  # bounds the buffers of ids and logits
     for number in world.claims(len(parts)):
         block = torch.arange(1 + parts[number].start, 1 + parts[number].stop, device=unit.device)
-        best = ops.topk(unit[block], packed, reach, excluded=_one_each(block), threads=threads)
+        best = ops.topk(unit[block], table, reach, excluded=_one_each(block), threads=threads)
         graph[1:][parts[number], :reach] = best.ids.cpu().numpy()
     world.all_reduce(torch.from_numpy(graph))
 
@@ -174,7 +174,7 @@ class CandidateIndex:
 
     Parameters
     ----------
-    items : (N + 1, d) float32 or PackedItems
+    items : (N + 1, d) float32 or ItemTable
         A snapshot: build the index anew after the embeddings change. Packed items are shared, not copied.
     method : {"auto", "flat", "ivf", "hnsw"}
         flat is the exact scan and no index at all; ivf clusters the items; hnsw links them (built on one thread, to
@@ -196,29 +196,29 @@ class CandidateIndex:
 
     def __init__(
         self,
-        items: Tensor | PackedItems,
+        items: Tensor | ItemTable,
         *,
         method: Literal["auto", "flat", "ivf", "hnsw"] = "auto",
         probes: int = 4,
         threads: int | None = None,
         seed: int = 0,
     ) -> None:
-        packed = items if isinstance(items, PackedItems) else ops.pack(_checked_items(items))
-        if packed.backend == "sharded":
+        table = items if isinstance(items, ItemTable) else ops.pack(_checked_items(items))
+        if table.backend == "sharded":
             raise ValueError("items: expected one table, got a sharded one: its scan is divided, and needs no index")
-        _check_finite(packed.weights)
-        if packed.weights.is_cuda:
+        _check_finite(table.weights)
+        if table.weights.is_cuda:
             raise ValueError("items are on cuda: use ops.rank_within, which scans there faster than FAISS on the CPU")
         threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
-        self.packed = packed
+        self.table = table
         self.probes = at_least("probes", probes, 1)
         self.method: str = _choice(method)
         if method == "auto":
-            self.method = "flat" if self.packed.num_items <= INDEX_FLAT_LIMIT else "ivf"
+            self.method = "flat" if self.table.num_items <= INDEX_FLAT_LIMIT else "ivf"
         self.largest_norm = max(torch.linalg.vector_norm(part, dim=1).amax() for _, part in self._scored())
         if self.method == "ivf":
             # a squared distance between two items must be a number, or FAISS ends the process
-            most = (torch.finfo(torch.float32).max / (4 * self.packed.dim)) ** 0.5
+            most = (torch.finfo(torch.float32).max / (4 * self.table.dim)) ** 0.5
             if self.largest_norm > most:
                 raise ValueError(
                     f"items: expected norms of at most {most:.3g} to cluster, got {float(self.largest_norm):.3g}; "
@@ -231,18 +231,18 @@ class CandidateIndex:
 
     def _scored(self) -> Iterator[tuple[int, Tensor]]:
         """(id of the first, items (n, d) float32) as the table holds them: rounded, where it is of half precision."""
-        for first in range(1, self.packed.num_items + 1, _ROWS):
-            part = self.packed.weights[first : first + _ROWS].detach()
-            yield first, part.to(self.packed.dtype).float()
+        for first in range(1, self.table.num_items + 1, _ROWS):
+            part = self.table.weights[first : first + _ROWS].detach()
+            yield first, part.to(self.table.dtype).float()
 
     def _build_ivf(self, threads: int, seed: int) -> None:
-        weights = self.packed.weights.detach().float()
+        weights = self.table.weights.detach().float()
         # Lists are compact in L2 and probed by inner product: a centroid's logit is the mean logit of its list.
         lists = _Lists.build(weights, threads, seed, spherical=False, most=_MOST_LISTS)
         self._centroids = ops.pack(torch.nn.functional.pad(lists.centroids, (0, 0, 1, 0)))
-        self._quantizer = faiss.IndexFlatIP(self.packed.dim)  # kept here: FAISS holds a bare pointer to it
+        self._quantizer = faiss.IndexFlatIP(self.table.dim)  # kept here: FAISS holds a bare pointer to it
         self._quantizer.add(lists.centroids.numpy())
-        self._ivf = _empty_ivf(self._quantizer, len(lists), half=self.packed.dtype == torch.float16)
+        self._ivf = _empty_ivf(self._quantizer, len(lists), half=self.table.dtype == torch.float16)
         for first, part in self._scored():
             assigned = lists.assigned[first - 1 : first - 1 + len(part)].numpy()
             arrays = part.contiguous().numpy(), np.arange(first, first + len(part)), assigned
@@ -268,9 +268,9 @@ class CandidateIndex:
         threads = torch.get_num_threads() if threads is None else at_least("threads", threads, 1)
         k = at_least("k", k, 1)
         if self.method == "flat":
-            return ops.topk(queries, self.packed, k, threads=threads)
+            return ops.topk(queries, self.table, k, threads=threads)
         if self.method == "hnsw":
-            prepare(queries, self.packed, "auto")  # the checks of the op that the others call
+            prepare(queries, self.table, "auto")  # the checks of the op that the others call
             return _search_hnsw(self._hnsw, queries.detach().numpy(), k, threads, 16 * self.probes)
         # The lists come from our op and not from FAISS, whose choice in a close call depends on the batch.
         near = ops.topk(queries, self._centroids, min(self.probes, len(self._centroids.weights) - 1), threads=threads)

@@ -101,7 +101,7 @@ def screen(
     if index.method == "flat" or len(queries) == 0:
         return rejected, rejected.clone()
     rejected = targets.offsets.diff() == 0
-    if tau < index.packed.num_items:  # else nothing can have so many items before it
+    if tau < index.table.num_items:  # else nothing can have so many items before it
         rejected |= _count_above(queries, index, targets, tau, threads) >= tau
     trusted = torch.zeros_like(rejected)
     if verify == "trust":
@@ -140,7 +140,7 @@ def rank_within_proved(
     rejected, trusted = screen(queries, index, targets, tau, verify=verify, audit=audit, threads=threads)
     ranks = torch.where(rejected, tau + 1, 1)
     scan = (~rejected & ~trusted).nonzero()[:, 0]
-    ranks[scan] = ops.rank_within(queries[scan], index.packed, _select(targets, scan), tau, threads=threads)
+    ranks[scan] = ops.rank_within(queries[scan], index.table, _select(targets, scan), tau, threads=threads)
     stats = ProofStats(rows=len(queries), rejected=int(rejected.sum()), scanned=len(scan))
     if verify == "trust" and index.method != "flat":
         leaked = int((ranks[scan] > tau).sum())
@@ -151,14 +151,14 @@ def rank_within_proved(
 def _count_above(queries: Tensor, index: CandidateIndex, targets: Ragged, tau: int, threads: int) -> Tensor:
     """(B,) int64: how many of the tau best candidates surely score above a row's best target."""
     try:
-        best = ops.pool_sample(queries, index.packed, targets, threads=threads).logits
+        best = ops.pool_sample(queries, index.table, targets, threads=threads).logits
     except ValueError:
-        ops.rank_within(queries, index.packed, targets, tau, threads=threads)  # says it of the targets
+        ops.rank_within(queries, index.table, targets, tau, threads=threads)  # says it of the targets
         raise
     # A float32 dot product, summed in any order, is within d units of roundoff of the true one, relative to the
     # product of the norms. Between a candidate's logit and the target's lie four: ours and the scan's of each.
     largest = torch.linalg.vector_norm(queries, dim=1) * index.largest_norm
-    margin = 4 * (index.packed.dim + 4) * 2.0**-24 * largest + index.packed.dim * 2.0**-124
+    margin = 4 * (index.table.dim + 4) * 2.0**-24 * largest + index.table.dim * 2.0**-124
     # Without a finite margin, or without a finite target, nothing is sure.
     bound = torch.where(best.isfinite() & margin.isfinite(), best + margin, torch.inf)
     above = torch.empty(len(queries), dtype=torch.int64)

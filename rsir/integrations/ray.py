@@ -25,7 +25,7 @@ from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, DataError
 from rsir.generation import generate as engine
 from rsir.generation.fidelity import build
-from rsir.models import checkpoint, packed_items
+from rsir.models import checkpoint, pack_items
 from rsir.models.protocol import Backbone
 
 __all__ = ["gather", "generate", "scatter"]
@@ -214,7 +214,7 @@ class _Worker:
                 (Path(folder) / name).write_bytes(content)
             loaded: Any = checkpoint.load(folder)
         self.model: Backbone = loaded
-        self.table = packed_items(self.model, kept=item_table)
+        self.table = pack_items(self.model, dtype=item_table)
         self.policy = build(fidelity, loaded.item_embeddings().detach(), round_, self.table)
         self.made_from = {
             "rsir": __version__,

@@ -6,7 +6,7 @@ from rsir.models.ensemble import Ensemble
 from rsir.models.esasrec import ESASRec
 from rsir.models.gru4rec import GRU4Rec
 from rsir.models.hstu import HSTU
-from rsir.models.items import packed_items
+from rsir.models.items import pack_items
 from rsir.models.protocol import (
     Backbone,
     HistoryBackbone,
@@ -35,7 +35,7 @@ __all__ = [
     "build",
     "encode_sequences",
     "names",
-    "packed_items",
+    "pack_items",
     "register",
     "require",
 ]

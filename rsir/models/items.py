@@ -8,28 +8,28 @@ import torch
 
 from rsir import ops
 from rsir.models.protocol import Backbone
-from rsir.ops import PackedItems
+from rsir.ops import ItemTable
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["packed_items"]
+__all__ = ["pack_items"]
 
 
-def packed_items(
+def pack_items(
     model: Backbone,
-    given: PackedItems | None = None,
+    table: ItemTable | None = None,
     *,
-    kept: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16"] = "float32",
     backend: str = "auto",
     world: World = ALONE,
-) -> PackedItems:
-    """The model's items packed for a backend, or what was packed of them already.
+) -> ItemTable:
+    """The model's item table: packed for a backend, or the one that was packed already.
 
     Parameters
     ----------
     model : Backbone
-    given : PackedItems, optional
+    table : ItemTable, optional
         Handed back, once it is sure that it is of the model's size and for this backend.
-    kept : {"float32", "float16"}
+    dtype : {"float32", "float16"}
         float16 rounds a copy to half precision; see :func:`rsir.ops.pack`.
     backend : str
         As for :func:`rsir.ops.pack`.
@@ -39,17 +39,17 @@ def packed_items(
     Raises
     ------
     ValueError
-        The given table is of another catalogue or backend, or divided among processes that divide the work; an item is
+        The table is of another catalogue or backend, or divided among processes that divide the work; an item is
         too large for float16.
     BackendUnavailable
         The backend asked for cannot run here.
     """
-    if given is None:
-        return ops.pack(model.item_embeddings(), backend=backend, dtype=getattr(torch, kept))
-    if given.num_items != model.num_items:
-        raise ValueError(f"table: expected {model.num_items} items as the model's, got {given.num_items}")
-    if backend not in ("auto", given.backend):
-        raise ValueError(f"backend: the table is packed for {given.backend!r}, got {backend!r}; pack it anew")
-    if given.backend == "sharded" and world.size > 1:
+    if table is None:
+        return ops.pack(model.item_embeddings(), backend=backend, dtype=getattr(torch, dtype))
+    if table.num_items != model.num_items:
+        raise ValueError(f"table: expected {model.num_items} items as the model's, got {table.num_items}")
+    if backend not in ("auto", table.backend):
+        raise ValueError(f"backend: the table is packed for {table.backend!r}, got {backend!r}; pack it anew")
+    if table.backend == "sharded" and world.size > 1:
         raise ValueError("table: processes that divide a table do all the work together: expected a world of one")
-    return given
+    return table

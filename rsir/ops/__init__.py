@@ -31,7 +31,7 @@ from rsir.ops.checks import (
     thread_count,
 )
 from rsir.ops.encoding import encode_histories, extend_histories
-from rsir.ops.items import module_of, pack, prepare
+from rsir.ops.items import ItemTable, module_of, pack, prepare
 from rsir.ops.learning import adam_rows, full_softmax, sampled_softmax, transformer_layer
 from rsir.ops.ranking import count_above, place_within, rank_within
 from rsir.ops.reference import average_keeps
@@ -41,7 +41,6 @@ from rsir.ops.types import (
     FullSoftmax,
     LayerDropout,
     LayerParameters,
-    PackedItems,
     Ragged,
     RankedSample,
     Sample,
@@ -53,9 +52,9 @@ __all__ = [
     "BACKENDS",
     "AdamMoments",
     "FullSoftmax",
+    "ItemTable",
     "LayerDropout",
     "LayerParameters",
-    "PackedItems",
     "Ragged",
     "RankedSample",
     "Sample",
@@ -85,7 +84,7 @@ __all__ = [
 
 def topk(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     k: int,
     *,
     excluded: Ragged | None = None,
@@ -97,8 +96,8 @@ def topk(
     Parameters
     ----------
     queries : (B, d) float32
-    items : (N + 1, d) float32 or PackedItems
-        With packed items, ``backend`` must be "auto" or the one they were packed for.
+    table : (N + 1, d) float32 or ItemTable
+        With an ItemTable, ``backend`` must be "auto" or the one it was packed for.
     k : int
         At least 1; may exceed the catalogue.
     excluded : Ragged, optional
@@ -119,17 +118,21 @@ def topk(
     BackendUnavailable
         The backend asked for cannot run here.
     """
-    packed = prepare(queries, items, backend)
+    table = prepare(queries, table, backend)
     k = check_count("k", k)
-    result: TopK = module_of(packed).topk(
-        queries.contiguous(), packed, k, check_optional("excluded", excluded, queries, packed), thread_count(threads)
+    result: TopK = module_of(table).topk(
+        queries.contiguous(),
+        table,
+        k,
+        check_optional("excluded", excluded, queries, table.num_items),
+        thread_count(threads),
     )
     return result
 
 
 def topk_sample(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     *,
     k: int = 1,
     temperature: float = 1.0,
@@ -143,7 +146,7 @@ def topk_sample(
 
     Parameters
     ----------
-    queries, items, excluded, backend, threads
+    queries, table, excluded, backend, threads
         As for :func:`topk`.
     k : int
         1 is greedy decoding: the best eligible item, no randomness.
@@ -165,12 +168,12 @@ def topk_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = prepare(queries, items, backend)
-    result: Sample = module_of(packed).topk_sample(
+    table = prepare(queries, table, backend)
+    result: Sample = module_of(table).topk_sample(
         queries.contiguous(),
-        packed,
+        table,
         *check_draw(k, temperature),
-        check_optional("excluded", excluded, queries, packed),
+        check_optional("excluded", excluded, queries, table.num_items),
         check_seed(seed),
         check_counters(counters, queries, k),
         thread_count(threads),
@@ -180,7 +183,7 @@ def topk_sample(
 
 def pool_sample(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     pool: Ragged,
     *,
     k: int = 1,
@@ -197,7 +200,7 @@ def pool_sample(
     ----------
     pool : Ragged
         The ids each row may draw; ``excluded`` is taken from it.
-    queries, items, k, temperature, excluded, seed, counters, backend, threads
+    queries, table, k, temperature, excluded, seed, counters, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -210,13 +213,13 @@ def pool_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = prepare(queries, items, backend)
-    result: Sample = module_of(packed).pool_sample(
+    table = prepare(queries, table, backend)
+    result: Sample = module_of(table).pool_sample(
         queries.contiguous(),
-        packed,
-        check_ragged("pool", pool, queries, packed.num_items),
+        table,
+        check_ragged("pool", pool, queries, table.num_items),
         *check_draw(k, temperature),
-        check_optional("excluded", excluded, queries, packed),
+        check_optional("excluded", excluded, queries, table.num_items),
         check_seed(seed),
         check_counters(counters, queries, k),
         thread_count(threads),
@@ -226,7 +229,7 @@ def pool_sample(
 
 def rank_and_sample(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     targets: Ragged,
     tau: int | None = None,
     *,
@@ -246,7 +249,7 @@ def rank_and_sample(
     ----------
     targets, tau
         As for :func:`rank_within`.
-    queries, items, k, temperature, excluded, seed, counters, backend, threads
+    queries, table, k, temperature, excluded, seed, counters, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -258,14 +261,14 @@ def rank_and_sample(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = prepare(queries, items, backend)
-    result: RankedSample = module_of(packed).rank_and_sample(
+    table = prepare(queries, table, backend)
+    result: RankedSample = module_of(table).rank_and_sample(
         queries.contiguous(),
-        packed,
-        check_ragged("targets", targets, queries, packed.num_items),
+        table,
+        check_ragged("targets", targets, queries, table.num_items),
         None if tau is None else check_count("tau", tau),
         *check_draw(k, temperature),
-        check_optional("excluded", excluded, queries, packed),
+        check_optional("excluded", excluded, queries, table.num_items),
         check_seed(seed),
         check_counters(counters, queries, k),
         thread_count(threads),

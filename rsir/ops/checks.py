@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rsir.ops.types import PackedItems, Ragged
+from rsir.ops.types import Ragged
 
 __all__ = [
     "check_count",
@@ -71,8 +71,8 @@ def check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
     return counters.contiguous()
 
 
-def check_optional(name: str, lists: Ragged | None, queries: Tensor, packed: PackedItems) -> Ragged | None:
-    return None if lists is None else check_ragged(name, lists, queries, packed.num_items)
+def check_optional(name: str, lists: Ragged | None, queries: Tensor, num_items: int) -> Ragged | None:
+    return None if lists is None else check_ragged(name, lists, queries, num_items)
 
 
 def check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> Ragged:

@@ -14,12 +14,12 @@ from torch.autograd.function import once_differentiable
 
 from rsir.errors import BackendUnavailable
 from rsir.ops.checks import check_version, version_of
+from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
-    PackedItems,
     Ragged,
     RankedSample,
     Sample,
@@ -38,7 +38,7 @@ except ImportError as cause:
 _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 
 
-def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
     name = _instruction_set(instruction_set)
     if items.device.type != "cpu":
         raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
@@ -46,17 +46,17 @@ def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> Pack
     if not half:
         items = items.float()
     bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
-    return PackedItems("cpp", items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
+    return ItemTable("cpp", items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
 
 
-def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    ids, logits = _core.topk(_table(packed), _numpy(queries), k, _optional(excluded), threads)
+def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+    ids, logits = _core.topk(_table(table), _numpy(queries), k, _optional(excluded), threads)
     return TopK(torch.from_numpy(ids), torch.from_numpy(logits))
 
 
 def topk_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     k: int,
     temperature: float,
     excluded: Ragged | None,
@@ -65,14 +65,14 @@ def topk_sample(
     threads: int,
 ) -> Sample:
     ids, logits = _core.topk_sample(
-        _table(packed), _numpy(queries), k, temperature, _optional(excluded), seed, counters.numpy(), threads
+        _table(table), _numpy(queries), k, temperature, _optional(excluded), seed, counters.numpy(), threads
     )
     return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
 
 
 def pool_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     pool: Ragged,
     k: int,
     temperature: float,
@@ -82,7 +82,7 @@ def pool_sample(
     threads: int,
 ) -> Sample:
     ids, logits = _core.pool_sample(
-        _table(packed),
+        _table(table),
         _numpy(queries),
         _lists(pool),
         k,
@@ -95,26 +95,26 @@ def pool_sample(
     return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
 
 
-def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    ranks = _core.rank_within(_table(packed), _numpy(queries), _lists(targets), _limit(tau, packed), threads)
+def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+    ranks = _core.rank_within(_table(table), _numpy(queries), _lists(targets), _limit(tau, table), threads)
     return torch.from_numpy(ranks)
 
 
-def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-    counts = _core.count_above(_table(packed), _numpy(queries), bars.numpy(), _limit(limit, packed), threads)
+def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    counts = _core.count_above(_table(table), _numpy(queries), bars.numpy(), _limit(limit, table), threads)
     return torch.from_numpy(counts)
 
 
 def place_within(
-    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:
-    places = _core.place_within(_table(packed), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
+    places = _core.place_within(_table(table), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
     return torch.from_numpy(places)
 
 
 def rank_and_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     targets: Ragged,
     tau: int | None,
     k: int,
@@ -125,10 +125,10 @@ def rank_and_sample(
     threads: int,
 ) -> RankedSample:
     ranks, ids, logits = _core.rank_and_sample(
-        _table(packed),
+        _table(table),
         _numpy(queries),
         _lists(targets),
-        _limit(tau, packed),
+        _limit(tau, table),
         k,
         temperature,
         _optional(excluded),
@@ -234,9 +234,9 @@ def adam_rows(
         threads,
         _instruction_set(instruction_set),
     )
-    for table in (weights, average):
-        if table is not None:
-            torch.autograd.graph.increment_version(table)  # packed copies of the table are out of date
+    for changed in (weights, average):
+        if changed is not None:
+            torch.autograd.graph.increment_version(changed)  # packed copies of the table are out of date
 
 
 def encode_histories(
@@ -336,11 +336,11 @@ def _instruction_set(name: str | None) -> str:
     return name
 
 
-def _table(packed: PackedItems) -> _core.PackedTable:
+def _table(table: ItemTable) -> _core.PackedTable:
     """The packed table; refuses one whose weights were trained on since, which would mix old and new logits."""
-    table, version = packed.handle
-    check_version(packed.weights, version)
-    return cast(_core.PackedTable, table)
+    packed, version = table.handle
+    check_version(table.weights, version)
+    return cast(_core.PackedTable, packed)
 
 
 def _numpy(queries: Tensor) -> NDArray[np.float32]:
@@ -355,5 +355,5 @@ def _optional(lists: Ragged | None) -> tuple[NDArray[np.int32], NDArray[np.int64
     return None if lists is None else _lists(lists)
 
 
-def _limit(tau: int | None, packed: PackedItems) -> int:
-    return packed.num_items if tau is None else tau
+def _limit(tau: int | None, table: ItemTable) -> int:
+    return table.num_items if tau is None else tau

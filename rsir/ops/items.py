@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rsir.ops import backend as _backend
 from rsir.ops.checks import check_matrix
-from rsir.ops.types import PackedItems
 
-__all__ = ["module_of", "pack", "prepare"]
+__all__ = ["ItemTable", "module_of", "pack", "prepare"]
 
 
 _LARGEST_HALF = 65_504.0
 _ROWS = 1 << 16  # whose range is looked at, or that are rounded, at a time
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """An item table laid out once for one backend and used by many calls; made by :func:`rsir.ops.pack`."""
+
+    backend: str
+    """Name of the backend that packed it and that will score with it."""
+    weights: Tensor
+    """(N + 1, d) float32 or float16, contiguous; row 0 is padding and never scored. The table may be their rounding."""
+    handle: Any = None
+    """Whatever the backend made of the weights."""
+    instruction_set: str | None = None
+    """CPU instruction set in use ("base", "avx2", "avx512"), None for other backends."""
+    dtype: torch.dtype = torch.float32
+    """What the table is kept in: logits are those of items of float32, or of their rounding to float16."""
+
+    @property
+    def num_items(self) -> int:
+        """Size N of the catalogue."""
+        return self.weights.shape[0] - 1
+
+    @property
+    def dim(self) -> int:
+        """Width d of the embeddings."""
+        return self.weights.shape[1]
 
 
 def pack(
@@ -24,14 +51,14 @@ def pack(
     backend: str = "auto",
     instruction_set: str | None = None,
     dtype: torch.dtype | None = None,
-) -> PackedItems:
+) -> ItemTable:
     """Lay an item table out for a backend, once, for use by many calls.
 
     Parameters
     ----------
     items : (N + 1, d) float32 or float16
-        Item embeddings; row 0 is padding and is never scored. Packed items are a snapshot: pack again after
-        the embeddings change.
+        Item embeddings; row 0 is padding and is never scored. A table is a snapshot: pack again after the embeddings
+        change.
     backend : {"auto", "reference", "cpp", "triton"}
         "auto" takes cpp on CPU and triton on CUDA.
     instruction_set : str, optional
@@ -45,7 +72,7 @@ def pack(
 
     Returns
     -------
-    PackedItems
+    ItemTable
         Says in ``backend`` and ``instruction_set`` what was chosen.
 
     Raises
@@ -66,8 +93,8 @@ def pack(
         raise ValueError(f"dtype: expected torch.float32 or torch.float16, got {dtype}")
     if kept == torch.float16 and items.dtype != torch.float16:
         _check_half(items)
-    packed: PackedItems = _backend.load(name).pack(items.detach().contiguous(), instruction_set, kept)
-    return packed
+    table: ItemTable = _backend.load(name).pack(items.detach().contiguous(), instruction_set, kept)
+    return table
 
 
 def _check_half(items: Tensor) -> None:
@@ -83,22 +110,20 @@ def _check_half(items: Tensor) -> None:
             )
 
 
-def prepare(queries: Tensor, items: Tensor | PackedItems, backend: str) -> PackedItems:
-    """Items packed if they were not, and checked against the queries."""
+def prepare(queries: Tensor, table: Tensor | ItemTable, backend: str) -> ItemTable:
+    """The items packed if they were not, and checked against the queries."""
     check_matrix("queries", queries)
-    if isinstance(items, PackedItems):
-        if backend not in ("auto", items.backend):
-            raise ValueError(f"backend: items are packed for {items.backend!r}, got {backend!r}; pack them anew")
-        packed = items
-    else:
-        packed = pack(items, backend=backend)
-    if queries.shape[1] != packed.dim:
-        raise ValueError(f"queries: expected width {packed.dim} as the items have, got {queries.shape[1]}")
-    if queries.device != packed.weights.device:
-        raise ValueError(f"queries are on {queries.device} and items on {packed.weights.device}: move one to the other")
-    return packed
+    if not isinstance(table, ItemTable):
+        table = pack(table, backend=backend)
+    elif backend not in ("auto", table.backend):
+        raise ValueError(f"backend: the table is packed for {table.backend!r}, got {backend!r}; pack the items anew")
+    if queries.shape[1] != table.dim:
+        raise ValueError(f"queries: expected width {table.dim} as the items have, got {queries.shape[1]}")
+    if queries.device != table.weights.device:
+        raise ValueError(f"queries are on {queries.device} and items on {table.weights.device}: move one to the other")
+    return table
 
 
-def module_of(packed: PackedItems) -> ModuleType:
-    """The backend that packed them."""
-    return _backend.load(packed.backend)
+def module_of(table: ItemTable) -> ModuleType:
+    """The backend that packed it."""
+    return _backend.load(table.backend)

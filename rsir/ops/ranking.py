@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from rsir.ops.checks import check_count, check_optional, check_ragged, thread_count
-from rsir.ops.items import module_of, prepare
-from rsir.ops.types import PackedItems, Ragged
+from rsir.ops.items import ItemTable, module_of, prepare
+from rsir.ops.types import Ragged
 
 __all__ = ["count_above", "place_within", "rank_within"]
 
 
 def rank_within(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     targets: Ragged,
     tau: int | None = None,
     *,
@@ -31,7 +31,7 @@ def rank_within(
     targets : Ragged
     tau : int, optional
         Ranks above tau are all reported as tau + 1. None counts exactly.
-    queries, items, backend, threads
+    queries, table, backend, threads
         As for :func:`topk`.
 
     Returns
@@ -44,11 +44,11 @@ def rank_within(
     ValueError, BackendUnavailable
         As for :func:`topk`.
     """
-    packed = prepare(queries, items, backend)
-    ranks: Tensor = module_of(packed).rank_within(
+    table = prepare(queries, table, backend)
+    ranks: Tensor = module_of(table).rank_within(
         queries.contiguous(),
-        packed,
-        check_ragged("targets", targets, queries, packed.num_items),
+        table,
+        check_ragged("targets", targets, queries, table.num_items),
         None if tau is None else check_count("tau", tau),
         thread_count(threads),
     )
@@ -57,7 +57,7 @@ def rank_within(
 
 def count_above(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     bars: Tensor,
     limit: int | None = None,
     *,
@@ -75,7 +75,7 @@ def count_above(
         Not NaN.
     limit : int, optional
         Counts above it are all reported as this number, and counting a row may stop there. None counts exactly.
-    queries, items, backend, threads
+    queries, table, backend, threads
         As for :func:`rsir.ops.topk`.
 
     Returns
@@ -87,7 +87,7 @@ def count_above(
     ValueError, BackendUnavailable
         As for :func:`rsir.ops.topk`.
     """
-    packed = prepare(queries, items, backend)
+    table = prepare(queries, table, backend)
     if bars.shape != (len(queries),) or bars.dtype != torch.float32 or bars.device != queries.device:
         raise ValueError(
             f"bars: expected ({len(queries)},) float32 on {queries.device}, got {tuple(bars.shape)} {bars.dtype} on "
@@ -95,9 +95,9 @@ def count_above(
         )
     if bool(bars.isnan().any()):
         raise ValueError(f"bars: expected numbers, got NaN in row {int(bars.isnan().int().argmax())}")
-    counts: Tensor = module_of(packed).count_above(
+    counts: Tensor = module_of(table).count_above(
         queries.contiguous(),
-        packed,
+        table,
         bars.contiguous(),
         None if limit is None else check_count("limit", limit),
         thread_count(threads),
@@ -107,7 +107,7 @@ def count_above(
 
 def place_within(
     queries: Tensor,
-    items: Tensor | PackedItems,
+    table: Tensor | ItemTable,
     targets: Tensor,
     tau: int,
     *,
@@ -127,7 +127,7 @@ def place_within(
         Places beyond tau are all reported as tau + 1.
     excluded : Ragged, optional
         Ids that are not counted; the row's target is counted even if it is among them.
-    queries, items, backend, threads
+    queries, table, backend, threads
         As for :func:`rsir.ops.topk`.
 
     Returns
@@ -139,17 +139,17 @@ def place_within(
     ValueError, BackendUnavailable
         As for :func:`rsir.ops.topk`.
     """
-    packed = prepare(queries, items, backend)
+    table = prepare(queries, table, backend)
     if targets.shape != (len(queries),) or targets.dtype != torch.int64:
         raise ValueError(f"targets: expected ({len(queries)},) int64, got {tuple(targets.shape)} {targets.dtype}")
     one_each = torch.arange(len(queries) + 1, device=targets.device)
-    own = check_ragged("targets", Ragged(targets, one_each), queries, packed.num_items)
-    places: Tensor = module_of(packed).place_within(
+    own = check_ragged("targets", Ragged(targets, one_each), queries, table.num_items)
+    places: Tensor = module_of(table).place_within(
         queries.contiguous(),
-        packed,
+        table,
         own.ids,
         check_count("tau", tau),
-        check_optional("excluded", excluded, queries, packed),
+        check_optional("excluded", excluded, queries, table.num_items),
         thread_count(threads),
     )
     return places

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
-    PackedItems,
     Ragged,
     RankedSample,
     Sample,
@@ -29,13 +29,13 @@ from rsir.runtime.philox import gumbel
 _CHUNK = 4096  # positions whose logits exist at a time: 16 MiB with 1,024 negatives
 
 
-def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
     _no_instruction_set(instruction_set)
-    return PackedItems("reference", items.to(dtype), dtype=dtype)
+    return ItemTable("reference", items.to(dtype), dtype=dtype)
 
 
-def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    logits = _masked(_logits(queries, packed), excluded)
+def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+    logits = _masked(_logits(queries, table), excluded)
     values, ids = logits.sort(dim=1, descending=True, stable=True)  # stable: equal logits stay in id order
     values, ids = values[:, :k], ids[:, :k]
     ids = torch.where(values == -torch.inf, 0, ids)
@@ -48,7 +48,7 @@ def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, 
 
 def topk_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     k: int,
     temperature: float,
     excluded: Ragged | None,
@@ -56,7 +56,7 @@ def topk_sample(
     counters: Tensor,
     threads: int,
 ) -> Sample:
-    best = topk(queries, packed, min(k, packed.num_items), excluded, threads)
+    best = topk(queries, table, min(k, table.num_items), excluded, threads)
     return draw(best, temperature, seed, counters)
 
 
@@ -76,7 +76,7 @@ def draw(best: TopK, temperature: float, seed: int, counters: Tensor) -> Sample:
 
 def pool_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     pool: Ragged,
     k: int,
     temperature: float,
@@ -85,32 +85,32 @@ def pool_sample(
     counters: Tensor,
     threads: int,
 ) -> Sample:
-    outside = ~_membership(pool, len(queries), packed.num_items)
+    outside = ~_membership(pool, len(queries), table.num_items)
     if excluded is not None:
-        outside |= _membership(excluded, len(queries), packed.num_items)
+        outside |= _membership(excluded, len(queries), table.num_items)
     outside[:, 0] = False  # row 0 is no item and is masked anyway
     everything_else = Ragged(outside.nonzero()[:, 1].int(), torch.nn.functional.pad(outside.sum(1).cumsum(0), (1, 0)))
-    return topk_sample(queries, packed, k, temperature, everything_else, seed, counters, threads)
+    return topk_sample(queries, table, k, temperature, everything_else, seed, counters, threads)
 
 
-def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    logits = _logits(queries, packed)
-    is_target = _membership(targets, len(queries), packed.num_items)
+def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+    logits = _logits(queries, table)
+    is_target = _membership(targets, len(queries), table.num_items)
     best = torch.where(is_target, logits, -torch.inf).amax(dim=1, keepdim=True)
     ranks = 1 + (logits[:, 1:] > best).sum(dim=1)
-    worst = (packed.num_items if tau is None else tau) + 1
+    worst = (table.num_items if tau is None else tau) + 1
     return torch.where(is_target.any(dim=1), ranks.clamp(max=worst), worst)
 
 
-def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-    counts = (_logits(queries, packed)[:, 1:] > bars[:, None]).sum(dim=1)
+def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+    counts = (_logits(queries, table)[:, 1:] > bars[:, None]).sum(dim=1)
     return counts if limit is None else counts.clamp(max=limit)
 
 
 def place_within(
-    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:
-    logits, own = _logits(queries, packed), targets[:, None].long()
+    logits, own = _logits(queries, table), targets[:, None].long()
     target = logits.gather(1, own)
     ids = torch.arange(logits.shape[1], device=logits.device)
     ahead = (_masked(logits, excluded) > target) | ((_masked(logits, excluded) == target) & (ids < own))
@@ -120,7 +120,7 @@ def place_within(
 
 def rank_and_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     targets: Ragged,
     tau: int | None,
     k: int,
@@ -130,9 +130,9 @@ def rank_and_sample(
     counters: Tensor,
     threads: int,
 ) -> RankedSample:
-    ranks = rank_within(queries, packed, targets, tau, threads)
-    drawn = topk_sample(queries, packed, k, temperature, excluded, seed, counters, threads)
-    failed = ranks > (packed.num_items if tau is None else tau)
+    ranks = rank_within(queries, table, targets, tau, threads)
+    drawn = topk_sample(queries, table, k, temperature, excluded, seed, counters, threads)
+    failed = ranks > (table.num_items if tau is None else tau)
     return RankedSample(ranks, torch.where(failed, 0, drawn.ids), torch.where(failed, -torch.inf, drawn.logits))
 
 
@@ -143,9 +143,9 @@ def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int)
     return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
 
 
-def _logits(queries: Tensor, packed: PackedItems) -> Tensor:
+def _logits(queries: Tensor, table: ItemTable) -> Tensor:
     """(B, N + 1) float32 logits; NaN and the padding column are -inf."""
-    logits = (queries.detach().double() @ packed.weights.detach().double().T).float()
+    logits = (queries.detach().double() @ table.weights.detach().double().T).float()
     logits = torch.where(logits.isnan(), -torch.inf, logits)
     logits[:, 0] = -torch.inf
     return logits

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rsir.ops.items import module_of
+from rsir.ops.items import ItemTable, module_of
 from rsir.ops.reference import draw
-from rsir.ops.types import PackedItems, Ragged, RankedSample, Sample, TopK
+from rsir.ops.types import Ragged, RankedSample, Sample, TopK
 
-__all__ = ["ShardedItems", "Together", "join_tables", "table_part"]
+__all__ = ["ShardedTable", "Together", "join_tables", "table_part"]
 
 
 class Together(Protocol):
@@ -37,11 +37,11 @@ class _Part:
     """A table, and how many items come before its first one."""
 
     before: int
-    packed: PackedItems
+    table: ItemTable
 
     def own(self, ids: Tensor) -> Tensor:
         """(n,) bool: which ids are of this part."""
-        return (ids > self.before) & (ids <= self.before + self.packed.num_items)
+        return (ids > self.before) & (ids <= self.before + self.table.num_items)
 
     def lists(self, lists: Ragged | None) -> Ragged | None:
         """What of the lists is of this part, in its own ids."""
@@ -52,7 +52,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class ShardedItems(PackedItems):
+class ShardedTable(ItemTable):
     """The parts of a catalogue that this process has; ``weights`` are those of the first, ``handle`` holds them all."""
 
     size: int = 0
@@ -94,15 +94,15 @@ def table_part(items: Tensor, rank: int, size: int) -> Tensor:
     return torch.cat([items[:1], items[1 + low : 1 + high]])
 
 
-def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> PackedItems:
-    """One catalogue of several tables, which every op of :mod:`rsir.ops` takes in the place of a packed table.
+def join_tables(parts: Sequence[ItemTable], world: Together | None = None) -> ItemTable:
+    """One catalogue of several tables, which every op of :mod:`rsir.ops` takes in place of one table.
 
     The items of the first table come first, then those of the second, and so on; of several processes, those of the
     first process come first. A process holds its own tables alone, and does its own part of every scan.
 
     Parameters
     ----------
-    parts : sequence of PackedItems
+    parts : sequence of ItemTable
         From :func:`rsir.ops.pack`, of one width, type and device, exact: not of a Triton precision other than "ieee".
         See :func:`table_part`.
     world : Together, optional
@@ -110,7 +110,7 @@ def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> 
 
     Returns
     -------
-    PackedItems
+    ItemTable
         Its answers are, to the bit, those of one table of all items on the same backend.
 
     Raises
@@ -128,7 +128,7 @@ def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> 
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(f"parts: expected one {name}, got {getattr(first, name)} and {getattr(part, name)}")
         if part.backend == "sharded" or part.weights.device != first.weights.device:
-            raise ValueError("parts: expected packed tables on one device, got parts of parts or several devices")
+            raise ValueError("parts: expected plain tables on one device, got parts of parts or several devices")
     own = sum(part.num_items for part in parts)
     counts = _Handle((), world).gather(torch.tensor(own, device=first.weights.device)).tolist()
     if sum(counts) >= 2**31 - 64:
@@ -136,15 +136,15 @@ def join_tables(parts: Sequence[PackedItems], world: Together | None = None) -> 
     rank = 0 if world is None else world.rank
     before = accumulate((part.num_items for part in parts), initial=sum(counts[:rank]))
     handle = _Handle(tuple(_Part(*pair) for pair in zip(before, parts, strict=False)), world)
-    return ShardedItems("sharded", first.weights, handle, first.instruction_set, first.dtype, sum(counts))
+    return ShardedTable("sharded", first.weights, handle, first.instruction_set, first.dtype, sum(counts))
 
 
-def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    handle: _Handle = packed.handle
-    most = min(k, packed.num_items)
+def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+    handle: _Handle = table.handle
+    most = min(k, table.num_items)
     found = []
     for part in handle.parts:
-        own = module_of(part.packed).topk(queries, part.packed, most, part.lists(excluded), threads)
+        own = module_of(part.table).topk(queries, part.table, most, part.lists(excluded), threads)
         found.append(TopK(torch.where(own.ids > 0, own.ids + part.before, 0), own.logits))
     merged = _merged(found, most)
     if handle.world is not None:
@@ -156,7 +156,7 @@ def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, 
 
 def topk_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     k: int,
     temperature: float,
     excluded: Ragged | None,
@@ -164,13 +164,13 @@ def topk_sample(
     counters: Tensor,
     threads: int,
 ) -> Sample:
-    best = topk(queries, packed, min(k, packed.num_items), excluded, threads)
+    best = topk(queries, table, min(k, table.num_items), excluded, threads)
     return draw(best, temperature, seed, counters)
 
 
 def pool_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     pool: Ragged,
     k: int,
     temperature: float,
@@ -179,51 +179,51 @@ def pool_sample(
     counters: Tensor,
     threads: int,
 ) -> Sample:
-    keys = _keys(pool, packed).unique()
+    keys = _keys(pool, table).unique()
     if excluded is not None:
-        keys = keys[~torch.isin(keys, _keys(excluded, packed))]
-    row, ids = keys // (packed.num_items + 1), keys % (packed.num_items + 1)
+        keys = keys[~torch.isin(keys, _keys(excluded, table))]
+    row, ids = keys // (table.num_items + 1), keys % (table.num_items + 1)
     offsets = pad(torch.bincount(row, minlength=len(queries)).cumsum(0), (1, 0))
     place = torch.arange(len(row), device=row.device) - offsets[row]
     shape = len(queries), max(1, int(offsets.diff().max()) if len(queries) else 1)
     choices = TopK(ids.new_zeros(shape), queries.new_full(shape, -torch.inf))
-    logits = _logits(queries, packed, Ragged(ids.int(), offsets), threads)
+    logits = _logits(queries, table, Ragged(ids.int(), offsets), threads)
     choices.logits[row, place] = logits
     choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
     return draw(_merged([choices], k), temperature, seed, counters)
 
 
-def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    logits = _logits(queries, packed, targets, threads)
+def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+    logits = _logits(queries, table, targets, threads)
     best = queries.new_full((len(queries),), -torch.inf)
     best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
-    limit = packed.num_items if tau is None else tau
-    counts = count_above(queries, packed, best, limit, threads)
+    limit = table.num_items if tau is None else tau
+    counts = count_above(queries, table, best, limit, threads)
     return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
 
 
-def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
     counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    for part in packed.handle.parts:
-        most = part.packed.num_items if limit is None else min(limit, part.packed.num_items)
-        counts += module_of(part.packed).count_above(queries, part.packed, bars, most, threads)
-    packed.handle.add(counts)
+    for part in table.handle.parts:
+        most = part.table.num_items if limit is None else min(limit, part.table.num_items)
+        counts += module_of(part.table).count_above(queries, part.table, bars, most, threads)
+    table.handle.add(counts)
     return counts if limit is None else counts.clamp(max=limit)
 
 
 def place_within(
-    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:
     if excluded is not None:
         others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
         excluded = Ragged(excluded.ids[others], pad(others.cumsum(0), (1, 0))[excluded.offsets])
-    found = topk(queries, packed, min(tau, packed.num_items), excluded, threads).ids == targets[:, None]
+    found = topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
     return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
 
 
 def rank_and_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     targets: Ragged,
     tau: int | None,
     k: int,
@@ -233,10 +233,10 @@ def rank_and_sample(
     counters: Tensor,
     threads: int,
 ) -> RankedSample:
-    ranks = rank_within(queries, packed, targets, tau, threads)
-    passed = (ranks <= (packed.num_items if tau is None else tau)).nonzero()[:, 0]
+    ranks = rank_within(queries, table, targets, tau, threads)
+    passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
     some = None if excluded is None else _rows(excluded, passed)
-    drawn = topk_sample(queries[passed], packed, k, temperature, some, seed, counters[passed], threads)
+    drawn = topk_sample(queries[passed], table, k, temperature, some, seed, counters[passed], threads)
     ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
     ids[passed], logits[passed] = drawn
     return RankedSample(ranks, ids, logits)
@@ -249,24 +249,24 @@ def _merged(found: Sequence[TopK], k: int) -> TopK:
     return TopK(ids.gather(1, place)[:, :k], logits[:, :k])
 
 
-def _logits(queries: Tensor, packed: PackedItems, lists: Ragged, threads: int) -> Tensor:
+def _logits(queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
     """(nnz,) float32 logit of each listed item with its row's query, from the process that has it; NaN as -inf."""
-    handle: _Handle = packed.handle
+    handle: _Handle = table.handle
     row = torch.repeat_interleave(lists.offsets.diff())
     logits = queries.new_zeros(len(row))
     for part in handle.parts:
         own = part.own(lists.ids).nonzero()[:, 0]
         alone = Ragged(lists.ids[own] - part.before, torch.arange(len(own) + 1, device=own.device))
         counters = torch.zeros(len(own), 3, dtype=torch.int64, device=own.device)
-        one_each = module_of(part.packed).pool_sample
-        logits[own] = one_each(queries[row[own]], part.packed, alone, 1, 1.0, None, 0, counters, threads).logits
+        one_each = module_of(part.table).pool_sample
+        logits[own] = one_each(queries[row[own]], part.table, alone, 1, 1.0, None, 0, counters, threads).logits
     handle.fill_in(logits)
     return logits
 
 
-def _keys(lists: Ragged, packed: PackedItems) -> Tensor:
+def _keys(lists: Ragged, table: ItemTable) -> Tensor:
     """(nnz,) int64: row and id as one number."""
-    return torch.repeat_interleave(lists.offsets.diff()) * (packed.num_items + 1) + lists.ids
+    return torch.repeat_interleave(lists.offsets.diff()) * (table.num_items + 1) + lists.ids
 
 
 def _rows(lists: Ragged, rows: Tensor) -> Ragged:

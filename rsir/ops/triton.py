@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rsir.errors import BackendUnavailable
 from rsir.ops.checks import check_version, version_of
-from rsir.ops.types import PackedItems, Ragged, RankedSample, Sample, SampledSoftmax, TopK
+from rsir.ops.items import ItemTable
+from rsir.ops.types import Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
     import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -23,21 +24,21 @@ except ImportError as cause:
     ) from cause
 
 
-def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> PackedItems:
+def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
     _check_device(items)
     precision = instruction_set or "ieee"
     items = items.to(dtype)
-    return PackedItems("triton", items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
+    return ItemTable("triton", items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
 
 
-def topk(queries: Tensor, packed: PackedItems, k: int, excluded: Ragged | None, threads: int) -> TopK:
+def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
     with _device(queries):
-        return TopK(*kernels.best_items(queries, _table(packed), k, _lists(excluded)))
+        return TopK(*kernels.best_items(queries, _table(table), k, _lists(excluded)))
 
 
 def topk_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     k: int,
     temperature: float,
     excluded: Ragged | None,
@@ -46,13 +47,13 @@ def topk_sample(
     threads: int,
 ) -> Sample:
     with _device(queries):
-        best = kernels.best_items(queries, _table(packed), min(k, packed.num_items), _lists(excluded))
+        best = kernels.best_items(queries, _table(table), min(k, table.num_items), _lists(excluded))
         return _draw(best, temperature, seed, counters)
 
 
 def pool_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     pool: Ragged,
     k: int,
     temperature: float,
@@ -63,36 +64,36 @@ def pool_sample(
 ) -> Sample:
     with _device(queries):
         best = kernels.pool_best(
-            queries, _table(packed), kernels.Lists(*pool), min(k, packed.num_items), _lists(excluded)
+            queries, _table(table), kernels.Lists(*pool), min(k, table.num_items), _lists(excluded)
         )
         return _draw(best, temperature, seed, counters)
 
 
-def rank_within(queries: Tensor, packed: PackedItems, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
     with _device(queries):
-        return kernels.rank_within(queries, _table(packed), kernels.Lists(*targets), tau)
+        return kernels.rank_within(queries, _table(table), kernels.Lists(*targets), tau)
 
 
-def count_above(queries: Tensor, packed: PackedItems, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
     with _device(queries):
-        return kernels.count_above(queries, _table(packed), bars, limit)
+        return kernels.count_above(queries, _table(table), bars, limit)
 
 
 def place_within(
-    queries: Tensor, packed: PackedItems, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
 ) -> Tensor:
     """The target's place among the best: the pass over the catalogue costs the same as one that only counts."""
     if excluded is not None:
         others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
         before = torch.nn.functional.pad(others.cumsum(dim=0), (1, 0))
         excluded = Ragged(excluded.ids[others], before[excluded.offsets.long()])
-    found = topk(queries, packed, min(tau, packed.num_items), excluded, threads).ids == targets[:, None]
+    found = topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
     return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
 
 
 def rank_and_sample(
     queries: Tensor,
-    packed: PackedItems,
+    table: ItemTable,
     targets: Ragged,
     tau: int | None,
     k: int,
@@ -105,10 +106,10 @@ def rank_and_sample(
     with _device(queries):
         ranks, best = kernels.rank_and_best(
             queries,
-            _table(packed),
+            _table(table),
             kernels.Lists(*targets),
             tau,
-            min(k, packed.num_items),
+            min(k, table.num_items),
             _lists(excluded),
         )
         return RankedSample(ranks, *_draw(best, temperature, seed, counters))
@@ -147,12 +148,12 @@ def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
 
 
-def _table(packed: PackedItems) -> kernels.ItemTable:
+def _table(table: ItemTable) -> kernels.ItemTable:
     """The table; refuses one of rounded copies whose weights were trained on since."""
-    table, version = packed.handle
-    if table.scanned is not table.weights:
-        check_version(packed.weights, version)
-    return table
+    packed, version = table.handle
+    if packed.scanned is not packed.weights:
+        check_version(table.weights, version)
+    return packed
 
 
 def _lists(lists: Ragged | None) -> kernels.Lists | None:

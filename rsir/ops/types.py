@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 __all__ = [
@@ -13,7 +11,6 @@ __all__ = [
     "FullSoftmax",
     "LayerDropout",
     "LayerParameters",
-    "PackedItems",
     "Ragged",
     "RankedSample",
     "Sample",
@@ -132,29 +129,3 @@ class AdamMoments(NamedTuple):
     last: Tensor | None = None
     """(N,) int32, where rows are brought up to date one by one: the step up to which weights and means of a row are
     right; 0: it has had no gradient yet. None: every step is one of all rows."""
-
-
-@dataclass(frozen=True)
-class PackedItems:
-    """An item table laid out once for one backend and used by many calls; made by :func:`rsir.ops.pack`."""
-
-    backend: str
-    """Name of the backend that packed it and that will score with it."""
-    weights: Tensor
-    """(N + 1, d) float32 or float16, contiguous; row 0 is padding and never scored. The table may be their rounding."""
-    handle: Any = None
-    """Whatever the backend made of the weights."""
-    instruction_set: str | None = None
-    """CPU instruction set in use ("base", "avx2", "avx512"), None for other backends."""
-    dtype: torch.dtype = torch.float32
-    """What the table is kept in: logits are those of items of float32, or of their rounding to float16."""
-
-    @property
-    def num_items(self) -> int:
-        """Size N of the catalogue."""
-        return self.weights.shape[0] - 1
-
-    @property
-    def dim(self) -> int:
-        """Width d of the embeddings."""
-        return self.weights.shape[1]

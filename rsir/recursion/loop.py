@@ -22,7 +22,7 @@ from rsir.evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
-from rsir.models import Ensemble, checkpoint, packed_items
+from rsir.models import Ensemble, checkpoint, pack_items
 from rsir.recursion.checks import check_run
 from rsir.report.page import write as write_report
 from rsir.runs.directory import RunDirectory
@@ -287,7 +287,7 @@ class _Loop:
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         generator = self._recommender()
-        table = packed_items(generator, kept=config.item_table)
+        table = pack_items(generator, dtype=config.item_table)
         policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table, self.world)
         found = generate(
             generator,
@@ -336,7 +336,7 @@ class _Loop:
         )
 
     def _evaluate(self, model: Any, tasks: EvaluationSet) -> Evaluation:
-        table = packed_items(model, kept=self.config.item_table)
+        table = pack_items(model, dtype=self.config.item_table)
         return evaluate(model, tasks, popularity=self.popularity, table=table, threads=self.threads, world=self.world)
 
     def _compare(self, gains: np.ndarray) -> dict[str, float]:

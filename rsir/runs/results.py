@@ -18,8 +18,8 @@ from rsir.data.load import load_data, split
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
-from rsir.models import Ensemble, checkpoint, packed_items
-from rsir.ops import PackedItems
+from rsir.models import Ensemble, checkpoint, pack_items
+from rsir.ops import ItemTable
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.lineage import voters
 from rsir.runtime.environment import check_device
@@ -190,14 +190,12 @@ class Run:
         empty = next((number for number, history in enumerate(listed) if not history), None)
         if empty is not None:
             raise DataError(f"history {empty} is empty: expected at least one item; leave it out")
-        best = (
-            recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.packed_items()).ids.cpu().numpy()
-        )
+        best = recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.item_table()).ids.cpu().numpy()
         return [self._labels(row[row > 0]) for row in best]
 
-    def packed_items(self) -> PackedItems:
+    def item_table(self) -> ItemTable:
         """The model's items as the run's setting ``item_table`` has them scored."""
-        return packed_items(self.model, kept=self.config.item_table)
+        return pack_items(self.model, dtype=self.config.item_table)
 
     def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
         """(nnz,) item ids of labels."""

@@ -57,7 +57,7 @@ def soft_targets(
     positions: npt.NDArray[np.int64] = np.flatnonzero(wanted)
     ids = np.zeros((len(place), config.k), np.int32)
     cumulative = np.zeros((len(place), config.k), np.float32)
-    packed = ops.pack(model.item_embeddings().detach())
+    table = ops.pack(model.item_embeddings().detach())
     parts = world.parts(len(positions), _POSITIONS)
     for number in world.claims(len(parts)):
         part = positions[parts[number]]
@@ -65,7 +65,7 @@ def soft_targets(
         history, offsets = sequences.items[ragged_indices(part - lengths, lengths)], offsets_of(lengths)
         queries = encode_sequences(model, history, offsets)
         excluded = ops.Ragged(*(torch.from_numpy(array).to(queries.device) for array in (history, offsets)))
-        best = ops.topk(queries, packed, config.k, excluded=excluded, threads=threads)
+        best = ops.topk(queries, table, config.k, excluded=excluded, threads=threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
         ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()
     world.all_reduce(torch.from_numpy(ids), torch.from_numpy(cumulative))

@@ -186,9 +186,9 @@ class TestCandidateIndex:
         monkeypatch.setattr("rsir.generation.neighbours.INDEX_FLAT_LIMIT", 299)
         assert CandidateIndex(table(300, 4)).method == "ivf"
 
-    def test_shares_packed_items(self):
+    def test_shares_the_table(self):
         packed = ops.pack(table(30, 4))
-        assert CandidateIndex(packed).packed is packed
+        assert CandidateIndex(packed).table is packed
 
     def test_odd_embeddings_are_named(self):
         items = table(20, 6)

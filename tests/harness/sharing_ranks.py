@@ -33,7 +33,7 @@ class Sharing:
     def __init__(self, world: Processes) -> None:
         self.world = world
 
-    def pack(self, items: Tensor, dtype: torch.dtype | None = None) -> ops.PackedItems:
+    def pack(self, items: Tensor, dtype: torch.dtype | None = None) -> ops.ItemTable:
         own = ops.table_part(items, self.world.rank, self.world.size)
         return ops.join_tables([ops.pack(own, dtype=dtype)], self.world)
 

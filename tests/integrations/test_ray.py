@@ -21,7 +21,7 @@ from rsir.errors import ConfigError, DataError
 from rsir.generation import generate
 from rsir.generation.fidelity import build as build_policy
 from rsir.integrations import ray as raydata
-from rsir.models import build, checkpoint, packed_items
+from rsir.models import build, checkpoint, pack_items
 
 pytest.importorskip("fsspec")
 
@@ -140,7 +140,7 @@ def test_half_precision_is_that_of_one_process(tmp_path: Path) -> None:
     raydata.scatter(DATA, "memory://half/sources", rows=60)
     made_of = {}
     for kept in ("float32", "float16"):
-        table = packed_items(own, kept=kept)
+        table = pack_items(own, dtype=kept)
         policy = build_policy(SETTINGS["fidelity"], own.item_embeddings().detach(), 2, table)
         one = generate.generate(own, DATA, SETTINGS["generation"], policy, seed=5, round_=2, table=table)
         worker = made(str(tmp_path), "memory://half/sources", "memory://half/out", kept)  # the other's is not kept

@@ -20,7 +20,7 @@ from rsir.generation.enrich import enrich
 from rsir.generation.fidelity import Rank, build
 from rsir.generation.generate import generate
 from rsir.models import build as build_model
-from rsir.models import packed_items
+from rsir.models import pack_items
 from rsir.recursion.loop import recurse
 from rsir.runs.results import load
 
@@ -51,7 +51,7 @@ def model(data):
 @pytest.fixture(scope="module")
 def tables(model):
     """The model's items in half precision, and what they are rounded to in single precision."""
-    return packed_items(model, kept="float16"), ops.pack(model.item_embeddings().half().float())
+    return pack_items(model, dtype="float16"), ops.pack(model.item_embeddings().half().float())
 
 
 def trajectories(model, sources, policy, table=None):
@@ -80,22 +80,22 @@ def test_everything_is_as_with_the_rounded_items(model, data, tables):
 def test_an_index_proves_what_the_rounded_items_say(model, data, monkeypatch):
     for module in (neighbours, fidelity):
         monkeypatch.setattr(module, "INDEX_FLAT_LIMIT", 10)
-    half = packed_items(model, kept="float16")
+    half = pack_items(model, dtype="float16")
     policy = build(FidelityConfig(tau=30), model.item_embeddings().detach(), 1, half)
     assert policy.index.method == "ivf"
-    assert policy.index.packed is half
+    assert policy.index.table is half
     scanned = trajectories(model, data, Rank(30), half)
     assert trajectories(model, data, policy) == scanned  # the index brings its table along
     assert trajectories(model, data, policy, half) == scanned
     with pytest.raises(ValueError, match="the index of the fidelity policy was built of"):
-        trajectories(model, data, policy, packed_items(model))
+        trajectories(model, data, policy, pack_items(model))
 
 
 def test_other_tables_are_refused(model, data):
     with pytest.raises(ValueError, match="table: expected 300 items as the model's, got 2"):
         recommend(model, data.items, data.offsets, table=ops.pack(torch.ones(3, 16)))
     with pytest.raises(ValueError, match="packed for 'cpp', got 'reference'"):
-        recommend(model, data.items, data.offsets, table=packed_items(model), backend="reference")
+        recommend(model, data.items, data.offsets, table=pack_items(model), backend="reference")
 
 
 def test_a_run_in_half_precision(tmp_path: Path):
@@ -108,7 +108,7 @@ def test_a_run_in_half_precision(tmp_path: Path):
     ]
     assert len(again.rounds) == 2
     whole = load(tmp_path / "run")
-    table = whole.packed_items()
+    table = whole.item_table()
     assert table.dtype == torch.float16
     parts = split(whole.data, whole.config.data)
     best = run.rounds[run.best]
@@ -128,4 +128,4 @@ def test_a_run_in_half_precision(tmp_path: Path):
 def test_the_default_keeps_single_precision():
     assert RecursionConfig().item_table == "float32"
     plain = recurse(dataclasses.replace(SMALL, rounds=0, item_table="float32"))
-    assert plain.packed_items().dtype == torch.float32
+    assert plain.item_table().dtype == torch.float32

@@ -35,20 +35,18 @@ class Scorer:
     def interpreted(self) -> bool:
         return self.backend == "triton" and self.device == "cpu"
 
-    def pack(self, items: torch.Tensor, dtype: torch.dtype | None = None) -> ops.PackedItems:
+    def pack(self, items: torch.Tensor, dtype: torch.dtype | None = None) -> ops.ItemTable:
         if self.backend == "sharded":
             count = min(3, len(items) - 1)
             parts = [ops.pack(ops.table_part(items, rank, count), dtype=dtype) for rank in range(count)]
             return ops.join_tables(parts)
-        packed = ops.pack(
-            items.to(self.device), backend=self.backend, instruction_set=self.instruction_set, dtype=dtype
-        )
-        assert packed.backend == self.backend
-        assert packed.dtype == (dtype or items.dtype)
+        table = ops.pack(items.to(self.device), backend=self.backend, instruction_set=self.instruction_set, dtype=dtype)
+        assert table.backend == self.backend
+        assert table.dtype == (dtype or items.dtype)
         if self.instruction_set is not None:
-            assert packed.instruction_set == self.instruction_set
-            assert packed.handle[0].instruction_set == self.instruction_set
-        return packed
+            assert table.instruction_set == self.instruction_set
+            assert table.handle[0].instruction_set == self.instruction_set
+        return table
 
 
 SCORERS = [

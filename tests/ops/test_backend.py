@@ -15,9 +15,9 @@ ITEMS = torch.ones(4, 2)
 
 
 def test_auto_takes_the_compiled_core_and_its_best_instruction_set():
-    packed = ops.pack(ITEMS)
-    assert packed.backend == "cpp"
-    assert packed.instruction_set == packed.handle[0].instruction_set == _core.instruction_sets()[0]
+    table = ops.pack(ITEMS)
+    assert table.backend == "cpp"
+    assert table.instruction_set == table.handle[0].instruction_set == _core.instruction_sets()[0]
 
 
 def test_every_path_this_cpu_offers_is_selectable():

@@ -22,18 +22,18 @@ def test_every_op_is_exact_on_the_rounded_table(scorer, shape, k, tau):
     assert (given.items != case.items).any()
     assert torch.equal(given.items.half().float(), case.items)
     rounded = dataclasses.replace(given, items=given.items.half().float())
-    packed = scorer.pack(given.items, HALF)
+    table = scorer.pack(given.items, HALF)
     queries = case.queries.to(scorer.device)
-    for got, want in zip(ops.topk(queries, packed, 9), ops.topk(queries, scorer.pack(rounded.items), 9), strict=True):
+    for got, want in zip(ops.topk(queries, table, 9), ops.topk(queries, scorer.pack(rounded.items), 9), strict=True):
         assert torch.equal(got, want)
     _check_everything(scorer, dataclasses.replace(rounded, items=rounded.items.half()), k=k, temperature=1.5, tau=tau)
 
 
-def _values(scorer, packed, count: int) -> torch.Tensor:
+def _values(scorer, table, count: int) -> torch.Tensor:
     """The table's own numbers (count,), by the logits of items of one dimension."""
     ones = torch.ones(count, 1, device=scorer.device)
     pool = ragged([[item] for item in range(1, count + 1)], scorer.device)
-    return ops.pool_sample(ones, packed, pool).logits.cpu()
+    return ops.pool_sample(ones, table, pool).logits.cpu()
 
 
 def _step(scorer) -> int:
@@ -44,9 +44,9 @@ def _step(scorer) -> int:
 def test_every_half_is_read_as_what_it_is(scorer):
     halves = torch.arange(2**16).to(torch.uint16).view(HALF)
     halves = halves[halves.isfinite()][:: _step(scorer)]
-    packed = scorer.pack(torch.cat([halves[:1], halves])[:, None])
-    assert torch.equal(_values(scorer, packed, len(halves)), halves.float())
-    found = ops.topk(torch.ones(1, 1, device=scorer.device), packed, 20)
+    table = scorer.pack(torch.cat([halves[:1], halves])[:, None])
+    assert torch.equal(_values(scorer, table, len(halves)), halves.float())
+    found = ops.topk(torch.ones(1, 1, device=scorer.device), table, 20)
     assert torch.equal(found.logits.cpu()[0], halves.float().sort(descending=True).values[:20])
 
 
@@ -57,14 +57,14 @@ def test_rounding_is_to_the_nearest_and_of_ties_to_the_even(scorer):
     up, down = torch.tensor(float("inf")), torch.tensor(0.0)
     values = torch.cat([between, torch.nextafter(between, up), torch.nextafter(between, down)])
     values = torch.cat([values, -values])[:: _step(scorer)]
-    packed = scorer.pack(torch.cat([values[:1], values])[:, None], HALF)
-    assert torch.equal(_values(scorer, packed, len(values)), values.half().float())
+    table = scorer.pack(torch.cat([values[:1], values])[:, None], HALF)
+    assert torch.equal(_values(scorer, table, len(values)), values.half().float())
 
 
 def test_special_values(scorer):
     values = torch.tensor([0.0, float("nan"), float("inf"), -float("inf"), 1.0])
-    packed = scorer.pack(values[:, None], HALF)
-    found = ops.topk(torch.ones(1, 1, device=scorer.device), packed, 4)
+    table = scorer.pack(values[:, None], HALF)
+    found = ops.topk(torch.ones(1, 1, device=scorer.device), table, 4)
     assert found.ids.tolist() == [[2, 4, 0, 0]]
 
 
@@ -89,7 +89,7 @@ def test_training_on_after_packing_is_still_noticed(scorer):
     if scorer.backend != "cpp":
         pytest.skip("the others read the items themselves")
     items = torch.ones(4, 2)
-    packed = scorer.pack(items, HALF)
+    table = scorer.pack(items, HALF)
     items.mul_(2)
     with pytest.raises(ValueError, match="changed in place"):
-        ops.topk(torch.ones(1, 2), packed, 1)
+        ops.topk(torch.ones(1, 2), table, 1)

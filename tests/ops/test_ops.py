@@ -23,32 +23,32 @@ def _equal(got, want) -> None:
 
 def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | None, dtype=None) -> None:
     """All ops on one case."""
-    packed, device = scorer.pack(case.items, dtype), scorer.device
+    table, device = scorer.pack(case.items, dtype), scorer.device
     queries, counters = case.queries.to(device), case.counters.to(device)
     targets, excluded, pool = (ragged(lists, device) for lists in (case.targets, case.excluded, case.pool))
     draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
     logits = case.logits()
 
-    _equal(ops.topk(queries, packed, k), naive.topk(logits, k))
-    _equal(ops.topk(queries, packed, k, excluded=excluded), naive.topk(logits, k, case.excluded))
+    _equal(ops.topk(queries, table, k), naive.topk(logits, k))
+    _equal(ops.topk(queries, table, k, excluded=excluded), naive.topk(logits, k, case.excluded))
     want = naive.sample(logits, k, temperature, SEED, case.counters, None, case.excluded)
-    _equal(ops.topk_sample(queries, packed, excluded=excluded, **draw), want)
+    _equal(ops.topk_sample(queries, table, excluded=excluded, **draw), want)
     want_pool = naive.sample(logits, k, temperature, SEED, case.counters, case.pool, case.excluded)
-    _equal(ops.pool_sample(queries, packed, pool, excluded=excluded, **draw), want_pool)
+    _equal(ops.pool_sample(queries, table, pool, excluded=excluded, **draw), want_pool)
     want_ranks = naive.ranks(logits, case.targets, tau)
-    _equal(ops.rank_within(queries, packed, targets, tau), (want_ranks,))
-    bars = logits[np.arange(len(logits)), np.random.default_rng(k).integers(0, packed.num_items + 1, len(logits))]
+    _equal(ops.rank_within(queries, table, targets, tau), (want_ranks,))
+    bars = logits[np.arange(len(logits)), np.random.default_rng(k).integers(0, table.num_items + 1, len(logits))]
     above = (logits[:, 1:] > bars[:, None]).sum(1).clip(max=tau)
-    _equal(ops.count_above(queries, packed, torch.from_numpy(bars).to(device), tau), (above,))
-    limit = packed.num_items if tau is None else tau
-    own = torch.from_numpy(np.random.default_rng(k).integers(1, packed.num_items + 1, len(queries)))
+    _equal(ops.count_above(queries, table, torch.from_numpy(bars).to(device), tau), (above,))
+    limit = table.num_items if tau is None else tau
+    own = torch.from_numpy(np.random.default_rng(k).integers(1, table.num_items + 1, len(queries)))
     want_places = naive.places(logits, own.numpy(), limit, case.excluded)
-    _equal(ops.place_within(queries, packed, own.to(device), limit, excluded=excluded), (want_places,))
+    _equal(ops.place_within(queries, table, own.to(device), limit, excluded=excluded), (want_places,))
     want_places = naive.places(logits, own.numpy(), limit, [[]] * len(queries))
-    _equal(ops.place_within(queries, packed, own.to(device), limit), (want_places,))
-    passed = want_ranks <= (packed.num_items if tau is None else tau)
+    _equal(ops.place_within(queries, table, own.to(device), limit), (want_places,))
+    passed = want_ranks <= (table.num_items if tau is None else tau)
     _equal(
-        ops.rank_and_sample(queries, packed, targets, tau, excluded=excluded, **draw),
+        ops.rank_and_sample(queries, table, targets, tau, excluded=excluded, **draw),
         (want_ranks, np.where(passed, want[0], 0), np.where(passed, want[1], np.float32(-np.inf))),
     )
 
@@ -84,13 +84,13 @@ def test_any_small_case(scorer):
 
 
 def test_equal_scores_come_in_id_order(scorer):
-    packed = scorer.pack(torch.ones(71, 4))
+    table = scorer.pack(torch.ones(71, 4))
     queries = torch.ones(3, 4, device=scorer.device)
-    found = ops.topk(queries, packed, 40, excluded=ragged([[], [1, 2], [5]], scorer.device))
+    found = ops.topk(queries, table, 40, excluded=ragged([[], [1, 2], [5]], scorer.device))
     assert found.ids[0].tolist() == list(range(1, 41))
     assert found.ids[1].tolist() == list(range(3, 43))
     assert found.ids[2].tolist() == [1, 2, 3, 4, *range(6, 42)]
-    assert ops.rank_within(queries, packed, ragged([[70], [1], [35, 2]], scorer.device), 1).tolist() == [
+    assert ops.rank_within(queries, table, ragged([[70], [1], [35, 2]], scorer.device), 1).tolist() == [
         1,
         1,
         1,
@@ -100,37 +100,37 @@ def test_equal_scores_come_in_id_order(scorer):
 def test_nan_and_infinite_logits(scorer):
     nan, inf = float("nan"), float("inf")
     values = torch.tensor([0.0, nan, inf, -inf, 1.0, inf, -1.0, nan])
-    packed = scorer.pack(values[:, None])
+    table = scorer.pack(values[:, None])
     queries = torch.ones(1, 1, device=scorer.device)
-    found = ops.topk(queries, packed, 7)
+    found = ops.topk(queries, table, 7)
     assert found.ids.tolist() == [[2, 5, 4, 6, 0, 0, 0]]
     assert found.logits.tolist() == [[inf, inf, 1.0, -1.0, -inf, -inf, -inf]]
 
     def rank(*targets: int) -> int:
-        return int(ops.rank_within(queries, packed, ragged([targets], scorer.device)))
+        return int(ops.rank_within(queries, table, ragged([targets], scorer.device)))
 
     assert [rank(item) for item in range(1, 8)] == [5, 1, 5, 3, 1, 4, 5]
     assert rank(1, 6) == 4
     assert rank() == 8
     # +inf beats any noise, and between two of them the lower id wins
     draws = torch.arange(24).reshape(8, 3).to(scorer.device)
-    sampled = ops.topk_sample(queries.repeat(8, 1), packed, k=4, seed=1, counters=draws)
+    sampled = ops.topk_sample(queries.repeat(8, 1), table, k=4, seed=1, counters=draws)
     assert sampled.ids.tolist() == [2] * 8
     # a query of NaN has no item to offer
-    silent = ops.rank_and_sample(queries * nan, packed, ragged([[4]], scorer.device), 3)
+    silent = ops.rank_and_sample(queries * nan, table, ragged([[4]], scorer.device), 3)
     assert (silent.ranks.item(), silent.ids.item(), silent.logits.item()) == (1, 0, -inf)
 
 
 def test_nothing_eligible(scorer):
-    packed = scorer.pack(torch.ones(6, 2))
+    table = scorer.pack(torch.ones(6, 2))
     queries = torch.ones(2, 2, device=scorer.device)
     everything = ragged([range(1, 6), [1, 2, 3, 4, 5, 5, 1]], scorer.device)
-    assert ops.topk(queries, packed, 3, excluded=everything).ids.tolist() == [[0] * 3] * 2
+    assert ops.topk(queries, table, 3, excluded=everything).ids.tolist() == [[0] * 3] * 2
     for drawn in (
-        ops.topk_sample(queries, packed, excluded=everything),
-        ops.pool_sample(queries, packed, ragged([[1, 2], []], scorer.device), excluded=everything),
-        ops.pool_sample(queries, packed, ragged([[], []], scorer.device)),
-        ops.rank_and_sample(queries, packed, ragged([[1], []], scorer.device), 2, excluded=everything)[1:],
+        ops.topk_sample(queries, table, excluded=everything),
+        ops.pool_sample(queries, table, ragged([[1, 2], []], scorer.device), excluded=everything),
+        ops.pool_sample(queries, table, ragged([[], []], scorer.device)),
+        ops.rank_and_sample(queries, table, ragged([[1], []], scorer.device), 2, excluded=everything)[1:],
     ):
         ids, logits = drawn
         assert ids.tolist() == [0, 0]
@@ -138,36 +138,36 @@ def test_nothing_eligible(scorer):
 
 
 def test_no_rows(scorer):
-    packed = scorer.pack(torch.ones(6, 2))
+    table = scorer.pack(torch.ones(6, 2))
     none = torch.zeros(0, 2, device=scorer.device)
     empty = ragged([], scorer.device)
-    assert ops.topk(none, packed, 3, excluded=empty).ids.shape == (0, 3)
-    assert ops.rank_within(none, packed, empty).shape == (0,)
-    assert ops.rank_and_sample(none, packed, empty, 1).ids.shape == (0,)
-    assert ops.pool_sample(none, packed, empty).ids.shape == (0,)
+    assert ops.topk(none, table, 3, excluded=empty).ids.shape == (0, 3)
+    assert ops.rank_within(none, table, empty).shape == (0,)
+    assert ops.rank_and_sample(none, table, empty, 1).ids.shape == (0,)
+    assert ops.pool_sample(none, table, empty).ids.shape == (0,)
 
 
 def test_rank_is_the_place_in_the_ranking(scorer):
     """With unrounded embeddings too: an item never counts itself, whatever the arithmetic."""
     rows, num_items, dim = (3, 50, 20) if scorer.interpreted else (40, 700, 64)
     generator = torch.Generator().manual_seed(0)
-    packed = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
+    table = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
     queries = torch.randn(rows, dim, generator=generator).to(scorer.device)
-    ids = ops.topk(queries, packed, 15).ids
+    ids = ops.topk(queries, table, 15).ids
     one_each = torch.arange(rows + 1, device=scorer.device)
     for place in range(15):
         targets = ops.Ragged(ids[:, place].contiguous(), one_each)
-        assert ops.rank_within(queries, packed, targets).tolist() == [place + 1] * rows
-        assert ops.rank_within(queries, packed, targets, 7).tolist() == [min(place, 7) + 1] * rows
+        assert ops.rank_within(queries, table, targets).tolist() == [place + 1] * rows
+        assert ops.rank_within(queries, table, targets, 7).tolist() == [min(place, 7) + 1] * rows
 
 
 def test_a_place_is_that_among_the_best(scorer):
     """With unrounded embeddings, histories that hold the target, and rows so few that items are shared out."""
     rows, num_items, dim = (3, 50, 20) if scorer.interpreted else (200, 3000, 64)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    packed = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
+    table = scorer.pack(torch.randn(num_items + 1, dim, generator=generator))
     queries = torch.randn(rows, dim, generator=generator).to(scorer.device)
-    best = ops.topk(queries, packed, 30).ids.cpu().numpy()
+    best = ops.topk(queries, table, 30).ids.cpu().numpy()
     places = rng.integers(0, 25, rows)
     targets = best[np.arange(rows), places]
     histories = [np.append(rng.choice(row, 9), target) for row, target in zip(best, targets, strict=True)]
@@ -179,7 +179,7 @@ def test_a_place_is_that_among_the_best(scorer):
         for threads in (1, 2, 3):
             got = ops.place_within(
                 queries[chosen],
-                packed,
+                table,
                 torch.from_numpy(targets[chosen]).to(scorer.device),
                 10,
                 excluded=ragged([histories[row] for row in chosen], scorer.device),
@@ -192,15 +192,15 @@ def test_draws_follow_the_softmax_over_the_top_k(scorer):
     """Chi-square against the exact probabilities; 29.9 is its 99.99% point at 7 degrees of freedom."""
     n, k, temperature = (150 if scorer.interpreted else 20_000), 8, 1.7
     values = torch.tensor([0.0, 3, -1, 2, 2, 0, 1, 4, -2, 3, 1, 2, -3])
-    packed = scorer.pack(values[:, None])
+    table = scorer.pack(values[:, None])
     counters = torch.stack([torch.arange(n), torch.full((n,), 7), torch.zeros(n, dtype=torch.int64)], 1)
     counters = counters.to(scorer.device)
     queries = torch.ones(n, 1, device=scorer.device)
     pool = ragged([range(1, 13)] * n, scorer.device)
     draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
-    top = ops.topk(queries[:1], packed, k)
+    top = ops.topk(queries[:1], table, k)
     expected = n * (top.logits[0].double() / temperature).softmax(0).cpu().numpy()
-    for drawn in (ops.topk_sample(queries, packed, **draw), ops.pool_sample(queries, packed, pool, **draw)):
+    for drawn in (ops.topk_sample(queries, table, **draw), ops.pool_sample(queries, table, pool, **draw)):
         counts = np.bincount(drawn.ids.cpu().numpy(), minlength=13)
         assert set(np.flatnonzero(counts)) <= set(top.ids[0].tolist())
         observed = counts[top.ids[0].cpu().numpy()]
@@ -210,12 +210,12 @@ def test_draws_follow_the_softmax_over_the_top_k(scorer):
 def test_a_draw_does_not_depend_on_its_batch(scorer):
     rows, num_items, dim = (6, 40, 8) if scorer.interpreted else (100, 900, 64)
     case = random_case((rows, num_items, dim), seed=3)
-    packed, device = scorer.pack(case.items), scorer.device
+    table, device = scorer.pack(case.items), scorer.device
 
     def draw(chosen: list[int], threads: int | None = None):
         return ops.rank_and_sample(
             case.queries[chosen].to(device),
-            packed,
+            table,
             ragged([case.targets[row] for row in chosen], device),
             50,
             k=9,
@@ -261,16 +261,16 @@ def test_neighbour_votes(scorer):
 
 @pytest.mark.parametrize("bad", [0, -3, 6])
 def test_ids_out_of_range_name_the_row(scorer, bad):
-    packed = scorer.pack(torch.ones(6, 2))
+    table = scorer.pack(torch.ones(6, 2))
     queries = torch.ones(3, 2, device=scorer.device)
     lists = ragged([[1], [], [5, bad]], scorer.device)
     for call in (
-        lambda: ops.topk(queries, packed, 2, excluded=lists),
-        lambda: ops.topk_sample(queries, packed, excluded=lists),
-        lambda: ops.pool_sample(queries, packed, lists),
-        lambda: ops.rank_within(queries, packed, lists, 1),
-        lambda: ops.rank_and_sample(queries, packed, lists, 1),
-        lambda: ops.place_within(queries, packed, torch.tensor([1, 2, bad], device=scorer.device), 1),
+        lambda: ops.topk(queries, table, 2, excluded=lists),
+        lambda: ops.topk_sample(queries, table, excluded=lists),
+        lambda: ops.pool_sample(queries, table, lists),
+        lambda: ops.rank_within(queries, table, lists, 1),
+        lambda: ops.rank_and_sample(queries, table, lists, 1),
+        lambda: ops.place_within(queries, table, torch.tensor([1, 2, bad], device=scorer.device), 1),
     ):
         with pytest.raises(ValueError, match=rf"row 2 holds id {bad}, expected ids in 1..5"):
             call()
@@ -282,51 +282,51 @@ def test_strided_input_and_both_id_types(scorer):
     strided = torch.stack([case.items, case.items], 2)[:, :, 0]
     queries = torch.stack([case.queries, case.queries], 2)[:, :, 0].to(scorer.device)
     assert not strided.is_contiguous()
-    packed = scorer.pack(strided)
+    table = scorer.pack(strided)
     for dtype in (torch.int32, torch.int64):
-        _equal(ops.topk(queries, packed, 4, excluded=ragged(case.excluded, scorer.device, dtype)), want)
+        _equal(ops.topk(queries, table, 4, excluded=ragged(case.excluded, scorer.device, dtype)), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
 def test_other_dtypes_are_refused(scorer, dtype):
-    packed = scorer.pack(torch.ones(4, 2))
+    table = scorer.pack(torch.ones(4, 2))
     with pytest.raises(ValueError, match=r"expected float32.*\.float\(\)"):
-        ops.topk(torch.ones(1, 2, device=scorer.device).to(dtype), packed, 1)
+        ops.topk(torch.ones(1, 2, device=scorer.device).to(dtype), table, 1)
     if dtype != torch.float16:
         with pytest.raises(ValueError, match=r"expected float32.*\.float\(\)"):
             ops.pack(torch.ones(4, 2).to(dtype), backend=scorer.whole)
 
 
 def test_bars_that_no_logit_can_be_compared_with_are_refused(scorer):
-    packed, queries = scorer.pack(torch.ones(4, 2)), torch.ones(2, 2, device=scorer.device)
+    table, queries = scorer.pack(torch.ones(4, 2)), torch.ones(2, 2, device=scorer.device)
     with pytest.raises(ValueError, match="bars: expected numbers, got NaN in row 1"):
-        ops.count_above(queries, packed, torch.tensor([0.0, float("nan")], device=scorer.device))
+        ops.count_above(queries, table, torch.tensor([0.0, float("nan")], device=scorer.device))
     with pytest.raises(ValueError, match=r"bars: expected \(2,\) float32 on"):
-        ops.count_above(queries, packed, torch.ones(3, device=scorer.device))
+        ops.count_above(queries, table, torch.ones(3, device=scorer.device))
 
 
-def test_packed_items_belong_to_one_backend(scorer):
-    packed = scorer.pack(torch.ones(4, 2))
+def test_a_table_belongs_to_one_backend(scorer):
+    table = scorer.pack(torch.ones(4, 2))
     other = "cpp" if scorer.backend == "reference" else "reference"
-    with pytest.raises(ValueError, match="pack them anew"):
-        ops.topk(torch.ones(1, 2, device=scorer.device), packed, 1, backend=other)
+    with pytest.raises(ValueError, match=f"the table is packed for .*, got {other!r}; pack the items anew"):
+        ops.topk(torch.ones(1, 2, device=scorer.device), table, 1, backend=other)
 
 
 @pytest.mark.parametrize("tau", [2**30 + 1, 2**31])
 def test_rows_without_targets_fail_whatever_tau_is(scorer, tau):
-    packed = scorer.pack(torch.randn(41, 3))
+    table = scorer.pack(torch.randn(41, 3))
     queries, targets = torch.randn(2, 3, device=scorer.device), ragged([[], [7]], scorer.device)
-    assert ops.rank_within(queries, packed, targets, tau)[0] == tau + 1
-    sample = ops.rank_and_sample(queries, packed, targets, tau, k=1)
+    assert ops.rank_within(queries, table, targets, tau)[0] == tau + 1
+    sample = ops.rank_and_sample(queries, table, targets, tau, k=1)
     assert sample.ids.tolist()[0] == 0
     assert sample.ids.tolist()[1] > 0
 
 
 def test_queries_that_need_a_gradient_get_none(scorer):
-    packed = scorer.pack(torch.randn(9, 3))
+    table = scorer.pack(torch.randn(9, 3))
     queries = torch.randn(2, 3, device=scorer.device, requires_grad=True)
-    assert not ops.topk(queries, packed, 2).logits.requires_grad
-    assert not ops.topk_sample(queries, packed, k=1).logits.requires_grad
+    assert not ops.topk(queries, table, 2).logits.requires_grad
+    assert not ops.topk_sample(queries, table, k=1).logits.requires_grad
 
 
 @pytest.fixture
@@ -339,9 +339,9 @@ def flushing():
 
 
 def test_flushing_denormals_changes_no_tie(scorer, flushing):
-    packed = scorer.pack(torch.zeros(400, 4))
+    table = scorer.pack(torch.zeros(400, 4))
     queries = torch.ones(1, 4, device=scorer.device)
-    assert ops.place_within(queries, packed, torch.tensor([250], device=scorer.device), 399).tolist() == [250]
+    assert ops.place_within(queries, table, torch.tensor([250], device=scorer.device), 399).tolist() == [250]
     assert torch.set_flush_denormal(True)  # it is as the caller left it
 
 

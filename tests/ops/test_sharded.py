@@ -13,7 +13,7 @@ from rsir import ops
 from rsir.config import FidelityConfig
 from rsir.generation.fidelity import build
 from rsir.generation.neighbours import CandidateIndex
-from rsir.models import packed_items
+from rsir.models import pack_items
 from rsir.runtime.world import World
 from tests.harness.toys import ToyBackbone
 
@@ -76,11 +76,11 @@ def test_two_processes_give_the_answers_of_one_table(tmp_path):
 def test_processes_divide_the_table_or_the_work():
     table = ops.join_tables([ops.pack(torch.ones(3, 6))])
     model = ToyBackbone(2)
-    assert packed_items(model, table) is table
+    assert pack_items(model, table) is table
     world = World()
     world.size = 2
     with pytest.raises(ValueError, match="expected a world of one"):
-        packed_items(model, table, world=world)
+        pack_items(model, table, world=world)
 
 
 def test_a_catalogue_beyond_32_bits_is_refused(monkeypatch):

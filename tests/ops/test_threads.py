@@ -16,9 +16,9 @@ def ranks(seed: int, threads: int) -> torch.Tensor:
     """Of many rows over a catalogue: enough work for every thread that is asked for."""
     generator = torch.Generator().manual_seed(seed)
     queries, items = torch.randn(512, 16, generator=generator), torch.randn(3001, 16, generator=generator)
-    packed = ops.pack(items, backend="cpp")
+    table = ops.pack(items, backend="cpp")
     targets = torch.randint(1, 3001, (512,), generator=generator)
-    return ops.place_within(queries, packed, targets, 3000, threads=threads)
+    return ops.place_within(queries, table, targets, 3000, threads=threads)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 64])
