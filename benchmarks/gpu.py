@@ -87,13 +87,11 @@ def catalogue(work: Workload, nominal: tuple[float | None, ...], bandwidth: floa
     check(work, tables)
     operations = 2.0 * rows * num_items * dim
     read = 4.0 * (rows + num_items) * dim  # each input once
-    counters = torch.zeros(rows, 3, dtype=torch.int64, device="cuda")
+    draw = ops.Draw(K, counters=torch.zeros(rows, 3, dtype=torch.int64, device="cuda"))
 
     def both(precision: str) -> Callable[[], object]:
         return lambda: synchronised(
-            ops.rank_and_sample(
-                work.queries, tables[precision], work.targets, k=K, excluded=work.excluded, counters=counters
-            )
+            ops.rank_and_sample(work.queries, tables[precision], work.targets, draw=draw, excluded=work.excluded)
         )
 
     def count(precision: str, tau: int | None) -> Callable[[], object]:

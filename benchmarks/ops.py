@@ -79,8 +79,8 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
     rows, dim = work.queries.shape
     num_items = len(work.items) - 1
     table = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
-    counters = torch.stack([torch.arange(rows)] * 3, 1)
-    _check(work, table, counters)
+    draw = ops.Draw(K, counters=torch.stack([torch.arange(rows)] * 3, 1))
+    _check(work, table, draw)
     index = faiss.IndexFlatIP(dim)
     index.add(work.items[1:].numpy())
     names = {
@@ -104,9 +104,8 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
                 work.queries,
                 table,
                 work.targets,
-                k=K,
+                draw=draw,
                 excluded=work.excluded,
-                counters=counters,
                 threads=threads,
             )
 
@@ -149,10 +148,10 @@ def _memory(work: Workload, table: ops.ItemTable, threads: int) -> list[str]:
         ops.Ragged(part.ids.reshape(rows, -1)[many].flatten(), torch.arange(MEMORY_ROWS + 1) * int(part.offsets[1]))
         for part in (work.targets, work.excluded)
     )
-    queries, counters = work.queries[many], torch.zeros(MEMORY_ROWS, 3, dtype=torch.int64)
+    queries, draw = work.queries[many], ops.Draw(K, counters=torch.zeros(MEMORY_ROWS, 3, dtype=torch.int64))
 
     def run() -> object:
-        return ops.rank_and_sample(queries, table, targets, k=K, excluded=excluded, counters=counters, threads=threads)
+        return ops.rank_and_sample(queries, table, targets, draw=draw, excluded=excluded, threads=threads)
 
     extra = extra_memory(run)
     if extra is None:
@@ -224,9 +223,9 @@ def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
     return lambda: run(best_chunk)
 
 
-def _check(work: Workload, table: ops.ItemTable, counters: Tensor) -> None:
+def _check(work: Workload, table: ops.ItemTable, draw: ops.Draw) -> None:
     """Ranks and top lists of some rows against double precision, up to rounding at near ties."""
-    got = ops.rank_and_sample(work.queries, table, work.targets, k=K, excluded=work.excluded, counters=counters)
+    got = ops.rank_and_sample(work.queries, table, work.targets, draw=draw, excluded=work.excluded)
     top = ops.topk(work.queries, table, K, excluded=work.excluded)
     for row in range(0, len(work.queries), max(1, len(work.queries) // 16)):
         logits = work.items.double() @ work.queries[row].double()

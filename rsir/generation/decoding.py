@@ -24,7 +24,7 @@ from rsir.generation.open_items import Targets
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed, ragged
-from rsir.ops import ItemTable, Ragged
+from rsir.ops import Draw, ItemTable, Ragged
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.progress import Progress
 from rsir.runtime.resume import Checkpointer, Snapshot
@@ -339,7 +339,7 @@ class Engine:
         slots = slots[within]
         # The unused own items are the targets themselves, so nothing else needs to be excluded.
         drawn[within] = ops.pool_sample(
-            self._queries(slots), self.table, self._targets(slots), **self._sampling(slots)
+            self._queries(slots), self.table, self._targets(slots), self._draw(slots), threads=self.threads
         ).ids
         return within, drawn, scanned
 
@@ -351,7 +351,7 @@ class Engine:
         if within.any():  # no check, or trusted to pass it
             part = slots[within]
             drawn[within] = ops.topk_sample(
-                self._queries(part), self.table, excluded=self._used(part), **self._sampling(part)
+                self._queries(part), self.table, self._draw(part), excluded=self._used(part), threads=self.threads
             ).ids
         tau = self.fidelity.tau
         if tau is not None and len(scan):
@@ -363,8 +363,9 @@ class Engine:
                 self.table,
                 targets,
                 tau,
+                self._draw(part),
                 excluded=self._used(part),
-                **self._sampling(part),
+                threads=self.threads,
             )
             within[scan], drawn[scan] = verdict.ranks <= tau, verdict.ids
         return within, drawn, torch.zeros_like(within).index_fill_(0, scan, True)
@@ -390,15 +391,10 @@ class Engine:
         """The items of each trajectory."""
         return ragged(self.items[:, : int(self.length[slots].max())][slots])
 
-    def _sampling(self, slots: Tensor) -> dict[str, Any]:
-        return {
-            "k": self.config.k,
-            "temperature": self.config.temperature,
-            "seed": self.seed,
-            # the best item is taken without a random number
-            "counters": None if self.config.k == 1 else self._tensor(self._counters(Stream.ITEM, slots)),
-            "threads": self.threads,
-        }
+    def _draw(self, slots: Tensor) -> Draw:
+        # the best item is taken without a random number
+        counters = None if self.config.k == 1 else self._tensor(self._counters(Stream.ITEM, slots))
+        return Draw(self.config.k, self.config.temperature, self.seed, counters)
 
     def _counters(self, stream: Stream, slots: Tensor) -> np.ndarray:
         row, number = self._row_and_number(self.job[slots].cpu().numpy())

@@ -9,8 +9,8 @@ Conventions shared by all of them
 * A NaN logit counts as -inf, and an item at -inf is never returned or drawn. +inf beats every finite logit.
 * Higher logits come first; among equal logits the lower id comes first.
 * Item ids are 1..N. Lists of ids (`Ragged`) may be empty and may repeat an id, which changes nothing.
-* Draws are Gumbel-max with Philox4x32-10 noise keyed by ``(seed, counters[b], item)``: a row's draw does not depend
-  on its place in the batch, the batch's size or the number of threads.
+* Draws (`Draw`) are Gumbel-max with Philox4x32-10 noise keyed by ``(seed, counters[b], item)``: a row's draw does not
+  depend on its place in the batch, the batch's size or the number of threads.
 * No backend but the reference writes a (B, N) matrix.
 """
 
@@ -23,11 +23,9 @@ from rsir.ops import backend as _backend
 from rsir.ops.backend import BACKENDS
 from rsir.ops.checks import (
     check_count,
-    check_counters,
     check_draw,
     check_optional,
     check_ragged,
-    check_seed,
     thread_count,
 )
 from rsir.ops.encoding import encode_histories, extend_histories
@@ -37,7 +35,9 @@ from rsir.ops.ranking import count_above, place_within, rank_within
 from rsir.ops.reference import average_keeps
 from rsir.ops.sharded import Together, join_tables, table_part
 from rsir.ops.types import (
+    GREEDY,
     AdamMoments,
+    Draw,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
@@ -50,7 +50,9 @@ from rsir.ops.types import (
 
 __all__ = [
     "BACKENDS",
+    "GREEDY",
     "AdamMoments",
+    "Draw",
     "FullSoftmax",
     "ItemTable",
     "LayerDropout",
@@ -133,12 +135,9 @@ def topk(
 def topk_sample(
     queries: Tensor,
     table: Tensor | ItemTable,
+    draw: Draw = GREEDY,
     *,
-    k: int = 1,
-    temperature: float = 1.0,
     excluded: Ragged | None = None,
-    seed: int = 0,
-    counters: Tensor | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Sample:
@@ -148,15 +147,8 @@ def topk_sample(
     ----------
     queries, table, excluded, backend, threads
         As for :func:`topk`.
-    k : int
-        1 is greedy decoding: the best eligible item, no randomness.
-    temperature : float
-        Above 0; unused when k is 1.
-    seed : int
-        0..2**64 - 1, the Philox key.
-    counters : (B, 3) int64, each in 0..2**32 - 1
-        What is being sampled (source, trajectory, step ...): rows with equal counters draw equal noise. Needed
-        when k > 1.
+    draw : Draw
+        How each row's item is drawn; default: the best one.
 
     Returns
     -------
@@ -172,10 +164,8 @@ def topk_sample(
     result: Sample = module_of(table).topk_sample(
         queries.contiguous(),
         table,
-        *check_draw(k, temperature),
+        check_draw(draw, queries),
         check_optional("excluded", excluded, queries, table.num_items),
-        check_seed(seed),
-        check_counters(counters, queries, k),
         thread_count(threads),
     )
     return result
@@ -185,12 +175,9 @@ def pool_sample(
     queries: Tensor,
     table: Tensor | ItemTable,
     pool: Ragged,
+    draw: Draw = GREEDY,
     *,
-    k: int = 1,
-    temperature: float = 1.0,
     excluded: Ragged | None = None,
-    seed: int = 0,
-    counters: Tensor | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Sample:
@@ -200,7 +187,7 @@ def pool_sample(
     ----------
     pool : Ragged
         The ids each row may draw; ``excluded`` is taken from it.
-    queries, table, k, temperature, excluded, seed, counters, backend, threads
+    queries, table, draw, excluded, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -218,10 +205,8 @@ def pool_sample(
         queries.contiguous(),
         table,
         check_ragged("pool", pool, queries, table.num_items),
-        *check_draw(k, temperature),
+        check_draw(draw, queries),
         check_optional("excluded", excluded, queries, table.num_items),
-        check_seed(seed),
-        check_counters(counters, queries, k),
         thread_count(threads),
     )
     return result
@@ -232,12 +217,9 @@ def rank_and_sample(
     table: Tensor | ItemTable,
     targets: Ragged,
     tau: int | None = None,
+    draw: Draw = GREEDY,
     *,
-    k: int = 1,
-    temperature: float = 1.0,
     excluded: Ragged | None = None,
-    seed: int = 0,
-    counters: Tensor | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> RankedSample:
@@ -249,7 +231,7 @@ def rank_and_sample(
     ----------
     targets, tau
         As for :func:`rank_within`.
-    queries, table, k, temperature, excluded, seed, counters, backend, threads
+    queries, table, draw, excluded, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -267,10 +249,8 @@ def rank_and_sample(
         table,
         check_ragged("targets", targets, queries, table.num_items),
         None if tau is None else check_count("tau", tau),
-        *check_draw(k, temperature),
+        check_draw(draw, queries),
         check_optional("excluded", excluded, queries, table.num_items),
-        check_seed(seed),
-        check_counters(counters, queries, k),
         thread_count(threads),
     )
     return result

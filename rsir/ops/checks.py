@@ -5,16 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rsir.ops.types import Ragged
+from rsir.ops.types import Draw, Ragged
 
 __all__ = [
     "check_count",
-    "check_counters",
     "check_draw",
     "check_matrix",
     "check_optional",
     "check_ragged",
-    "check_seed",
     "check_version",
     "thread_count",
     "version_of",
@@ -47,28 +45,14 @@ def check_count(name: str, value: int) -> int:
     return int(value)
 
 
-def check_draw(k: int, temperature: float) -> tuple[int, float]:
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature!r}")
-    return check_count("k", k), float(temperature)
-
-
-def check_seed(seed: int) -> int:
-    if int(seed) != seed or not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected a whole number in 0..2**64 - 1, got {seed!r}")
-    return int(seed)
-
-
-def check_counters(counters: Tensor | None, queries: Tensor, k: int) -> Tensor:
-    if counters is None:
-        if k > 1:
-            raise ValueError("counters: needed when k > 1, so that a draw is keyed by what it is drawn for")
-        return torch.zeros(len(queries), 3, dtype=torch.int64, device=queries.device)
-    if counters.shape != (len(queries), 3) or counters.dtype != torch.int64:
-        raise ValueError(f"counters: expected ({len(queries)}, 3) int64, got {tuple(counters.shape)} {counters.dtype}")
-    if len(counters) and (int(counters.min()) < 0 or int(counters.max()) >= 2**32):
-        raise ValueError("counters: expected every word in 0..2**32 - 1")
-    return counters.contiguous()
+def check_draw(draw: Draw, queries: Tensor) -> Draw:
+    """A draw checks itself; here only whether its rows are those of the queries."""
+    if draw.counters is not None and (len(draw.counters) != len(queries) or draw.counters.device != queries.device):
+        raise ValueError(
+            f"draw.counters: expected ({len(queries)}, 3) on {queries.device} as the queries, "
+            f"got {tuple(draw.counters.shape)} on {draw.counters.device}"
+        )
+    return draw
 
 
 def check_optional(name: str, lists: Ragged | None, queries: Tensor, num_items: int) -> Ragged | None:

@@ -17,6 +17,7 @@ from rsir.ops.checks import check_version, version_of
 from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
+    Draw,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
@@ -57,15 +58,19 @@ def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, thr
 def topk_sample(
     queries: Tensor,
     table: ItemTable,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     ids, logits = _core.topk_sample(
-        _table(table), _numpy(queries), k, temperature, _optional(excluded), seed, counters.numpy(), threads
+        _table(table),
+        _numpy(queries),
+        draw.k,
+        draw.temperature,
+        _optional(excluded),
+        draw.seed,
+        draw.counters_of(queries).numpy(),
+        threads,
     )
     return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
 
@@ -74,22 +79,19 @@ def pool_sample(
     queries: Tensor,
     table: ItemTable,
     pool: Ragged,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     ids, logits = _core.pool_sample(
         _table(table),
         _numpy(queries),
         _lists(pool),
-        k,
-        temperature,
+        draw.k,
+        draw.temperature,
         _optional(excluded),
-        seed,
-        counters.numpy(),
+        draw.seed,
+        draw.counters_of(queries).numpy(),
         threads,
     )
     return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
@@ -117,11 +119,8 @@ def rank_and_sample(
     table: ItemTable,
     targets: Ragged,
     tau: int | None,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> RankedSample:
     ranks, ids, logits = _core.rank_and_sample(
@@ -129,11 +128,11 @@ def rank_and_sample(
         _numpy(queries),
         _lists(targets),
         _limit(tau, table),
-        k,
-        temperature,
+        draw.k,
+        draw.temperature,
         _optional(excluded),
-        seed,
-        counters.numpy(),
+        draw.seed,
+        draw.counters_of(queries).numpy(),
         threads,
     )
     return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))

@@ -15,6 +15,7 @@ from torch import Tensor
 from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
+    Draw,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
@@ -49,23 +50,19 @@ def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, thr
 def topk_sample(
     queries: Tensor,
     table: ItemTable,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
-    best = topk(queries, table, min(k, table.num_items), excluded, threads)
-    return draw(best, temperature, seed, counters)
+    return drawn(topk(queries, table, min(draw.k, table.num_items), excluded, threads), draw)
 
 
-def draw(best: TopK, temperature: float, seed: int, counters: Tensor) -> Sample:
+def drawn(best: TopK, draw: Draw) -> Sample:
     """One of each row's best items, by softmax at a temperature; the best one if there is one place alone."""
     if best.ids.shape[1] == 1:
         return Sample(best.ids[:, 0], best.logits[:, 0])
-    noise = gumbel(seed, counters.cpu().numpy(), best.ids.cpu().numpy())
-    noisy = best.logits.double() / temperature + torch.from_numpy(noise).to(best.ids.device)
+    noise = gumbel(draw.seed, draw.counters_of(best.ids).cpu().numpy(), best.ids.cpu().numpy())
+    noisy = best.logits.double() / draw.temperature + torch.from_numpy(noise).to(best.ids.device)
     noisy = torch.where(best.ids == 0, -torch.inf, noisy)
     winner = noisy.amax(dim=1, keepdim=True)
     # Equal noisy logits (two of +inf, say) go to the lowest id.
@@ -78,11 +75,8 @@ def pool_sample(
     queries: Tensor,
     table: ItemTable,
     pool: Ragged,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     outside = ~_membership(pool, len(queries), table.num_items)
@@ -90,7 +84,7 @@ def pool_sample(
         outside |= _membership(excluded, len(queries), table.num_items)
     outside[:, 0] = False  # row 0 is no item and is masked anyway
     everything_else = Ragged(outside.nonzero()[:, 1].int(), torch.nn.functional.pad(outside.sum(1).cumsum(0), (1, 0)))
-    return topk_sample(queries, table, k, temperature, everything_else, seed, counters, threads)
+    return topk_sample(queries, table, draw, everything_else, threads)
 
 
 def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
@@ -123,17 +117,14 @@ def rank_and_sample(
     table: ItemTable,
     targets: Ragged,
     tau: int | None,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> RankedSample:
     ranks = rank_within(queries, table, targets, tau, threads)
-    drawn = topk_sample(queries, table, k, temperature, excluded, seed, counters, threads)
+    sample = topk_sample(queries, table, draw, excluded, threads)
     failed = ranks > (table.num_items if tau is None else tau)
-    return RankedSample(ranks, torch.where(failed, 0, drawn.ids), torch.where(failed, -torch.inf, drawn.logits))
+    return RankedSample(ranks, torch.where(failed, 0, sample.ids), torch.where(failed, -torch.inf, sample.logits))
 
 
 def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:

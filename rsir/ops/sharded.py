@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rsir.ops.items import ItemTable, module_of
-from rsir.ops.reference import draw
-from rsir.ops.types import Ragged, RankedSample, Sample, TopK
+from rsir.ops.reference import drawn
+from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, TopK
 
 __all__ = ["ShardedTable", "Together", "join_tables", "table_part"]
 
@@ -157,26 +157,19 @@ def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, thr
 def topk_sample(
     queries: Tensor,
     table: ItemTable,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
-    best = topk(queries, table, min(k, table.num_items), excluded, threads)
-    return draw(best, temperature, seed, counters)
+    return drawn(topk(queries, table, min(draw.k, table.num_items), excluded, threads), draw)
 
 
 def pool_sample(
     queries: Tensor,
     table: ItemTable,
     pool: Ragged,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     keys = _keys(pool, table).unique()
@@ -190,7 +183,7 @@ def pool_sample(
     logits = _logits(queries, table, Ragged(ids.int(), offsets), threads)
     choices.logits[row, place] = logits
     choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
-    return draw(_merged([choices], k), temperature, seed, counters)
+    return drawn(_merged([choices], draw.k), draw)
 
 
 def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
@@ -226,19 +219,16 @@ def rank_and_sample(
     table: ItemTable,
     targets: Ragged,
     tau: int | None,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> RankedSample:
     ranks = rank_within(queries, table, targets, tau, threads)
     passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
     some = None if excluded is None else _rows(excluded, passed)
-    drawn = topk_sample(queries[passed], table, k, temperature, some, seed, counters[passed], threads)
+    of_passed = draw.of_rows(passed)
     ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
-    ids[passed], logits[passed] = drawn
+    ids[passed], logits[passed] = topk_sample(queries[passed], table, of_passed, some, threads)
     return RankedSample(ranks, ids, logits)
 
 
@@ -257,9 +247,8 @@ def _logits(queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> T
     for part in handle.parts:
         own = part.own(lists.ids).nonzero()[:, 0]
         alone = Ragged(lists.ids[own] - part.before, torch.arange(len(own) + 1, device=own.device))
-        counters = torch.zeros(len(own), 3, dtype=torch.int64, device=own.device)
         one_each = module_of(part.table).pool_sample
-        logits[own] = one_each(queries[row[own]], part.table, alone, 1, 1.0, None, 0, counters, threads).logits
+        logits[own] = one_each(queries[row[own]], part.table, alone, GREEDY, None, threads).logits
     handle.fill_in(logits)
     return logits
 

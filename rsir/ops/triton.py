@@ -14,7 +14,7 @@ from torch import Tensor
 from rsir.errors import BackendUnavailable
 from rsir.ops.checks import check_version, version_of
 from rsir.ops.items import ItemTable
-from rsir.ops.types import Ragged, RankedSample, Sample, SampledSoftmax, TopK
+from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
 try:
     import rsir.kernels as kernels  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -39,34 +39,28 @@ def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, thr
 def topk_sample(
     queries: Tensor,
     table: ItemTable,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     with _device(queries):
-        best = kernels.best_items(queries, _table(table), min(k, table.num_items), _lists(excluded))
-        return _draw(best, temperature, seed, counters)
+        best = kernels.best_items(queries, _table(table), min(draw.k, table.num_items), _lists(excluded))
+        return _drawn(best, draw)
 
 
 def pool_sample(
     queries: Tensor,
     table: ItemTable,
     pool: Ragged,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> Sample:
     with _device(queries):
         best = kernels.pool_best(
-            queries, _table(table), kernels.Lists(*pool), min(k, table.num_items), _lists(excluded)
+            queries, _table(table), kernels.Lists(*pool), min(draw.k, table.num_items), _lists(excluded)
         )
-        return _draw(best, temperature, seed, counters)
+        return _drawn(best, draw)
 
 
 def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
@@ -96,11 +90,8 @@ def rank_and_sample(
     table: ItemTable,
     targets: Ragged,
     tau: int | None,
-    k: int,
-    temperature: float,
+    draw: Draw,
     excluded: Ragged | None,
-    seed: int,
-    counters: Tensor,
     threads: int,
 ) -> RankedSample:
     with _device(queries):
@@ -109,10 +100,10 @@ def rank_and_sample(
             _table(table),
             kernels.Lists(*targets),
             tau,
-            min(k, table.num_items),
+            min(draw.k, table.num_items),
             _lists(excluded),
         )
-        return RankedSample(ranks, *_draw(best, temperature, seed, counters))
+        return RankedSample(ranks, *_drawn(best, draw))
 
 
 def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
@@ -143,8 +134,8 @@ def sampled_softmax(
         return SampledSoftmax(*kernels.sampled_softmax(*arguments))
 
 
-def _draw(best: kernels.Best, temperature: float, seed: int, counters: Tensor) -> Sample:
-    place = kernels.draw(best, temperature, seed, counters)[:, None]
+def _drawn(best: kernels.Best, draw: Draw) -> Sample:
+    place = kernels.draw(best, draw.temperature, draw.seed, draw.counters_of(best.ids))[:, None]
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
 
 

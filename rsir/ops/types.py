@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = [
+    "GREEDY",
     "AdamMoments",
+    "Draw",
     "FullSoftmax",
     "LayerDropout",
     "LayerParameters",
@@ -26,6 +30,61 @@ class Ragged(NamedTuple):
     """(nnz,) int32 or int64, each in 1..N."""
     offsets: Tensor
     """(B + 1,) int64, from 0 to nnz, never falling."""
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """How each row draws one item: from its best k, by softmax at a temperature, keyed by seed and counters.
+
+    Raises
+    ------
+    ValueError
+        A value out of its range, or k above 1 without counters.
+    """
+
+    k: int = 1
+    """1 is greedy decoding: the best eligible item, no randomness."""
+    temperature: float = 1.0
+    """Above 0; unused when k is 1."""
+    seed: int = 0
+    """0..2**64 - 1, the Philox key."""
+    counters: Tensor | None = None
+    """(B, 3) int64, each in 0..2**32 - 1: what is being sampled (source, trajectory, step ...). Rows with equal
+    counters draw equal noise. Needed when k is above 1."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or int(self.k) != self.k or self.k < 1:
+            raise ValueError(f"k: expected a whole number of at least 1, got {self.k!r}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature: expected a finite number above 0, got {self.temperature!r}")
+        if int(self.seed) != self.seed or not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed: expected a whole number in 0..2**64 - 1, got {self.seed!r}")
+        for name, kind in (("k", int), ("temperature", float), ("seed", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        counters = self.counters
+        if counters is None:
+            if self.k > 1:
+                raise ValueError("counters: needed when k > 1, so that a draw is keyed by what it is drawn for")
+            return
+        if counters.ndim != 2 or counters.shape[1] != 3 or counters.dtype != torch.int64:
+            raise ValueError(f"counters: expected (B, 3) int64, got {tuple(counters.shape)} {counters.dtype}")
+        if len(counters) and (int(counters.min()) < 0 or int(counters.max()) >= 2**32):
+            raise ValueError("counters: expected every word in 0..2**32 - 1")
+        object.__setattr__(self, "counters", counters.contiguous())
+
+    def counters_of(self, rows: Tensor) -> Tensor:
+        """(B, 3) int64: the counters, or zeros, as a draw of the best item needs none."""
+        if self.counters is not None:
+            return self.counters
+        return torch.zeros(len(rows), 3, dtype=torch.int64, device=rows.device)
+
+    def of_rows(self, rows: Tensor) -> Draw:
+        """The same draw for some of the rows."""
+        return self if self.counters is None else replace(self, counters=self.counters[rows])
+
+
+GREEDY = Draw()
+"""The best eligible item."""
 
 
 class TopK(NamedTuple):

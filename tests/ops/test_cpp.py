@@ -67,12 +67,10 @@ def test_threads_split_rows_or_items_without_a_trace(instruction_set, k):
         table = ops.pack(items, instruction_set=instruction_set)
         rng = np.random.default_rng(rows)
         targets, excluded = (ragged([rng.integers(1, 3001, n) for _ in range(rows)]) for n in (2, 30))
-        counters = torch.from_numpy(rng.integers(0, 2**32, (rows, 3)))
+        draw = ops.Draw(k, counters=torch.from_numpy(rng.integers(0, 2**32, (rows, 3))))
         for tau in (30, None):
             results = [
-                ops.rank_and_sample(
-                    queries, table, targets, tau, k=k, excluded=excluded, counters=counters, threads=threads
-                )
+                ops.rank_and_sample(queries, table, targets, tau, draw, excluded=excluded, threads=threads)
                 for threads in (1, 2, 3, 8)
             ]
             for other in results[1:]:
@@ -114,8 +112,8 @@ def test_early_exit_keeps_the_rows_that_go_on(instruction_set):
     counters = torch.from_numpy(rng.integers(0, 2**32, (300, 3)))
     exact = ops.rank_within(queries, table, targets)
     for tau in (10, 100, 1000):
-        got = ops.rank_and_sample(queries, table, targets, tau, k=5, counters=counters)
-        drawn = ops.topk_sample(queries, table, k=5, counters=counters)
+        got = ops.rank_and_sample(queries, table, targets, tau, ops.Draw(5, counters=counters))
+        drawn = ops.topk_sample(queries, table, ops.Draw(5, counters=counters))
         passed = exact <= tau
         assert 0 < passed.sum() < 300
         assert torch.equal(got.ranks, exact.clamp(max=tau + 1))
@@ -160,7 +158,7 @@ counters = torch.zeros(512, 3, dtype=torch.int64)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ops.topk(queries[:1], table, 1)
 before = peak()
-ops.rank_and_sample(queries, table, targets, k=20, excluded=excluded, counters=counters, threads=2)
+ops.rank_and_sample(queries, table, targets, draw=ops.Draw(20, counters=counters), excluded=excluded, threads=2)
 print(peak() - before)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,15 +26,15 @@ def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | No
     table, device = scorer.pack(case.items, dtype), scorer.device
     queries, counters = case.queries.to(device), case.counters.to(device)
     targets, excluded, pool = (ragged(lists, device) for lists in (case.targets, case.excluded, case.pool))
-    draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
+    draw = ops.Draw(k, temperature, SEED, counters)
     logits = case.logits()
 
     _equal(ops.topk(queries, table, k), naive.topk(logits, k))
     _equal(ops.topk(queries, table, k, excluded=excluded), naive.topk(logits, k, case.excluded))
     want = naive.sample(logits, k, temperature, SEED, case.counters, None, case.excluded)
-    _equal(ops.topk_sample(queries, table, excluded=excluded, **draw), want)
+    _equal(ops.topk_sample(queries, table, draw, excluded=excluded), want)
     want_pool = naive.sample(logits, k, temperature, SEED, case.counters, case.pool, case.excluded)
-    _equal(ops.pool_sample(queries, table, pool, excluded=excluded, **draw), want_pool)
+    _equal(ops.pool_sample(queries, table, pool, draw, excluded=excluded), want_pool)
     want_ranks = naive.ranks(logits, case.targets, tau)
     _equal(ops.rank_within(queries, table, targets, tau), (want_ranks,))
     bars = logits[np.arange(len(logits)), np.random.default_rng(k).integers(0, table.num_items + 1, len(logits))]
@@ -48,7 +48,7 @@ def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | No
     _equal(ops.place_within(queries, table, own.to(device), limit), (want_places,))
     passed = want_ranks <= (table.num_items if tau is None else tau)
     _equal(
-        ops.rank_and_sample(queries, table, targets, tau, excluded=excluded, **draw),
+        ops.rank_and_sample(queries, table, targets, tau, draw, excluded=excluded),
         (want_ranks, np.where(passed, want[0], 0), np.where(passed, want[1], np.float32(-np.inf))),
     )
 
@@ -114,7 +114,7 @@ def test_nan_and_infinite_logits(scorer):
     assert rank() == 8
     # +inf beats any noise, and between two of them the lower id wins
     draws = torch.arange(24).reshape(8, 3).to(scorer.device)
-    sampled = ops.topk_sample(queries.repeat(8, 1), table, k=4, seed=1, counters=draws)
+    sampled = ops.topk_sample(queries.repeat(8, 1), table, ops.Draw(k=4, seed=1, counters=draws))
     assert sampled.ids.tolist() == [2] * 8
     # a query of NaN has no item to offer
     silent = ops.rank_and_sample(queries * nan, table, ragged([[4]], scorer.device), 3)
@@ -197,10 +197,10 @@ def test_draws_follow_the_softmax_over_the_top_k(scorer):
     counters = counters.to(scorer.device)
     queries = torch.ones(n, 1, device=scorer.device)
     pool = ragged([range(1, 13)] * n, scorer.device)
-    draw = {"k": k, "temperature": temperature, "seed": SEED, "counters": counters}
+    draw = ops.Draw(k, temperature, SEED, counters)
     top = ops.topk(queries[:1], table, k)
     expected = n * (top.logits[0].double() / temperature).softmax(0).cpu().numpy()
-    for drawn in (ops.topk_sample(queries, table, **draw), ops.pool_sample(queries, table, pool, **draw)):
+    for drawn in (ops.topk_sample(queries, table, draw), ops.pool_sample(queries, table, pool, draw)):
         counts = np.bincount(drawn.ids.cpu().numpy(), minlength=13)
         assert set(np.flatnonzero(counts)) <= set(top.ids[0].tolist())
         observed = counts[top.ids[0].cpu().numpy()]
@@ -218,11 +218,8 @@ def test_a_draw_does_not_depend_on_its_batch(scorer):
             table,
             ragged([case.targets[row] for row in chosen], device),
             50,
-            k=9,
-            temperature=2.0,
+            ops.Draw(9, 2.0, SEED, case.counters[chosen].to(device)),
             excluded=ragged([case.excluded[row] for row in chosen], device),
-            seed=SEED,
-            counters=case.counters[chosen].to(device),
             threads=threads,
         )
 
@@ -317,7 +314,7 @@ def test_rows_without_targets_fail_whatever_tau_is(scorer, tau):
     table = scorer.pack(torch.randn(41, 3))
     queries, targets = torch.randn(2, 3, device=scorer.device), ragged([[], [7]], scorer.device)
     assert ops.rank_within(queries, table, targets, tau)[0] == tau + 1
-    sample = ops.rank_and_sample(queries, table, targets, tau, k=1)
+    sample = ops.rank_and_sample(queries, table, targets, tau)
     assert sample.ids.tolist()[0] == 0
     assert sample.ids.tolist()[1] > 0
 
@@ -326,7 +323,7 @@ def test_queries_that_need_a_gradient_get_none(scorer):
     table = scorer.pack(torch.randn(9, 3))
     queries = torch.randn(2, 3, device=scorer.device, requires_grad=True)
     assert not ops.topk(queries, table, 2).logits.requires_grad
-    assert not ops.topk_sample(queries, table, k=1).logits.requires_grad
+    assert not ops.topk_sample(queries, table).logits.requires_grad
 
 
 @pytest.fixture
