@@ -5,27 +5,69 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rsir.api import evaluate, run
+    from rsir.config import (
+        AcquisitionConfig,
+        DataConfig,
+        DistillationConfig,
+        FidelityConfig,
+        GenerationConfig,
+        ModelConfig,
+        RecursionConfig,
+        SimulationConfig,
+        TrainingConfig,
+    )
+    from rsir.data import Sequences, from_frame, read
+    from rsir.errors import RsirError
     from rsir.generation.enrich import enrich
     from rsir.runs.results import load
 
-__all__ = ["__version__", "enrich", "load"]
+__all__ = [
+    "AcquisitionConfig",
+    "DataConfig",
+    "DistillationConfig",
+    "FidelityConfig",
+    "GenerationConfig",
+    "ModelConfig",
+    "RecursionConfig",
+    "RsirError",
+    "Sequences",
+    "SimulationConfig",
+    "TrainingConfig",
+    "__version__",
+    "enrich",
+    "evaluate",
+    "from_frame",
+    "load",
+    "read",
+    "run",
+]
 
 __version__ = "0.1.0"
 
-_LAZY = {"enrich": "rsir.generation.enrich", "load": "rsir.runs.results"}
-"""What is loaded when it is first asked for, as the modules are: torch and the compiled parts take seconds."""
+_HOMES = {
+    "RsirError": "rsir.errors",
+    "Sequences": "rsir.data",
+    "enrich": "rsir.generation.enrich",
+    "evaluate": "rsir.api",
+    "from_frame": "rsir.data",
+    "load": "rsir.runs.results",
+    "read": "rsir.data",
+    "run": "rsir.api",
+}
+"""Where a name is defined; its module is loaded when the name is first asked for, as torch takes seconds to load."""
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
-    from importlib.util import find_spec
 
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOMES or name in __all__:
+        return getattr(import_module(_HOMES.get(name, "rsir.config")), name)
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}; its names are {', '.join(__all__)}, and its modules are "
+        f"imported, as in import {__name__}.data"
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted(__all__)

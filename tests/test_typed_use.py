@@ -77,4 +77,6 @@ def test_a_run(tmp_path: Path) -> None:
     assert_type(run.rounds[0].validation, dict[str, float])
     assert_type(run.recommend([["a", "b"]][:0], k=3), list[list[Any]])
     assert_type(rsir.load(tmp_path / "run"), Run)
+    assert_type(rsir.run(small, rounds=0), Run)
+    assert_type(rsir.evaluate(run), Evaluation)
     assert_type(enriched(run, 1), Sequences)

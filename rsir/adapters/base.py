@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from rsir.data.io.events import label_ids
+from rsir.data.alignment import align, ids_in
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.data.splits import EvaluationSet
-from rsir.errors import BackboneError, DataError, DataWarning
+from rsir.errors import BackboneError
 
 __all__ = ["Adapter", "check_scores"]
 
@@ -64,7 +62,7 @@ class Adapter(nn.Module):
     def align(self, data: Sequences) -> Sequences:
         """Data over this model's catalogue: the same rows, items numbered as here.
 
-        Events with items that the model does not know are left out.
+        Events with items that the model does not know are omitted.
 
         Parameters
         ----------
@@ -79,32 +77,14 @@ class Adapter(nn.Module):
         Warns
         -----
         DataWarning
-            Events were left out; says how many.
+            Events were omitted; says how many.
         """
-        ids = self._own_ids(data)[data.items]
-        known = ids > 0
-        if not known.all():
-            unknown = len(np.unique(data.items[~known]))
-            warnings.warn(
-                f"{type(self.network).__name__} does not know {unknown} of the items: left out "
-                f"{int((~known).sum())} of {known.size} events",
-                DataWarning,
-                stacklevel=2,
-            )
-        counts = np.append(0, np.cumsum(known))[data.offsets]
-        return dataclasses.replace(
-            data,
-            items=ids[known].astype(np.int32),
-            offsets=offsets_of(np.diff(counts)),
-            num_items=self.num_items,
-            times=None if data.times is None else data.times[known],
-            item_labels=self.item_labels,
-        )
+        return align(data, self.item_labels, type(self.network).__name__)
 
     def align_tasks(self, tasks: EvaluationSet, data: Sequences) -> EvaluationSet:
         """Ranking tasks over this model's catalogue, for :func:`rsir.evaluation.evaluate`.
 
-        Of the histories the items that the model does not know are left out, and so are tasks whose target it does
+        Items of histories that the model does not know are omitted, and so are tasks whose target it does
         not know or whose history is empty then.
 
         Parameters
@@ -113,7 +93,7 @@ class Adapter(nn.Module):
         data : Sequences
             Over whose catalogue the tasks are.
         """
-        own = self._own_ids(data)
+        own = ids_in(data, self.item_labels, type(self.network).__name__)
         items, targets = own[tasks.items], own[tasks.targets]
         counts = np.append(0, np.cumsum(items > 0))[tasks.offsets]
         kept = (np.diff(counts) > 0) & (targets > 0)
@@ -124,19 +104,6 @@ class Adapter(nn.Module):
             offsets=offsets_of(np.diff(counts)[kept]),
             targets=targets[kept].astype(np.int32),
         )
-
-    def _own_ids(self, data: Sequences) -> np.ndarray:
-        """(num_items of the data + 1,) this model's id of each of its ids; 0 where there is none."""
-        labels = data.item_labels
-        labels = pa.array(np.arange(1, data.num_items + 1)) if labels is None else labels
-        name = type(self.network).__name__
-        ids = np.append(0, label_ids(labels, self.item_labels, name))
-        if not ids.any():
-            raise DataError(
-                f"{name} knows none of the items, {labels[0].as_py()!r} for one; it knows "
-                f"{self.item_labels[0].as_py()!r} and {self.num_items - 1} more: was it trained on this data?"
-            )
-        return ids
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 
 from rsir.cli.commands import COMMANDS, listed
-from rsir.cli.parsing import Parser, nearest, unknown_option
+from rsir.cli.parsing import Parser, unknown_option
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
@@ -272,7 +272,7 @@ def read_file(path: str) -> dict[str, Any]:
         if name in sections:
             raise ConfigError(f"{path}: {name}: expected settings by name below it, as rsir --print-config shows them")
         if name not in OPTIONS:
-            raise ConfigError(f"{path}: {name}: unknown option{nearest(str(name), list(OPTIONS), '--help-all')}")
+            raise ConfigError(f"{path}: {unknown_option(str(name), list(OPTIONS), '--help-all')}")
     return settings
 
 

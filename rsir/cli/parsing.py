@@ -9,9 +9,10 @@ import re
 from collections.abc import Container, Sequence
 from typing import Any, NoReturn
 
+from rsir.config.changes import nearest
 from rsir.errors import ConfigError
 
-__all__ = ["Parser", "nearest"]
+__all__ = ["Parser", "unknown_option"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,15 +74,8 @@ class Parser(argparse.ArgumentParser):
 def unknown_option(word: str, known: list[str], listing: str) -> str:
     """What to say of an option that is not known."""
     name = word.partition("=")[0]
-    return f"{name}: unknown option{nearest(name, known, listing)}"
-
-
-def nearest(name: str, known: list[str], listing: str) -> str:
-    """Which of the known names is most like one that is not; else `listing`, what prints them."""
-    last = name.lstrip("-").rpartition(".")[2]
-    near = [other for other in known if "." in other and other.rpartition(".")[2] == last]
-    near = near[:1] or difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; {listing} lists those there are"
+    near = nearest(name, known)
+    return f"{name}: unknown option; " + (f"did you mean {near}?" if near else f"{listing} lists those there are")
 
 
 def _as_known(word: str, known: Container[str]) -> str:

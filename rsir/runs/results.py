@@ -20,6 +20,7 @@ from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
 from rsir.models import Ensemble, checkpoint, pack_items
 from rsir.ops import ItemTable
+from rsir.runs import summary
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.lineage import voters
 from rsir.runtime.environment import check_device
@@ -135,7 +136,7 @@ class RoundResult:
         return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished recursion: its rounds and the model of the best one.
 
@@ -159,6 +160,12 @@ class Run:
     best: int
     model: Any
     path: Path | None
+
+    def __repr__(self) -> str:
+        return summary.text(self)
+
+    def _repr_html_(self) -> str:
+        return summary.html(self)
 
     @classmethod
     def open(cls, path: str | Path, *, device: str = "cpu") -> Run:

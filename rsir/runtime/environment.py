@@ -28,8 +28,11 @@ def environment() -> dict[str, Any]:
 
 
 def check_device(device: str, option: str) -> None:
-    """ConfigError if `device` is a CUDA device and torch finds none; `option` is how it was asked for."""
-    if not device.startswith("cuda"):
+    """ConfigError if `device` is no CPU or CUDA device that torch finds; `option` is how it was asked for."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"{option}: expected cpu or cuda")
+    if kind == "cpu":
         return
     import torch
 
@@ -37,7 +40,7 @@ def check_device(device: str, option: str) -> None:
         return
     build = "is a CPU build" if torch.version.cuda is None else f"is built for CUDA {torch.version.cuda}"
     raise ConfigError(
-        f"{option}: torch finds no CUDA device (torch {torch.__version__} {build}); leave {option} away, or mend the "
+        f"{option}: torch finds no CUDA device (torch {torch.__version__} {build}); omit {option}, or fix the "
         "driver or the installation of torch"
     )
 

@@ -48,7 +48,7 @@ def check(adapter, data, own_scores):
     assert enriched.item_labels.equals(aligned.item_labels)
 
     more = Sequences.from_lists([[1, 2, 3], [3, 1]], 3, item_labels=pa.array(["item 2", "nobody's", "item 1"]))
-    with pytest.warns(DataWarning, match="does not know 1 of the items: left out 1 of 5 events"):
+    with pytest.warns(DataWarning, match="does not know 1 of the items: omitted 1 of 5 events"):
         part = adapter.align(more)
     assert [[theirs[i - 1] for i in part[row]] for row in range(2)] == [["item 2", "item 1"], ["item 1", "item 2"]]
     tasks = EvaluationSet(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -81,9 +79,7 @@ def test_the_card_names_data_and_settings(data, run):
 
 def test_a_device_that_is_not_there(run, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(
-        ConfigError, match=r"^device='cuda': torch finds no CUDA device \(torch .*; leave device='cuda' away"
-    ):
+    with pytest.raises(ConfigError, match=r"^device='cuda': torch finds no CUDA device \(torch .*; omit device='cuda'"):
         rsir.load(run.path, device="cuda")
 
 
@@ -195,22 +191,3 @@ def test_what_is_no_backbone(data):
         rsir.enrich(data, object())
     with pytest.raises(ValueError, match="expected a catalogue of 9 items as the model's, got 50"):
         rsir.enrich(data, ToyBackbone(9))
-
-
-def test_the_package_is_light():
-    code = "import rsir, sys; print(rsir.__version__, 'torch' in sys.modules, rsir.load.__module__)"
-    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert shown.split() == [rsir.__version__, "False", "rsir.runs.results"]
-    assert {"load", "enrich"} <= set(dir(rsir))
-    with pytest.raises(AttributeError, match="no attribute 'enlarge'"):
-        _ = rsir.enlarge
-
-
-def test_modules_are_loaded_when_asked_for():
-    code = (
-        "import rsir, sys; loaded = [name for name in sys.modules if name.startswith('rsir.')]\n"
-        "print(len(loaded), rsir.datasets.fetch.__module__, rsir.files.replace.__module__, 'torch' in sys.modules)\n"
-        "print(rsir.adapters.from_rectools.__name__)"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert shown.split() == ["0", "rsir.datasets", "rsir.files", "False", "from_rectools"]

@@ -1,0 +1,48 @@
+"""A run in a few lines, as text and as a table of HTML, for the Python prompt and for notebooks."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsir.runs.results import RoundResult, Run
+
+__all__ = ["html", "text"]
+
+_HEAD = ("round", "sequences", "generated", "kept", "validation NDCG@20", "test NDCG@10", "test Recall@10")
+
+
+def text(run: Run) -> str:
+    """The title, and a line for each round."""
+    rows = [_HEAD, *(_cells(result) for result in run.rounds)]
+    lines = []
+    for number, row in enumerate(rows, -1):
+        cells = "  ".join(f"{cell:>{len(head)}}" for cell, head in zip(row, _HEAD, strict=True))
+        lines.append(f"{'*' if number == run.best else ' '} {cells}")
+    return "\n".join([_title(run), *lines])
+
+
+def html(run: Run) -> str:
+    """A table with a row for each round, the best one in bold."""
+    head = "".join(f"<th>{name}</th>" for name in _HEAD)
+    rows = []
+    for result in run.rounds:
+        tag = "th" if result.round == run.best else "td"
+        rows.append("<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in _cells(result)) + "</tr>")
+    body = "".join(rows)
+    return f"<table><caption>{escape(_title(run))}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _title(run: Run) -> str:
+    where = "" if run.path is None else f", in {run.path}"
+    return (
+        f"Run of {run.config.model.name} on {len(run.data):,} users and {run.data.num_items:,} items{where}; "
+        f"round {run.best} is the best by validation"
+    )
+
+
+def _cells(result: RoundResult) -> tuple[str, ...]:
+    counts = (f"{result.generated:,}", f"{result.acquired:,}") if result.round else ("-", "-")
+    values = (result.validation["ndcg@20"], result.test["ndcg@10"], result.test["recall@10"])
+    return (str(result.round), f"{result.sequences:,}", *counts, *(f"{value:.4f}" for value in values))
