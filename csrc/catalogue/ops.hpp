@@ -1,4 +1,4 @@
-// The ops of rsir/ops over plain arrays; rsir/ops/__init__.py documents their meaning.
+// The ops of rsir/ops over plain arrays; rsir/ops documents their meaning.
 //
 // Inputs have been checked: ids of targets, excluded and pool are in 1..num_items, offsets ascend,
 // counters are in 0..2^32-1, k and tau are at least 1, tau is at most num_items, temperature is positive.

@@ -8,28 +8,10 @@
 
 namespace {
 
-// out (rows, n) = a (rows, k) b (k, n) + bias; rows of b are ldb apart.
-void affine_columns(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* b,
-                    std::int64_t ldb, const float* bias, float* out) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    each_vector(n, [&](std::int64_t i, auto lanes) { store(out + r * n + i, load(bias + i, lanes), lanes); });
-  product(false, rows, n, k, a, k, b, ldb, out, n, true);
-}
-
 // What a query of one head gathers from n positions; keys and values are stride apart. share holds n floats.
 inline void gather(std::int64_t part, std::int64_t stride, float scale, const float* query, const float* keys,
                    const float* values, std::int64_t n, float* share, float* out) {
-  float top = -__builtin_inff();
-  for (std::int64_t j = 0; j < n; ++j) {
-    share[j] = scale * dot(query, keys + j * stride, part);
-    if (share[j] > top) top = share[j];
-  }
-  each_vector(n, [&](std::int64_t j, auto lanes) {
-    store(share + j, exp_of(load(share + j, lanes) - Isa::set1(top)), lanes);
-  });
-  float total = 0.0f;
-  for (std::int64_t j = 0; j < n; ++j) total += share[j];
-  const Vector factor = Isa::set1(1.0f / total);
+  const Vector factor = Isa::set1(1.0f / attend(part, stride, scale, query, keys, n, share));
   each_vector(part, [&](std::int64_t i, auto lanes) {
     Vector sum = Isa::set1(0.0f);
     for (std::int64_t j = 0; j < n; ++j)
@@ -38,44 +20,22 @@ inline void gather(std::int64_t part, std::int64_t stride, float scale, const fl
   });
 }
 
-// y = (x + z) normalised, times weight, plus bias; one position, y may be x or z.
-inline void normalise_plain(std::int64_t n, float epsilon, const float* x, const float* z, const float* weight,
-                            const float* bias, float* y) {
-  Vector sum = Isa::set1(0.0f);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(z + i, lanes) + load(x + i, lanes);
-    store(y + i, here, lanes);
-    sum += here;
-  });
-  const float mean = Isa::sum(sum) / static_cast<float>(n);
-  Vector square = Isa::set1(0.0f);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    store(y + i, load(y + i, lanes) - Isa::set1(mean), lanes);
-    const Vector here = load(y + i, lanes);  // lanes beyond the end are zero again
-    square = Isa::madd(here, here, square);
-  });
-  const float rstd = 1.0f / __builtin_sqrtf(Isa::sum(square) / static_cast<float>(n) + epsilon);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(y + i, lanes) * Isa::set1(rstd);
-    store(y + i, Isa::madd(here, load(weight + i, lanes), load(bias + i, lanes)), lanes);
-  });
-}
-
 // From a layer's input and what attention gathered its output, all (rows, d); z holds (rows, d) and hidden (rows, f).
 void finish_rows(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, std::int64_t rows,
                  const float* in, const float* attended, float* z, float* hidden, float* y) {
   const std::int64_t d = s.dim, f = s.feedforward;
-  affine_columns(rows, d, d, attended, t.out, d, w.out_bias, z);
+  const Dropout none(s);
+  affine(rows, d, d, attended, t.out, d, w.out_bias, z);
   for (std::int64_t i = 0; i < rows; ++i)
-    normalise_plain(d, s.epsilon, in + i * d, z + i * d, w.norm1_weight, w.norm1_bias, y + i * d);
-  affine_columns(rows, f, d, y, t.up, f, w.up_bias, hidden);
+    normalise(d, s.epsilon, none, nullptr, in + i * d, z + i * d, w.norm1_weight, w.norm1_bias, y + i * d, y + i * d);
+  affine(rows, f, d, y, t.up, f, w.up_bias, hidden);
   each_vector(rows * f, [&](std::int64_t i, auto lanes) {
     const Vector here = load(hidden + i, lanes);
     store(hidden + i, here * Normal(here).below, lanes);
   });
-  affine_columns(rows, d, f, hidden, t.down, d, w.down_bias, z);
+  affine(rows, d, f, hidden, t.down, d, w.down_bias, z);
   for (std::int64_t i = 0; i < rows; ++i)
-    normalise_plain(d, s.epsilon, y + i * d, z + i * d, w.norm2_weight, w.norm2_bias, y + i * d);
+    normalise(d, s.epsilon, none, nullptr, y + i * d, z + i * d, w.norm2_weight, w.norm2_bias, y + i * d, y + i * d);
 }
 
 void encode_layer(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const std::int64_t* starts,
@@ -95,8 +55,8 @@ void encode_layer(const LayerShape& s, const LayerWeights& w, const LayerTranspo
       each_vector(d, [&](std::int64_t i, auto lanes) { store(own + r * d + i, load(from + i, lanes), lanes); });
     }
   const float* in = last_only ? own : x;
-  affine_columns(all, 2 * d, d, x, t.in + d, 3 * d, w.in_bias + d, pairs);
-  affine_columns(rows, d, d, in, t.in, 3 * d, w.in_bias, z);
+  affine(all, 2 * d, d, x, t.in + d, 3 * d, w.in_bias + d, pairs);
+  affine(rows, d, d, in, t.in, 3 * d, w.in_bias, z);
   for (std::int64_t r = 0; r < sequences; ++r) {
     const float* keys = pairs + starts[r] * 2 * d;
     for (std::int64_t i = last_only ? starts[r + 1] - 1 : starts[r]; i < starts[r + 1]; ++i) {
@@ -118,7 +78,7 @@ void step_layer(const LayerShape& s, const LayerWeights& w, const LayerTranspose
   float* attended = qkv + 3 * rows * d;  // (rows, d)
   float* hidden = attended + rows * d;  // (rows, f)
   float* share = hidden + rows * s.feedforward;
-  affine_columns(rows, 3 * d, d, x, t.in, 3 * d, w.in_bias, qkv);
+  affine(rows, 3 * d, d, x, t.in, 3 * d, w.in_bias, qkv);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t head = 0; head < s.heads; ++head) {
       const float* query = qkv + r * 3 * d + head * part;

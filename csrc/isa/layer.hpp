@@ -60,12 +60,12 @@ struct Normal {
   }
 };
 
-// out (rows, n) = a (rows, k) b (k, n) + bias
-void affine(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* b, const float* bias,
-            float* out) {
+// out (rows, n) = a (rows, k) b (k, n) + bias; rows of b are ldb apart.
+void affine(std::int64_t rows, std::int64_t n, std::int64_t k, const float* a, const float* b, std::int64_t ldb,
+            const float* bias, float* out) {
   for (std::int64_t r = 0; r < rows; ++r)
     each_vector(n, [&](std::int64_t i, auto lanes) { store(out + r * n + i, load(bias + i, lanes), lanes); });
-  product(false, rows, n, k, a, k, b, n, out, n, true);
+  product(false, rows, n, k, a, k, b, ldb, out, n, true);
 }
 
 // The gradients of affine's b transposed (n, k) and of its bias; then that of a, added or not.
@@ -76,38 +76,40 @@ void affine_backward(std::int64_t rows, std::int64_t n, std::int64_t k, const fl
   product(false, rows, k, n, grad_out, n, weight, k, grad_a, k, add);
 }
 
-// unit = (x + dropout(z)) normalised, y = unit weight + bias; one position. Returns the reciprocal deviation.
+// normed = (x + dropout(z)) normalised, y = normed weight + bias; one position. Returns the reciprocal deviation.
+// normed and y may be the same, and be x or z.
 inline float normalise(std::int64_t n, float epsilon, const Dropout& dropout, const unsigned char* bytes,
-                       const float* x, const float* z, const float* weight, const float* bias, float* unit, float* y) {
+                       const float* x, const float* z, const float* weight, const float* bias, float* normed,
+                       float* y) {
   Vector sum = Isa::set1(0.0f);
   each_vector(n, [&](std::int64_t i, auto lanes) {
     const Vector here = Isa::madd(load(z + i, lanes), dropout.factors(bytes, i, lanes), load(x + i, lanes));
-    store(unit + i, here, lanes);
+    store(normed + i, here, lanes);
     sum += here;
   });
   const float mean = Isa::sum(sum) / static_cast<float>(n);
   Vector square = Isa::set1(0.0f);
   each_vector(n, [&](std::int64_t i, auto lanes) {
-    store(unit + i, load(unit + i, lanes) - Isa::set1(mean), lanes);
-    const Vector here = load(unit + i, lanes);  // lanes beyond the end are zero again
+    store(normed + i, load(normed + i, lanes) - Isa::set1(mean), lanes);
+    const Vector here = load(normed + i, lanes);  // lanes beyond the end are zero again
     square = Isa::madd(here, here, square);
   });
   const float rstd = 1.0f / __builtin_sqrtf(Isa::sum(square) / static_cast<float>(n) + epsilon);
   each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(unit + i, lanes) * Isa::set1(rstd);
-    store(unit + i, here, lanes);
+    const Vector here = load(normed + i, lanes) * Isa::set1(rstd);
+    store(normed + i, here, lanes);
     store(y + i, Isa::madd(here, load(weight + i, lanes), load(bias + i, lanes)), lanes);
   });
   return rstd;
 }
 
 // From the gradient of y that of x, and of z behind its dropout; adds to those of weight and bias.
-inline void normalise_backward(std::int64_t n, const Dropout& dropout, const unsigned char* bytes, const float* unit,
+inline void normalise_backward(std::int64_t n, const Dropout& dropout, const unsigned char* bytes, const float* normed,
                                float rstd, const float* weight, const float* grad_y, float* grad_weight,
                                float* grad_bias, float* grad_x, float* grad_z) {
   Vector sum = Isa::set1(0.0f), along = Isa::set1(0.0f);
   each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector upstream = load(grad_y + i, lanes), here = load(unit + i, lanes);
+    const Vector upstream = load(grad_y + i, lanes), here = load(normed + i, lanes);
     const Vector grad = upstream * load(weight + i, lanes);
     sum += grad;
     along = Isa::madd(grad, here, along);
@@ -118,7 +120,7 @@ inline void normalise_backward(std::int64_t n, const Dropout& dropout, const uns
   const Vector slope = Isa::set1(-Isa::sum(along) / static_cast<float>(n));
   each_vector(n, [&](std::int64_t i, auto lanes) {
     const Vector centred = load(grad_y + i, lanes) * load(weight + i, lanes) - mean;
-    const Vector grad = Isa::madd(slope, load(unit + i, lanes), centred) * Isa::set1(rstd);
+    const Vector grad = Isa::madd(slope, load(normed + i, lanes), centred) * Isa::set1(rstd);
     store(grad_x + i, grad, lanes);
     store(grad_z + i, grad * dropout.factors(bytes, i, lanes), lanes);
   });
@@ -133,6 +135,22 @@ void each_segment(const std::int64_t* segments, std::int64_t width, Use use) {
     if (segments[first] != 0) use(first, end);
     first = end;
   }
+}
+
+// The shares of a query of one head in n keys, stride apart, before they are divided by their total, which is returned.
+inline float attend(std::int64_t part, std::int64_t stride, float scale, const float* query, const float* keys,
+                    std::int64_t n, float* out) {
+  float top = -__builtin_inff();
+  for (std::int64_t j = 0; j < n; ++j) {
+    out[j] = scale * dot(query, keys + j * stride, part);
+    if (out[j] > top) top = out[j];
+  }
+  each_vector(n, [&](std::int64_t j, auto lanes) {
+    store(out + j, exp_of(load(out + j, lanes) - Isa::set1(top)), lanes);
+  });
+  float total = 0.0f;
+  for (std::int64_t j = 0; j < n; ++j) total += out[j];
+  return total;
 }
 
 struct Attention {
@@ -152,19 +170,8 @@ struct Attention {
     return bytes.attention ? bytes.attention + (head * s.width + i) * s.width + first : nullptr;
   }
 
-  // The shares of a query in the keys first..first + n - 1.
   void shares(const float* query, const float* keys, std::int64_t n, float* out) const {
-    float top = -__builtin_inff();
-    for (std::int64_t j = 0; j < n; ++j) {
-      out[j] = scale * dot(query, keys + j * stride, part);
-      if (out[j] > top) top = out[j];
-    }
-    float total = 0.0f;
-    each_vector(n, [&](std::int64_t j, auto lanes) {
-      store(out + j, exp_of(load(out + j, lanes) - Isa::set1(top)), lanes);
-    });
-    for (std::int64_t j = 0; j < n; ++j) total += out[j];
-    const Vector factor = Isa::set1(1.0f / total);
+    const Vector factor = Isa::set1(1.0f / attend(part, stride, scale, query, keys, n, out));
     each_vector(n, [&](std::int64_t j, auto lanes) { store(out + j, load(out + j, lanes) * factor, lanes); });
   }
 
@@ -226,7 +233,7 @@ struct Attention {
 };
 
 // Where dropout's bytes of a position are, or null.
-inline const unsigned char* at(const unsigned char* bytes, std::int64_t place) { return bytes ? bytes + place : nullptr; }
+inline const unsigned char* at(const unsigned char* bytes, std::int64_t i) { return bytes ? bytes + i : nullptr; }
 
 void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const LayerBytes& bytes,
                    const std::int64_t* segments, const float* x, const LayerSaved& saved, float* y, float* scratch) {
@@ -236,23 +243,23 @@ void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransp
   float* middle = z + s.width * d;
   float* hidden = middle + s.width * d;
   float* share = hidden + s.width * f;
-  affine(s.width, 3 * d, d, x, t.in, w.in_bias, saved.qkv);
+  affine(s.width, 3 * d, d, x, t.in, 3 * d, w.in_bias, saved.qkv);
   Attention(s).forward(segments, bytes, saved.qkv, saved.attended, share);
-  affine(s.width, d, d, saved.attended, t.out, w.out_bias, z);
+  affine(s.width, d, d, saved.attended, t.out, d, w.out_bias, z);
   for (std::int64_t i = 0; i < s.width; ++i)
     saved.rstd[2 * i] = normalise(d, s.epsilon, dropout, at(bytes.out, i * d), x + i * d, z + i * d, w.norm1_weight,
-                                  w.norm1_bias, saved.unit1 + i * d, middle + i * d);
-  affine(s.width, f, d, middle, t.up, w.up_bias, hidden);
+                                  w.norm1_bias, saved.normed1 + i * d, middle + i * d);
+  affine(s.width, f, d, middle, t.up, f, w.up_bias, hidden);
   each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
     const Vector here = load(hidden + i, lanes), factor = dropout.factors(bytes.hidden, i, lanes);
     const Normal normal(here);
     store(saved.active + i, here * normal.below * factor, lanes);
     store(saved.slopes + i, Isa::madd(here, normal.density, normal.below) * factor, lanes);
   });
-  affine(s.width, d, f, saved.active, t.down, w.down_bias, z);
+  affine(s.width, d, f, saved.active, t.down, d, w.down_bias, z);
   for (std::int64_t i = 0; i < s.width; ++i)
     saved.rstd[2 * i + 1] = normalise(d, s.epsilon, dropout, at(bytes.down, i * d), middle + i * d, z + i * d,
-                                      w.norm2_weight, w.norm2_bias, saved.unit2 + i * d, y + i * d);
+                                      w.norm2_weight, w.norm2_bias, saved.normed2 + i * d, y + i * d);
 }
 
 void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes& bytes, const std::int64_t* segments,
@@ -268,11 +275,12 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
   float* grad_active = grad_qkv + 3 * s.width * d;
   float* share = grad_active + s.width * f;
   for (std::int64_t i = 0; i < s.width; ++i) {
-    normalise_backward(d, dropout, at(bytes.down, i * d), saved.unit2 + i * d, saved.rstd[2 * i + 1], w.norm2_weight,
+    normalise_backward(d, dropout, at(bytes.down, i * d), saved.normed2 + i * d, saved.rstd[2 * i + 1], w.norm2_weight,
                        grad_y + i * d, g.norm2_weight, g.norm2_bias, grad_middle + i * d, grad_z + i * d);
     each_vector(d, [&](std::int64_t j, auto lanes) {
-      const Vector unit = load(saved.unit1 + i * d + j, lanes);
-      store(middle + i * d + j, Isa::madd(unit, load(w.norm1_weight + j, lanes), load(w.norm1_bias + j, lanes)), lanes);
+      const Vector normed = load(saved.normed1 + i * d + j, lanes);
+      const Vector weight = load(w.norm1_weight + j, lanes), bias = load(w.norm1_bias + j, lanes);
+      store(middle + i * d + j, Isa::madd(normed, weight, bias), lanes);
     });
   }
   affine_backward(s.width, d, f, saved.active, w.down_weight, grad_z, g.down_weight, g.down_bias, grad_active, false);
@@ -281,7 +289,7 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
   });
   affine_backward(s.width, f, d, middle, w.up_weight, grad_active, g.up_weight, g.up_bias, grad_middle, true);
   for (std::int64_t i = 0; i < s.width; ++i)
-    normalise_backward(d, dropout, at(bytes.out, i * d), saved.unit1 + i * d, saved.rstd[2 * i], w.norm1_weight,
+    normalise_backward(d, dropout, at(bytes.out, i * d), saved.normed1 + i * d, saved.rstd[2 * i], w.norm1_weight,
                        grad_middle + i * d, g.norm1_weight, g.norm1_bias, grad_x + i * d, grad_z + i * d);
   affine_backward(s.width, d, d, saved.attended, w.out_weight, grad_z, g.out_weight, g.out_bias, grad_attended, false);
   Attention(s).backward(segments, bytes, saved.qkv, grad_attended, grad_qkv, share, share + s.width,

@@ -324,7 +324,7 @@ struct Scan {
       const std::int64_t full = live / Isa::kHeight * Isa::kHeight;
       const std::int64_t rest = live - full;
       // spread the fetching of the next block over the tiles of this one
-      const std::int64_t bytes = floats * static_cast<std::int64_t>(a.half_panels ? sizeof(std::uint16_t) : sizeof(float));
+      const std::int64_t bytes = floats * (a.half_panels ? 2 : 4);
       const char* next = a.half_panels ? reinterpret_cast<const char*>(a.half_panels + (i + 1) * floats)
                                        : reinterpret_cast<const char*>(block + floats);
       const char* end = i + 1 < a.block_end ? next + bytes : next;

@@ -90,10 +90,10 @@ struct LayerBytes {  // random bytes of one row of the batch; null: no dropout
 struct LayerSaved {  // what the backward pass needs, of one row of the batch
   float* qkv;        // (width, 3 d)
   float* attended;   // (width, d)
-  float* unit1;      // (width, d) normalised before weight and bias
+  float* normed1;    // (width, d) normalised before weight and bias
   float* active;     // (width, f) what GELU and dropout made of the hidden units
   float* slopes;     // (width, f) their slopes there
-  float* unit2;      // (width, d)
+  float* normed2;    // (width, d)
   float* rstd;       // (width, 2)
 };
 

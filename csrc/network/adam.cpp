@@ -19,8 +19,8 @@ constexpr double kNegligible = 1e-9;   // a term of a sum, against its first one
 //     = rate * first * w_j / (sqrt(second) + epsilon * e_j)
 //   w_j = (beta1 / sqrt(beta2))^i * sqrt(1 - beta2^j) / (1 - beta1^j),  e_j = sqrt((1 - beta2^j) / beta2^i)
 //
-// The sum over j takes the mean of e_j, weighted by w_j, in place of each: which matters only where the root of the mean
-// square is about as small as epsilon.
+// The sum over j takes the mean of e_j, weighted by w_j, in place of each: which matters only where the root of the
+// mean square is about as small as epsilon.
 //
 // An average a that keeps k_j of itself at step j ends, with P the product of all k_j and the weights before this, at
 //

@@ -69,7 +69,8 @@ class Problem {
 
   // out (end - begin, kTile): the logits of columns begin..end, -inf where a column is the position's target.
   void logits(std::int64_t tile, const float* across, std::int64_t begin, std::int64_t end, float* out) const {
-    unit.product(false, end - begin, kTile, s.dim, s.negatives + begin * s.dim, s.dim, across, kTile, out, kTile, false);
+    unit.product(false, end - begin, kTile, s.dim, s.negatives + begin * s.dim, s.dim, across, kTile, out, kTile,
+                 false);
     if (s.negative_offsets)
       for (std::int64_t j = begin; j < end; ++j)
         for (std::int64_t i = 0; i < kTile; ++i) out[(j - begin) * kTile + i] += s.negative_offsets[j];

@@ -1,5 +1,5 @@
-// Softmax cross-entropy and its gradients; rsir/ops/learning.py documents the meaning. Inputs have been checked: without
-// positives every target of a position of weight other than 0 is a row of negatives.
+// Softmax cross-entropy and its gradients; rsir/ops/learning.py documents the meaning. Inputs have been checked:
+// without positives every target of a position of weight other than 0 is a row of negatives.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,9 @@ void sum_in_groups(std::int64_t n, int threads, std::int64_t size, float* total,
   const Aligned<float> sums = allocate_aligned<float>((groups - 1) * size);
   // The larger groups first: threads then end at about the same time.
   std::vector<std::int64_t> order;
-  const auto parts = [&](std::int64_t group) { return part_begin(n, group + 1, groups) - part_begin(n, group, groups); };
+  const auto parts = [&](std::int64_t group) {
+    return part_begin(n, group + 1, groups) - part_begin(n, group, groups);
+  };
   for (std::int64_t group = 0; group < groups; ++group) order.push_back(group);
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return parts(a) > parts(b); });
   parallel_for(groups, threads, [&](std::int64_t task, int) {

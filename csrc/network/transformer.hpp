@@ -1,5 +1,5 @@
-// A Transformer layer over a packed batch, forward and backward, and a stack of them over histories; rsir/ops/learning.py
-// documents the meaning.
+// A Transformer layer over a packed batch, forward and backward, and a stack of them over histories;
+// rsir/ops/learning.py and encoding.py document the meaning.
 #pragma once
 
 #include <cstdint>
