@@ -1,0 +1,46 @@
+"""An editable install: kernels/ is found as rsir.kernels alone, so packages of that name and their users still work."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_TRITON = "import sys; sys.modules['triton'] = None\n"
+
+
+def elsewhere(code: str, folder: Path) -> str:
+    """What code prints in a process that starts in another folder, with nothing on its path but what is installed."""
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_bare_import_of_kernels_does_not_find_ours(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util, rsir\n"
+        "spec = importlib.util.find_spec('kernels')\n"
+        "print(None if spec is None else [spec.origin, *(spec.submodule_search_locations or [])])"
+    )
+    found = elsewhere(code, tmp_path)
+    assert str(ROOT) not in found  # Hugging Face's may be installed
+    if found == "None":
+        with pytest.raises(AssertionError, match="No module named 'kernels'"):
+            elsewhere("import rsir, kernels", tmp_path)
+
+
+def test_ours_are_rsir_kernels(tmp_path: Path) -> None:
+    code = "import importlib.util; print(importlib.util.find_spec('rsir.kernels').origin)"
+    assert Path(elsewhere(code, tmp_path)).name == "__init__.py"
+    if importlib.util.find_spec("triton") is not None:
+        assert elsewhere("import rsir.kernels; print(rsir.kernels.__name__)", tmp_path) == "rsir.kernels"
+
+
+def test_transformers_finds_its_models_beside_an_install_without_triton(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
+    code = WITHOUT_TRITON + "import rsir, transformers; print(transformers.GPT2LMHeadModel.__name__)"
+    assert elsewhere(code, tmp_path) == "GPT2LMHeadModel"
