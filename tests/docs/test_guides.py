@@ -19,6 +19,7 @@ from rsir.data import Sequences, leave_one_out, write
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+GUIDES = ["quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper", "studies"]
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
 """What of the code takes long, and what the tests run in its place."""
 
@@ -59,7 +60,7 @@ def check(line: str, run: bool) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper"],
+    GUIDES,
     ids=lambda page: page,
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -120,6 +121,4 @@ def test_every_page_has_its_place():
     menu = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
     assert menu == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {path.stem for path in DOCS.glob("*.md") if blocks(path.stem)}
-    assert with_code - {"backbones", "robustness", "results"} == {
-        "quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper",
-    }  # fmt: skip
+    assert with_code - {"backbones", "robustness", "results"} == set(GUIDES)
