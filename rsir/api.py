@@ -18,10 +18,10 @@ from rsir import evaluation
 from rsir.config import DataConfig, RecursionConfig
 from rsir.config.changes import with_settings
 from rsir.data import EvaluationSet, Sequences, from_frame, leave_one_out, read
-from rsir.data.alignment import align
+from rsir.data.alignment import align, check_catalogue
 from rsir.data.load import split
 from rsir.errors import ConfigError, DataError
-from rsir.models.protocol import Backbone
+from rsir.models.protocol import Backbone, check_backbone
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import DATA, RoundResult, Run, read_data
@@ -152,11 +152,9 @@ def evaluate(
         given = model.data if data is None else data
     else:
         net, table, given = model, None, data
-        if not isinstance(data, (Sequences, EvaluationSet)):
-            raise DataError(
-                "data: expected Sequences or an EvaluationSet, whose item ids are those of the model, got "
-                f"{type(data).__name__}; read other data by rsir.read or rsir.from_frame"
-            )
+        check_backbone(model)
+        if not isinstance(data, EvaluationSet):
+            check_catalogue(data, model.num_items, type(model).__name__)
     if isinstance(given, EvaluationSet):
         return evaluation.evaluate(net, given, table=table, threads=threads)
     if isinstance(model, Run):

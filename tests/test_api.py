@@ -244,7 +244,7 @@ def test_a_model_of_ones_own_is_evaluated_over_its_own_ids(run: Any) -> None:
     assert isinstance(model, (Ensemble, torch.nn.Module))
     assert np.array_equal(rsir.evaluate(model, run.data).ranks, rsir.evaluate(run).ranks)
     for data in (None, LISTS, frame()):
-        with pytest.raises(DataError, match="expected Sequences or an EvaluationSet, whose item ids are"):
+        with pytest.raises(DataError, match="expected Sequences, whose item ids are"):
             rsir.evaluate(model, data)
     with pytest.raises(ConfigError, match="part: expected one of validation, test, got 'train'"):
         rsir.evaluate(run, part="train")  # type: ignore[arg-type]

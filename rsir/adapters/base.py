@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsir.data.alignment import align, ids_in
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.data.splits import EvaluationSet
-from rsir.errors import BackboneError
+from rsir.errors import BackboneError, RsirError
 
 __all__ = ["Adapter", "check_scores"]
 
@@ -107,7 +107,7 @@ class Adapter(nn.Module):
 
 
 @torch.no_grad()
-def check_scores(adapter: Adapter, scores: Any, what: str) -> None:
+def check_scores(adapter: Adapter, scores: Any, what: str, hint: str) -> None:
     """Refuse a model whose own scores are not the dot products that a backbone's are.
 
     Parameters
@@ -117,6 +117,8 @@ def check_scores(adapter: Adapter, scores: Any, what: str) -> None:
         (items (B, L), lengths (B,)) -> the model's own scores of items 1..N, (B, N), up to a constant a row.
     what : str
         Names the model in the message.
+    hint : str
+        Which models of its library can be adapted, for one that cannot be called with items and lengths alone.
 
     Raises
     ------
@@ -127,8 +129,14 @@ def check_scores(adapter: Adapter, scores: Any, what: str) -> None:
     lengths = torch.tensor([1, width], device=device)
     items = torch.arange(2 * width, device=device).view(2, width) % adapter.num_items + 1
     items = items * (torch.arange(width, device=device) < lengths[:, None])
-    ours = adapter.encode(items, lengths) @ adapter.item_table[1:].T
-    theirs = scores(items, lengths).float()
+    try:
+        ours = adapter.encode(items, lengths) @ adapter.item_table[1:].T
+        theirs = scores(items, lengths).float()
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError, RuntimeError) as cause:
+        if isinstance(cause, (RsirError, torch.OutOfMemoryError)):
+            raise
+        reason = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+        raise BackboneError(f"{what}: does not encode histories of item ids alone ({reason}); {hint}") from cause
     difference = (ours - theirs) - (ours - theirs).mean(1, keepdim=True)
     if difference.abs().max() > 1e-3 * max(1.0, float(theirs.abs().max())):
         raise BackboneError(

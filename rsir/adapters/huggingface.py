@@ -58,7 +58,7 @@ def from_huggingface(model: Any, item_labels: Any = None, *, tokens: Any = None,
             raise BackboneError(f"{name}: its configuration has no max_position_embeddings; give max_len")
     adapter = _HuggingFace(model, labels, embeddings, token_of, max_len)
     if output is not None:
-        check_scores(adapter, adapter.own_scores, name)
+        check_scores(adapter, adapter.own_scores, name, "give a causal language model over item ids")
     return adapter
 
 

@@ -32,7 +32,7 @@ def from_recbole(model: Any, dataset: Any) -> Adapter:
     name = f"RecBole {type(model).__name__}"
     missing = [part for part in ("forward", "item_embedding", "max_seq_length", "ITEM_SEQ") if not hasattr(model, part)]
     if missing:
-        raise BackboneError(f"{name}: expected a sequential model of RecBole such as SASRec; it lacks {missing}")
+        raise BackboneError(f"{name}: lacks {', '.join(missing)}; {_HINT}")
     tokens = dataset.field2id_token[dataset.iid_field]
     if len(tokens) != model.n_items:
         raise BackboneError(
@@ -41,8 +41,11 @@ def from_recbole(model: Any, dataset: Any) -> Adapter:
         )
     labels = [str(token) for token in tokens[1:]]
     adapter = _RecBole(model, labels, model.item_embedding.weight[: len(tokens)], int(model.max_seq_length))
-    check_scores(adapter, adapter.own_scores, name)
+    check_scores(adapter, adapter.own_scores, name, _HINT)
     return adapter
+
+
+_HINT = "give a sequential model with forward(item_seq, item_seq_len): SASRec, GRU4Rec, NARM, STAMP or LightSANs"
 
 
 class _RecBole(Adapter):

@@ -28,11 +28,14 @@ def from_rectools(model: Any) -> Adapter:
     Raises
     ------
     BackboneError
-        It is not fitted, uses other extra tokens (BERT4Rec), or does not score by dot products.
+        It is not fitted, is no transformer (ALS), needs times (HSTU by default), uses other extra tokens (BERT4Rec), or
+        does not score by dot products.
     """
     name = type(model).__name__
     if not getattr(model, "is_fitted", False):
         raise BackboneError(f"{name}: expected a fitted model of RecTools; call fit(dataset) on it first")
+    if not hasattr(model, "data_preparator") or not hasattr(model, "torch_model"):
+        raise BackboneError(f"{name}: no transformer of RecTools; {_HINT}")
     preparator, network = model.data_preparator, model.torch_model
     if preparator.n_item_extra_tokens != 1:
         raise BackboneError(f"{name}: expected a causal model whose only extra token is the padding, got "
@@ -41,16 +44,19 @@ def from_rectools(model: Any) -> Adapter:
     cosine = str(getattr(network.similarity_module, "distance", "dot")).lower().endswith("cosine")
     with torch.no_grad():
         table = network.eval().item_model.get_all_embeddings()
-    return _RecTools(network, list(labels), table, preparator.session_max_len, cosine)
+    return _RecTools(f"RecTools {name}", network, list(labels), table, preparator.session_max_len, cosine)
+
+
+_HINT = "give a fitted SASRecModel, or an HSTUModel made with relative_time_attention=False"
 
 
 class _RecTools(Adapter):
-    def __init__(self, network: Any, labels: list[Any], table: Tensor, max_len: int, cosine: bool) -> None:
+    def __init__(self, name: str, network: Any, labels: list[Any], table: Tensor, max_len: int, cosine: bool) -> None:
         super().__init__(network, labels, table, max_len)
         self.inputs, self.cosine = table.detach().clone(), cosine
         if cosine:
             self.item_table = F.normalize(self.item_table, dim=1, eps=1e-8)
-        check_scores(self, self._own_scores, f"RecTools {type(network).__name__}")
+        check_scores(self, self._own_scores, name, _HINT)
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         table = self.inputs.to(items.device)

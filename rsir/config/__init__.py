@@ -11,7 +11,7 @@ from typing import Literal
 from rsir.config.data import DataConfig, SimulationConfig
 from rsir.config.learning import ModelConfig, TrainingConfig
 from rsir.config.rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
-from rsir.config.values import choice, from_dict, require, to_dict
+from rsir.config.values import check_types, choice, from_dict, require, to_dict
 
 __all__ = [
     "AcquisitionConfig",
@@ -97,6 +97,7 @@ class RecursionConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
+        check_types(self)
         require(0 <= self.rounds < 2**15, "rounds", "in 0..32767", self.rounds)
         require(0 <= self.seed < 2**63, "seed", "in 0..2**63 - 1", self.seed)
         least, most = self.generation.min_length, self.model.max_len

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rsir.config.values import choice, require
+from rsir.config.values import check_types, choice, require
 
 __all__ = ["DataConfig", "SimulationConfig"]
 
@@ -32,6 +32,7 @@ class SimulationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self, "simulation")
         require(self.num_users >= 2, "simulation.num_users", "at least 2", self.num_users)
         require(self.num_items >= 10, "simulation.num_items", "at least 10", self.num_items)
         require(5 <= self.mean_length < 1e6, "simulation.mean_length", "in 5..1,000,000", self.mean_length)
@@ -86,6 +87,7 @@ class DataConfig:
     target: Literal["last", "first", "all", "random"] = "last"
 
     def __post_init__(self) -> None:
+        check_types(self, "data")
         choice("data.format", self.format, ("auto", "text", "csv", "parquet", "arrow", "inter", "pth"))
         choice("data.split", self.split, ("leave-one-out", "global-time"))
         choice("data.target", self.target, ("last", "first", "all", "random"))

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rsir.config.values import choice, require
+from rsir.config.values import check_types, choice, require
 
 __all__ = ["ModelConfig", "TrainingConfig"]
 
@@ -56,12 +56,14 @@ class ModelConfig:
     reorder: float = 0.6
 
     def __post_init__(self) -> None:
+        check_types(self, "model")
         for name in ("dim", "layers", "heads", "feedforward"):
             require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         require(2 <= self.max_len < 2**16, "model.max_len", "in 2..65535", self.max_len)
         headless = self.name == "gru4rec"
         require(headless or self.dim % self.heads == 0, "model.heads", f"a divisor of dim {self.dim}", self.heads)
-        require(0 <= self.dropout < 1, "model.dropout", "in [0, 1)", self.dropout)
+        # one byte decides each element, so that probabilities are rounded to 1/256
+        require(0 <= self.dropout < 511 / 512, "model.dropout", "in [0, 0.998)", self.dropout)
         require(
             0 <= self.contrastive_weight < float("inf"),
             "model.contrastive_weight",
@@ -126,6 +128,7 @@ class TrainingConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
+        check_types(self, "training")
         for name in ("batch_size", "negatives", "patience", "max_evaluations"):
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         choice("training.proposal", self.proposal, ("uniform", "popularity"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rsir.config.values import choice, require
+from rsir.config.values import check_types, choice, require
 
 __all__ = ["AcquisitionConfig", "DistillationConfig", "FidelityConfig", "GenerationConfig"]
 
@@ -45,6 +45,7 @@ class GenerationConfig:
     slots: int = 2048
 
     def __post_init__(self) -> None:
+        check_types(self, "generation")
         require(0 <= self.p <= 1, "generation.p", "a probability in [0, 1]", self.p)
         require(1 <= self.m < 2**16, "generation.m", "in 1..65535", self.m)
         require(self.k >= 1, "generation.k", "at least 1", self.k)
@@ -87,6 +88,7 @@ class FidelityConfig:
     on_fail: Literal["drop", "keep"] = "drop"
 
     def __post_init__(self) -> None:
+        check_types(self, "fidelity")
         choice("fidelity.policy", self.policy, ("rank", "neighbours", "both", "off"))
         choice("fidelity.verify", self.verify, ("exact", "trust"))
         choice("fidelity.on_fail", self.on_fail, ("drop", "keep"))
@@ -124,6 +126,7 @@ class AcquisitionConfig:
     passes: int = 8
 
     def __post_init__(self) -> None:
+        check_types(self, "acquisition")
         choice("acquisition.policy", self.policy, ("all", "capped", "disagreement"))
         require(self.cap >= 1, "acquisition.cap", "at least 1", self.cap)
         require(self.passes >= 2, "acquisition.passes", "at least 2", self.passes)
@@ -151,6 +154,7 @@ class DistillationConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self, "distillation")
         require(0 <= self.share <= 1, "distillation.share", "in [0, 1]", self.share)
         choice("distillation.targets", self.targets, ("synthetic", "all"))
         require(self.k >= 1, "distillation.k", "at least 1", self.k)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -10,14 +12,43 @@ from typing import Any, Literal, TypeVar
 
 from rsir.errors import ConfigError
 
-__all__ = ["choice", "from_dict", "require", "to_dict"]
+__all__ = ["check_types", "choice", "from_dict", "require", "to_dict"]
 
 Config = TypeVar("Config")
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def require(condition: bool, name: str, expected: str, value: object) -> None:
     if not condition:
         raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def check_types(config: Any, where: str = "") -> None:
+    """Hold every field of a configuration to its annotation: what ``__post_init__`` does before it checks values.
+
+    An int becomes a float where one is due, NumPy's numbers and arrays Python's, a path text.
+
+    Raises
+    ------
+    ConfigError
+        Names the field, what was expected and what came.
+    """
+    hints = _hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        name = f"{where}.{field.name}" if where else field.name
+        if dataclasses.is_dataclass(hint):
+            require(isinstance(value, typing.cast(type, hint)), name, f"a {hint.__name__}", value)  # type: ignore[union-attr]
+            continue
+        plain = value.tolist() if type(value).__module__ == "numpy" else value  # which is not imported for settings
+        plain = os.fspath(plain) if isinstance(plain, os.PathLike) else plain
+        plain = _typed(hint, list(plain) if isinstance(plain, tuple) else plain, name)
+        if plain is not value:
+            object.__setattr__(config, field.name, plain)
 
 
 def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -47,7 +78,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") ->
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'configuration'}: expected a mapping, got {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
     for key, value in values.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from rsir.data.io.events import label_ids
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.errors import DataError, DataWarning
 
-__all__ = ["align", "ids_in"]
+__all__ = ["align", "check_catalogue", "ids_in"]
 
 
 def align(data: Sequences, item_labels: pa.Array, name: str) -> Sequences:
@@ -68,3 +69,31 @@ def ids_in(data: Sequences, item_labels: pa.Array, name: str) -> np.ndarray:
             f"{item_labels[0].as_py()!r} and {len(item_labels) - 1} more: was it trained on this data?"
         )
     return ids
+
+
+def check_catalogue(data: Any, num_items: int, name: str) -> None:
+    """Refuse what is not Sequences over as many items as a model has.
+
+    Parameters
+    ----------
+    data : Sequences
+        Anything else is refused.
+    num_items : int
+        Of the model.
+    name : str
+        What to call the model in messages.
+
+    Raises
+    ------
+    DataError
+    """
+    if not isinstance(data, Sequences):
+        raise DataError(
+            f"data: expected Sequences, whose item ids are those of the model, got {type(data).__name__}; read a frame "
+            "by rsir.from_frame, a file by rsir.read, and lists of ids by rsir.Sequences.from_lists"
+        )
+    if data.num_items != num_items:
+        raise DataError(
+            f"data: expected the {num_items} items of {name}, got a catalogue of {data.num_items}; a model of "
+            "rsir.adapters brings data to its own catalogue by its method align"
+        )

@@ -21,7 +21,7 @@ from rsir import files
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, ExportError
 from rsir.generation.neighbours import index_bytes
-from rsir.models.protocol import Backbone, require
+from rsir.models.protocol import Backbone, check_backbone
 
 __all__ = ["SUFFIXES", "encoder_program", "export", "write_items"]
 
@@ -59,7 +59,7 @@ def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) 
         Another extension, a package that is missing, or a model that cannot be traced.
     """
     path = Path(path)
-    require(model, Backbone)
+    check_backbone(model)
     if path.suffix not in SUFFIXES:
         raise ExportError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".faiss":

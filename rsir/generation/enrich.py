@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rsir.config import AcquisitionConfig, FidelityConfig, GenerationConfig
+from rsir.data.alignment import check_catalogue
 from rsir.data.sequences import Sequences
 from rsir.generation.acquisition import acquire
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
-from rsir.models.protocol import Backbone, require
+from rsir.models.protocol import Backbone, check_backbone
 from rsir.ops import ItemTable
 from rsir.runtime.progress import Progress, silent
 
@@ -58,11 +59,12 @@ def enrich(
     Raises
     ------
     BackboneError
-        The encoder lacks something; names it.
-    ValueError
-        The catalogues differ in size, or an item embedding is not finite.
+        The encoder lacks something, or gives something else than it is to; names it.
+    DataError
+        No Sequences, or of a catalogue of another size.
     """
-    require(encoder, Backbone)
+    check_backbone(encoder)
+    check_catalogue(data, encoder.num_items, type(encoder).__name__)
     real = data if data.num_real == len(data) else data.select(data.is_real)
     fidelity = fidelity or FidelityConfig()
     found = generate(

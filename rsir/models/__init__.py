@@ -14,6 +14,7 @@ from rsir.models.protocol import (
     LookupBackbone,
     State,
     TrainableBackbone,
+    check_backbone,
     require,
 )
 from rsir.models.registry import build, names, register
@@ -33,6 +34,7 @@ __all__ = [
     "State",
     "TrainableBackbone",
     "build",
+    "check_backbone",
     "encode_sequences",
     "names",
     "pack_items",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from rsir.errors import BackboneError
@@ -19,6 +20,7 @@ __all__ = [
     "LookupBackbone",
     "State",
     "TrainableBackbone",
+    "check_backbone",
     "require",
 ]
 
@@ -184,3 +186,78 @@ def require(model: object, protocol: type) -> None:
             f"{type(model).__name__} is no {protocol.__name__}: it lacks {', '.join(missing)} "
             "(see rsir.models.protocol for what each must do)"
         )
+
+
+@torch.no_grad()
+def check_backbone(model: object) -> None:
+    """Try a model of one's own on two short histories, so that what it gets wrong is said before any work is done.
+
+    Parameters
+    ----------
+    model : object
+        Left in the mode, training or evaluation, that it was in.
+
+    Raises
+    ------
+    BackboneError
+        It lacks a member of :class:`Backbone`, or ``num_items``, ``max_len``, its item embeddings or its queries are
+        not what they are to be; says what was expected, what came, and how to fix it.
+    """
+    require(model, Backbone)
+    model = cast(Backbone, model)
+    name = type(model).__name__
+    for attribute in ("num_items", "max_len"):
+        value = getattr(model, attribute)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BackboneError(f"{name}.{attribute}: expected an int of at least 1, got {value!r}")
+    table = model.item_embeddings()
+    _check_floats(table, f"{name}.item_embeddings()", "(num_items + 1, d)")
+    if len(table) == model.num_items:
+        raise BackboneError(
+            f"{name}.item_embeddings(): expected {model.num_items + 1} rows, one an item after row 0 of the padding, "
+            f"got {len(table)}; put a row of zeros before them: torch.nn.functional.pad(table, (0, 0, 1, 0))"
+        )
+    if len(table) != model.num_items + 1:
+        raise BackboneError(f"{name}.item_embeddings(): expected {model.num_items + 1} rows, got {len(table)}")
+    if not table[1:].isfinite().all():
+        raise BackboneError(f"{name}.item_embeddings(): not finite: has its training diverged?")
+    width = min(model.max_len, 2)
+    items = torch.ones(2, width, dtype=torch.int64, device=table.device)
+    items[0, 1:] = 0
+    training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        queries = model.encode(items, torch.tensor([1, width], device=table.device))
+    except (TypeError, RuntimeError, ValueError, IndexError) as cause:
+        if isinstance(cause, torch.OutOfMemoryError):
+            raise
+        raise BackboneError(
+            f"{name}.encode(items (2, {width}) int64, lengths (2,) int64): {str(cause).strip().partition(chr(10))[0]}"
+        ) from cause
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(training)
+    _check_floats(queries, f"{name}.encode(items, lengths)", f"(2, {table.shape[1]}) for two histories")
+    if queries.shape != (2, table.shape[1]):
+        raise BackboneError(
+            f"{name}.encode(items, lengths): expected one query a history as wide as an item embedding, "
+            f"{(2, table.shape[1])} here, got {tuple(queries.shape)}"
+            + ("; take each row's last place: x[torch.arange(len(x)), lengths - 1]" if queries.ndim == 3 else "")
+        )
+    if not queries.isfinite().all():
+        raise BackboneError(
+            f"{name}.encode(items, lengths): its query after item 1 is not finite: has training diverged?"
+        )
+
+
+def _check_floats(value: object, name: str, shape: str) -> None:
+    """A 2-D float32 tensor; the query's own number of dimensions is told by the caller."""
+    if not isinstance(value, Tensor):
+        raise BackboneError(
+            f"{name}: expected a float32 tensor {shape}, got {type(value).__name__}; use torch.as_tensor"
+        )
+    if value.dtype != torch.float32:
+        raise BackboneError(f"{name}: expected float32, got {value.dtype}; convert it with .float()")
+    if "num_items" in shape and value.ndim != 2:
+        raise BackboneError(f"{name}: expected {shape}, got {tuple(value.shape)}")

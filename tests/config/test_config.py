@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, from_dict, to_dict
@@ -40,6 +42,7 @@ def test_left_out_keys_take_their_defaults_and_whole_numbers_widen() -> None:
         ({"fidelity": {"tau": []}}, r"fidelity\.tau: expected a number of at least 1, or a list of them, got \[\]"),
         ({"fidelity": {"tau": [5, 0]}}, r"fidelity\.tau: .* got \[5, 0\]"),
         ({"model": {"heads": 3}}, r"model\.heads: expected a divisor of dim 64, got 3"),
+        ({"model": {"dropout": 0.999}}, r"model\.dropout: expected in \[0, 0\.998\), got 0\.999"),
         ({"model": {"max_len": 2**16}}, r"model\.max_len: expected in 2\.\.65535, got 65536"),
         ({"model": {"max_len": 2}}, r"generation\.min_length: expected at most model\.max_len, 2, got 3"),
         ({"training": {"learning_rate": float("inf")}}, r"training\.learning_rate: expected above 0, got inf"),
@@ -82,3 +85,29 @@ def test_a_recurrent_network_has_no_heads_to_divide() -> None:
 def test_filters_without_a_file_are_refused(filters: dict) -> None:
     with pytest.raises(ConfigError, match=r"they filter a file, and none is given: expected data\.path"):
         load_data(RecursionConfig(data=DataConfig(**filters)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GenerationConfig(p="x"), r"generation\.p: expected float, got 'x'"),
+        (lambda: GenerationConfig(m=2.5), r"generation\.m: expected int, got 2\.5"),
+        (lambda: FidelityConfig(tau=["5"]), r"fidelity\.tau: expected int \| list\[int\] \| None, got \['5'\]"),
+        (lambda: RecursionConfig(rounds="2"), "rounds: expected int, got '2'"),
+        (lambda: RecursionConfig(model="sasrec"), "model: expected a ModelConfig, got 'sasrec'"),
+    ],
+)
+def test_constructors_refuse_other_types_by_name(make, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_constructors_take_numbers_of_numpy_and_paths() -> None:
+    config = RecursionConfig(
+        rounds=np.int64(2),
+        generation=GenerationConfig(p=1, temperature=np.float64(0.5)),
+        fidelity=FidelityConfig(tau=np.array([20, 10])),
+        data=DataConfig(path=Path("log.csv")),
+    )
+    assert from_dict(RecursionConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert (config.fidelity.tau, config.data.path, type(config.generation.p)) == ([20, 10], "log.csv", float)

@@ -55,6 +55,7 @@ def _data_frame(frame: Any) -> tuple[list[str], Load]:
     """Columns of a frame that narwhals or Arrow know, and how to load some of them."""
     import narwhals as nw
 
+    _check_columns(frame)
     try:
         known: Any = nw.from_native(frame)
     except TypeError as error:
@@ -75,6 +76,24 @@ def _data_frame(frame: Any) -> tuple[list[str], Load]:
         return (chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen).to_arrow()
 
     return known.collect_schema().names(), load
+
+
+def _check_columns(frame: Any) -> None:
+    """Refuse what frames can have that tables cannot: one column alone, and names that are no text or not unique."""
+    kind = type(frame).__name__
+    if kind in ("Series", "ChunkedArray", "Array"):
+        raise DataError(f"expected a data frame with columns of users and items, got a {kind}, which is one column")
+    names = None if kind == "LazyFrame" else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+    if names is None:
+        return
+    name, names = f"{type(frame).__module__.split('.')[0]} frame", list(names)
+    other = [column for column in names if not isinstance(column, str)]
+    if other:
+        example = 'frame.columns = ["user", "item", "time"]'
+        raise DataError(f"{name}: expected columns with names, got {other[0]!r}; set them, as in {example}")
+    twice = next((column for column in names if names.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(f"{name}: {names.count(twice)} columns are called {twice!r}; rename all but one")
 
 
 def _hugging_face(frame: Any) -> tuple[list[str], Load] | None:

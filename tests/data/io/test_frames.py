@@ -135,6 +135,38 @@ def test_what_is_no_frame():
         from_frame(splits)
 
 
+LOG = {"user": [1, 1, 1, 2], "item": [1, 2, 3, 1], "time": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (
+            lambda pd: pd.DataFrame(LOG).set_axis([0, 1, 2], axis=1),
+            r"pandas frame: expected columns with names, got 0;",
+        ),
+        (
+            lambda pd: pd.DataFrame(LOG).set_axis(pd.MultiIndex.from_product([["a"], LOG]), axis=1),
+            r"expected columns with names, got \('a', 'user'\); set them, as in frame\.columns",
+        ),
+        (
+            lambda pd: pd.DataFrame(LOG).set_axis(["user", "item", "item"], axis=1),
+            "2 columns are called 'item'; rename",
+        ),
+        (lambda pd: pd.DataFrame(LOG).set_index("user"), "which column holds the user ids"),
+        (lambda pd: pd.DataFrame(LOG)["user"], "got a Series, which is one column"),
+        (
+            lambda pd: pa.table([[1], [2], [3]], names=["user", "item", "item"]),
+            "pyarrow frame: 2 columns are called 'it",
+        ),
+    ],
+)
+def test_frames_that_are_no_tables(frame, message):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(DataError, match=message):
+        from_frame(frame(pandas))
+
+
 def test_a_hugging_face_dataset_is_not_copied():
     table = pa.table({"user": pa.array([1, 1, 1, 2]), "item": pa.array([1, 2, 3, 1])})
     from rsir.data.io.frames import _hugging_face
