@@ -46,18 +46,26 @@ class DataConfig:
     Attributes
     ----------
     path
-        File of interactions (text, CSV, Parquet, Arrow, RecBole .inter or .pth lists), or folder of Parquet files; none
-        means the embedded simulated data.
+        File of interactions (text, CSV, JSON lines, Parquet, Arrow, RecBole .inter or .pth lists), or folder of such
+        files; none means the embedded simulated data.
     format
-        Format of the file; auto goes by its extension.
+        Format of the file; auto goes by its extension and its first lines.
     user
-        Column of user ids; detected when not given.
+        Column of user ids, by name or by number from 0; detected when not given.
     item
         Column of item ids; detected when not given.
     time
         Column of timestamps; detected when not given.
     rating
         Column of ratings; detected when not given, needed only with min_rating.
+    time_format
+        How times are written where neither numbers nor ISO dates are, as for strptime: %m/%d/%Y %H:%M.
+    header
+        Whether line 1 of a table of text names its columns; auto looks.
+    encoding
+        Encoding of a file of text: utf-8, latin-1, cp1252, ...
+    on_bad_row
+        What to do with a row that cannot be used (too few fields, no id, no time): error, or drop and count.
     min_rating
         Drop interactions rated lower than this.
     k_core
@@ -74,11 +82,15 @@ class DataConfig:
     """
 
     path: str | None = None
-    format: Literal["auto", "text", "csv", "parquet", "arrow", "inter", "pth"] = "auto"
+    format: Literal["auto", "text", "csv", "jsonl", "parquet", "arrow", "inter", "pth"] = "auto"
     user: str | None = None
     item: str | None = None
     time: str | None = None
     rating: str | None = None
+    time_format: str | None = None
+    header: Literal["auto", "present", "absent"] = "auto"
+    encoding: str = "utf-8"
+    on_bad_row: Literal["error", "drop"] = "error"
     min_rating: float | None = None
     k_core: int = 0
     split: Literal["leave-one-out", "global-time"] = "leave-one-out"
@@ -88,10 +100,22 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "data")
-        choice("data.format", self.format, ("auto", "text", "csv", "parquet", "arrow", "inter", "pth"))
+        choice("data.format", self.format, ("auto", "text", "csv", "jsonl", "parquet", "arrow", "inter", "pth"))
+        choice("data.header", self.header, ("auto", "present", "absent"))
+        choice("data.on_bad_row", self.on_bad_row, ("error", "drop"))
+        require(
+            _is_encoding(self.encoding), "data.encoding", "an encoding of text such as utf-8 or latin-1", self.encoding
+        )
         choice("data.split", self.split, ("leave-one-out", "global-time"))
         choice("data.target", self.target, ("last", "first", "all", "random"))
         require(self.k_core >= 0, "data.k_core", "0 or more", self.k_core)
         for name in ("validation_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 0.5, f"data.{name}", "between 0 and 0.5", value)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return isinstance("a".encode(name), bytes)
+    except (LookupError, ValueError, TypeError):
+        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pyarrow as pa
 
 from rsir.data.io.events import label_ids
 from rsir.data.sequences import Sequences, offsets_of
-from rsir.errors import DataError, DataWarning
+from rsir.data.warn import warn
+from rsir.errors import DataError
 
 __all__ = ["align", "check_catalogue", "ids_in"]
 
@@ -42,11 +42,7 @@ def align(data: Sequences, item_labels: pa.Array, name: str) -> Sequences:
     known = ids > 0
     if not known.all():
         unknown = len(np.unique(data.items[~known]))
-        warnings.warn(
-            f"{name} does not know {unknown} of the items: omitted {int((~known).sum())} of {known.size} events",
-            DataWarning,
-            stacklevel=3,
-        )
+        warn(f"{name} does not know {unknown} of the items: omitted {int((~known).sum())} of {known.size} events")
     counts = np.append(0, np.cumsum(known))[data.offsets]
     return dataclasses.replace(
         data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,19 @@ class ColumnarSource:
         If a file is none, or damaged.
     """
 
+    from_text = False
+
     def __init__(self, path: Path, file_format: str) -> None:
         import pyarrow.dataset as ds  # takes 40 MiB
 
         self.path = path
+        self.usual: dict[str, str] = {}
+        self.dropped: list[str] = []
         if path.is_dir():
             files = _files(path)
-            self.dataset = ds.dataset(files, format="parquet", partitioning="hive", partition_base_dir=str(path))
+            self.dataset = ds.dataset(
+                files, format="parquet", partitioning=_partitioning(path, files), partition_base_dir=str(path)
+            )
         else:
             self.dataset = ds.dataset([str(path)], format=file_format)
         self._fragments = list(self.dataset.get_fragments())
@@ -153,6 +160,30 @@ def _spelt_out(kind: pa.DataType) -> pa.DataType:
         kind = kind.value_type
     text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
     return pa.large_string() if text else kind
+
+
+def _partitioning(folder: Path, files: list[str]) -> Any:
+    """How paths name partitions: integers where every value is one as Python prints it, else text (store=007)."""
+    import pyarrow.dataset as ds
+
+    values: dict[str, set[str]] = {}
+    for file in files:
+        for part in Path(file).relative_to(folder).parts[:-1]:
+            key, equals, value = part.partition("=")
+            if equals and value != "__HIVE_DEFAULT_PARTITION__":
+                values.setdefault(key, set()).add(value)
+    padded = {
+        key: pa.string()
+        for key, found in values.items()
+        if any(re.fullmatch(r"-?0\d+|[+-]?\d{19,}", value) for value in found)
+    }
+    if not padded:
+        return "hive"
+    known = {
+        key: padded.get(key, pa.int64() if all(re.fullmatch(r"-?\d{1,18}", value) for value in found) else pa.string())
+        for key, found in values.items()
+    }
+    return ds.partitioning(pa.schema(known), flavor="hive")
 
 
 def _files(folder: Path) -> list[str]:

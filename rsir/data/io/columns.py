@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rsir.data.ragged import joined, sealed
+from rsir.data.ragged import sealed
 from rsir.data.sequences import Int64Array
 from rsir.errors import DataError
 from rsir.runtime import memory
 
 _PART = 2**22  # values looked up at a time
 
-# Usual names, likeliest first, compared in lower case without punctuation.
+# Usual names, likeliest first, compared in lower case without punctuation. A column of lists may end in list, seq
+# or s (item_id-list), and of a field within records the last part counts (events.aid).
 USUAL_NAMES = {
     "user": "userid user uid useridx userno customerid customer reviewerid visitorid memberid accountid "
-    "profileid authorid sessionid session",
-    "item": "itemid item iid itemidx itemno productid product asin parentasin movieid businessid gmapid bookid "
-    "articleid newsid trackid songid artistid videoid gameid appid venueid poiid sku",
+    "profileid authorid householdkey sessionid session",
+    "item": "itemid item iid itemidx itemno productid product asin parentasin movieid businessid gmapid bookid isbn "
+    "articleid newsid trackid songid artistid videoid gameid appid venueid poiid sku aid stockcode",
     "time": "timestamp time ts unixtime unixtimestamp unixreviewtime datetime date eventtime eventtimestamp "
-    "createdat reviewtime",
-    "rating": "rating rate ratings score stars overall ratingscore",
+    "createdat reviewtime invoicedate dateadded",
+    "rating": "rating rate ratings score stars overall ratingscore bookrating",
 }
+
+
+MARKERS = ("NA", "N/A", "<NA>", "NaN", "nan", "NAN", "null", "NULL", "Null", "None", "none", "NONE", "nil", "\\N")
+"""What tables of text hold where a value is missing."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,19 @@ def find(role: str, wanted: str | None, present: list[str], name: str) -> str | 
     if wanted is not None:
         if wanted in present:
             return wanted
-        raise DataError(f"{name}: no column {wanted!r} for the {role} (data.{role}); its columns are {listed}")
-    simple = {"".join(filter(str.isalnum, column.lower())): column for column in reversed(present)}
-    for candidate in USUAL_NAMES[role].split():
-        if candidate in simple:
-            return simple[candidate]
+        if wanted.isdecimal() and int(wanted) < len(present):
+            return present[int(wanted)]
+        raise DataError(
+            f"{name}: no column {wanted!r} for the {role} (data.{role}); its columns are {listed}: give a name, or a "
+            "number from 0"
+        )
+    simple = {simplified(column): column for column in reversed(present)}
+    last = {simplified(column.rpartition(".")[2]): column for column in reversed(present)}
+    for names in (simple, last):
+        for ending in ("", "list", "seq", "s", "sequence"):
+            for candidate in USUAL_NAMES[role].split():
+                if candidate + ending in names:
+                    return names[candidate + ending]
     if role in ("user", "item"):
         raise DataError(
             f"{name}: which column holds the {role} ids? None has a usual name such as {role}_id; "
@@ -66,27 +79,20 @@ def find(role: str, wanted: str | None, present: list[str], name: str) -> str | 
     return None
 
 
+def simplified(name: str) -> str:
+    """A column's name in lower case without punctuation."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
 def ids(column: pa.ChunkedArray, role: str, origin: Origin, from_text: bool) -> tuple[Int64Array, pa.Array]:
     """Ids as codes (n,) int64 into an array of distinct labels (strings or int64).
 
     Labels read from text become int64 if every one of them is an integer in plain form (no leading zeros or plus).
     """
-    column = _plain(column)
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if column.null_count:
-        raise _missing(column, role, origin)
-    if pa.types.is_floating(kind):  # what pandas makes of integers once it has seen a missing value
-        column = column.cast(kind)
-        whole = pc.equal(column, pc.floor(column))
-        if not pc.all(whole).as_py():
-            row = _first(pc.invert(whole))
-            raise origin.error(row, f"the {role} id must be an integer or a string, got {column[row].as_py()}")
-        column = column.cast(pa.int64())
-    elif pa.types.is_uint64(kind):
-        column = column.cast(pa.string())
-    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise DataError(f"{origin.name}: {role} ids must be strings or integers, got {kind}; choose another column by "
-                        f"the option data.{role}, or convert it")  # fmt: skip
+        raise missing(column, role, origin)
+    column = identifiers(column, role, origin)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if memory.current() is not None and not pa.types.is_dictionary(column.type):
         codes, labels = _codes_by_part(column)
         return _labelled(codes, labels, role, origin, from_text)
@@ -98,15 +104,103 @@ def ids(column: pa.ChunkedArray, role: str, origin: Origin, from_text: bool) -> 
     return _labelled(codes.astype(np.int64), labels, role, origin, from_text)
 
 
+def identifiers(column: pa.ChunkedArray, role: str, origin: Origin) -> pa.ChunkedArray:
+    """A column without nulls as integers that fit int64, or as text, or as codes of either."""
+    column = plain(column)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_floating(kind):  # what pandas makes of integers once it has seen a missing value
+        column = column.cast(kind)
+        whole = pc.equal(column, pc.floor(column))
+        if not pc.all(whole).as_py():
+            row = first(pc.invert(whole))
+            raise origin.error(row, f"the {role} id must be an integer or a string, got {column[row].as_py()}")
+        exact = pc.less_equal(pc.abs(column), float(2**53))
+        if not pc.all(exact).as_py():
+            row = first(pc.invert(exact))
+            raise origin.error(
+                row,
+                f"the {role} ids are floats, and {column[row].as_py():.0f} is above 2**53, from where on neighbours "
+                "are the same float; write ids as integers or as text",
+            )
+        return column.cast(pa.int64())
+    if pa.types.is_decimal(kind):
+        column = column.cast(kind)
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return column.cast(pa.string())
+    if pa.types.is_uint64(kind):
+        column = column.cast(kind)
+        return column.cast(pa.string() if len(column) and pc.max(column).as_py() >= 2**63 else pa.int64())
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
+        codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        return pa.chunked_array([_uuids(chunk) for chunk in codes.chunks], pa.dictionary(pa.int32(), pa.string()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return column.cast(kind).cast(pa.large_string())
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"{origin.name}: {role} ids must be strings or integers, got {kind}; choose another column by "
+                        f"the option data.{role}, or convert it")  # fmt: skip
+    return column
+
+
+def _uuids(codes: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Codes of 16 bytes each, as codes of how a UUID is written."""
+    written = [str(UUID(bytes=value)) for value in codes.dictionary.to_pylist()]
+    return pa.DictionaryArray.from_arrays(codes.indices.cast(pa.int32()), pa.array(written, pa.string()))
+
+
 def _labelled(
     codes: Int64Array, labels: pa.Array, role: str, origin: Origin, from_text: bool
 ) -> tuple[Int64Array, pa.Array]:
     if not pa.types.is_integer(labels.type):
         empty = pc.equal(labels, "")
         if pc.any(empty).as_py():
-            row = int(np.argmax(codes == _first(empty)))
+            row = int(np.argmax(codes == first(empty)))
             raise origin.error(row, f"the {role} id is an empty string; fill it in or drop the row")
-    return codes, plain_integers(labels) if from_text else labels
+    return _numbered(codes, labels, role, origin) if from_text else (codes, labels)
+
+
+def _numbered(codes: Int64Array, labels: pa.Array, role: str, origin: Origin) -> tuple[Int64Array, pa.Array]:
+    """Labels from text, as integers where all are: 7, and 7.0 too, which is the same id as 7.
+
+    DataError where 7 stands beside 7.0 among other labels, or where numbers have been rounded (1.2e+17).
+    """
+    labels = plain_integers(labels)
+    if pa.types.is_integer(labels.type):
+        return codes, labels
+    rounded = pc.match_substring_regex(labels, r"^-?[0-9](\.[0-9]+)?[eE]\+?[0-9]+$")
+    numbers = pc.match_substring_regex(labels, r"^-?[0-9]+(\.[0-9]*)?([eE]\+?[0-9]+)?$")
+    if pc.any(rounded).as_py() and pc.all(numbers).as_py():
+        place = first(rounded)
+        raise origin.error(
+            int(np.argmax(codes == place)),
+            f"the {role} id {labels[place].as_py()!r} is a rounded number, which others share; write ids as integers",
+        )
+    pointed = pc.match_substring_regex(labels, r"^-?[0-9]+\.0+$")
+    if not pc.any(pointed).as_py():
+        return codes, labels
+    bare = pc.if_else(pointed, pc.replace_substring_regex(labels, r"\.0+$", ""), labels)
+    if pc.all(pc.match_substring_regex(bare, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+        whole = bare.cast(pa.int64())
+        inexact = pc.and_(pointed, pc.greater(pc.abs(whole), 2**53))
+        if not pc.any(inexact).as_py():
+            distinct = whole.dictionary_encode()
+            return distinct.indices.to_numpy().astype(np.int64)[codes], distinct.dictionary
+        place = first(inexact)
+        raise origin.error(
+            int(np.argmax(codes == place)),
+            f"the {role} ids are floats, and {labels[place].as_py()} is above 2**53, from where on neighbours are the "
+            "same float; write ids as integers or as text",
+        )
+    twice = pc.and_(pointed, pc.is_in(bare, labels))
+    if pc.any(twice).as_py():
+        place = first(twice)
+        raise origin.error(
+            int(np.argmax(codes == place)),
+            f"the {role} ids hold both {bare[place].as_py()!r} and {labels[place].as_py()!r}, likely one and the same; "
+            "write ids one way",
+        )
+    return codes, labels
 
 
 def _codes_by_part(column: pa.ChunkedArray) -> tuple[Int64Array, pa.Array]:
@@ -117,10 +211,10 @@ def _codes_by_part(column: pa.ChunkedArray) -> tuple[Int64Array, pa.Array]:
         if sum(map(len, new)) > len(labels):
             labels, new = pc.unique(pa.chunked_array([labels, *new])), []
     labels = pc.unique(pa.chunked_array([labels, *new]))
-    codes, first = memory.empty(len(column), np.int64), 0
+    codes, start = memory.empty(len(column), np.int64), 0
     for part in _parts(column):
-        codes[first : first + len(part)] = pc.index_in(part, labels).to_numpy()
-        first += len(part)
+        codes[start : start + len(part)] = pc.index_in(part, labels).to_numpy()
+        start += len(part)
     return sealed(codes), labels
 
 
@@ -152,98 +246,11 @@ def plain_integers(labels: pa.Array) -> pa.Array:
     return labels
 
 
-def times(column: pa.ChunkedArray, name: str, origin: Origin) -> Int64Array:
-    """Times (n,) int64. Integers stay as they are, and so do whole floats.
-
-    Floats with a fraction are multiplied by a million, so that the order within a second is kept; dates become
-    microseconds since 1970 (without a zone they are taken as UTC).
-    """
-    expected = "an integer, a number or an ISO date such as 2024-05-31T12:00:00"
-    if column.null_count:
-        raise _missing(column, f"time ({name!r})", origin)
-    column = _plain(column)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        utc = pa.timestamp("us", "UTC")
-        column = _parsed(
-            column, [pa.int64(), pa.float64(), pa.timestamp("us"), utc], f"column {name!r}", expected, origin
-        )
-        kind = column.type
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return (
-            column.cast(pa.timestamp("us", kind.tz if pa.types.is_timestamp(kind) else None), safe=False)
-            .cast(pa.int64())
-            .to_numpy()
-        )
-    if pa.types.is_integer(kind):
-        try:
-            return _numbers(column, pa.int64(), np.int64)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{origin.name}: column {name!r}: times must fit int64: {error}") from error
-    if not pa.types.is_floating(kind):
-        raise DataError(f"{origin.name}: column {name!r}: each time must be {expected}, got {kind}")
-    values = _numbers(column, pa.float64(), np.float64)
-    scale = 1 if np.array_equal(values, np.floor(values)) else 1_000_000
-    wrong = ~(np.abs(values) * scale < 2**63)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise origin.error(row, f"column {name!r}: each time must be {expected}, got {values[row]}; "
-                                "mend or drop the row")  # fmt: skip
-    return np.rint(values * scale).astype(np.int64)
+def missing(column: pa.ChunkedArray, role: str, origin: Origin) -> DataError:
+    return origin.error(first(column.is_null()), f"the {role} is missing; fill it in or drop the row")
 
 
-def ratings(column: pa.ChunkedArray, name: str, origin: Origin) -> npt.NDArray[np.float64]:
-    """Ratings (n,) float64, none of them NaN."""
-    if column.null_count:
-        raise _missing(column, f"rating ({name!r})", origin)
-    column = _plain(column)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _parsed(column, [pa.float64()], f"column {name!r}", "a number", origin)
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise DataError(f"{origin.name}: column {name!r}: ratings must be numbers, got {column.type}")
-    values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-    if np.isnan(values).any():
-        raise origin.error(int(np.argmax(np.isnan(values))), f"column {name!r}: expected a number, got nan")
-    return values
-
-
-def _numbers(column: pa.ChunkedArray, kind: Any, dtype: Any) -> npt.NDArray[Any]:
-    """Values of a column of numbers as another type, by chunk."""
-    empty = np.zeros(0, dtype)
-    return joined([empty, *(chunk.cast(kind).to_numpy() for chunk in column.chunks)])
-
-
-def _parsed(column: pa.ChunkedArray, kinds: list[Any], what: str, expected: str, origin: Origin) -> pa.ChunkedArray:
-    """Strings as the first of the types that all of them can be read as."""
-    furthest = -1
-    for kind in kinds:
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            furthest = max(furthest, _first_failing(column, kind))
-    raise origin.error(furthest, f"{what}: expected {expected}, got {column[furthest].as_py()!r}; mend or drop the row")
-
-
-def _first_failing(column: pa.ChunkedArray, kind: Any) -> int:
-    """Index of the first value that cannot be cast, by bisection."""
-    fine, failing = 0, len(column)
-    while failing - fine > 1:
-        middle = (fine + failing) // 2
-        try:
-            column.slice(fine, middle - fine).cast(kind)
-            fine = middle
-        except pa.ArrowInvalid:
-            failing = middle
-    return fine
-
-
-def _missing(column: pa.ChunkedArray, role: str, origin: Origin) -> DataError:
-    return origin.error(_first(column.is_null()), f"the {role} is missing; fill it in or drop the row")
-
-
-def _first(mask: pa.ChunkedArray | pa.Array) -> int:
+def first(mask: pa.ChunkedArray | pa.Array) -> int:
     return int(pc.index(mask, True).as_py())
 
 
@@ -251,9 +258,11 @@ def encoded(column: pa.Array) -> pa.Array:
     """Text as codes of its distinct values, which takes less room than the text; anything else as it is."""
     kind = column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return _plain(column).dictionary_encode() if text else column
+    return plain(column).dictionary_encode() if text else column
 
 
-def _plain(column: Any) -> Any:
-    """String views, which few functions of Arrow take, as strings."""
+def plain(column: Any) -> Any:
+    """String views, which few functions of Arrow take, as strings; types of others (UUIDs) as what they are made of."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
     return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,25 @@ from rsir.config import DataConfig
 from rsir.data.io.ordering import by_block, core, counts_of, in_order, where
 from rsir.data.ragged import sealed
 from rsir.data.sequences import Int64Array, Sequences, offsets_of
-from rsir.errors import DataError, DataWarning
+from rsir.data.warn import warn
+from rsir.errors import DataError
 from rsir.runtime import memory
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a log was read.
+
+    Attributes
+    ----------
+    columns : dict of str
+        The column of each role; empty for sequences.
+    dropped : dict of int
+        Rows or events left out, by reason.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Events:
     item_labels: pa.Array
     times: Int64Array | None = None
     ratings: npt.NDArray[np.float64] | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def keep(self, which: npt.NDArray[np.bool_] | Int64Array) -> Events:
         """The events of a mask, or of indices in their order."""
@@ -176,11 +193,7 @@ def _without_duplicates(events: Events, times: Int64Array) -> Events:
     dropped = users.size - sum(int(np.count_nonzero(kept[block])) for block in memory.blocks(users.size))
     if not dropped:
         return events
-    warnings.warn(
-        f"{events.name}: dropped {dropped} of {users.size} events that repeat another one's user, item and time",
-        DataWarning,
-        stacklevel=4,  # the caller of read or from_frame
-    )
+    warn(f"{events.name}: dropped {dropped} of {users.size} events that repeat another one's user, item and time")
     return events.keep(sealed(kept))
 
 

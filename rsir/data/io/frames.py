@@ -1,23 +1,19 @@
-"""From tables to events: which column plays which role; and data frames of any library as tables."""
+"""Data frames of any library as tables of events."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
 from rsir.config import DataConfig
-from rsir.data.io import columns
 from rsir.data.io.columnar import encode_batches
 from rsir.data.io.columns import Origin
 from rsir.data.io.events import Events, to_sequences
+from rsir.data.io.tables import Table, find_events
 from rsir.data.sequences import Sequences
-from rsir.errors import DataError, DataWarning
-
-EXPORTED = ("source", "round", "position")
-"""Columns that rsir.data.write adds."""
+from rsir.errors import DataError
 
 Load = Callable[[list[str]], pa.Table]
 
@@ -46,7 +42,7 @@ def _events_of(frame: Any, config: DataConfig) -> Events:
     present, load = _hugging_face(frame) or _data_frame(frame)
     origin = Origin(f"{type(frame).__module__.split('.')[0]} frame", lambda row: f"row {row} (counted from 0)")
     try:
-        return find_events(present, load, config, origin)
+        return find_events(Table(present, load, origin), config)
     except (pa.ArrowException, TypeError) as error:  # a column of mixed types
         raise DataError(f"{origin.name}: cannot be made an Arrow table: {error}") from error
 
@@ -116,60 +112,3 @@ def _hugging_face(frame: Any) -> tuple[list[str], Load] | None:
         raise DataError("the columns of this streamed dataset are not known in advance: name their types by "
                         "dataset.cast(features), or load it without streaming")  # fmt: skip
     return arrow.column_names, stream
-
-
-def find_events(
-    present: list[str],
-    load: Callable[[list[str]], pa.Table],
-    config: DataConfig,
-    origin: Origin,
-    from_text: bool = False,
-) -> Events:
-    """Find the columns among those present, load them, and turn them into events.
-
-    Parameters
-    ----------
-    present : names of all columns
-    load : takes names, user and item first, and gives their table
-    config : DataConfig
-    origin : Origin
-    from_text : bool
-        Whether ids were read from text, where integers have no type of their own.
-    """
-    names = {role: columns.find(role, getattr(config, role), present, origin.name) for role in ("user", "item", "time")}
-    if config.min_rating is not None:
-        names["rating"] = columns.find("rating", config.rating, present, origin.name)
-        if names["rating"] is None:
-            raise DataError(
-                f"{origin.name}: min_rating needs ratings, and no column has a usual name; its columns "
-                f"are {', '.join(map(repr, present))}: name one by the option data.rating"
-            )
-    chosen = [name for name in names.values() if name is not None]
-    for name in chosen:
-        if present.count(name) > 1:
-            raise DataError(f"{origin.name}: {present.count(name)} columns are called {name!r}; rename all but one")
-    if len(set(chosen)) < len(chosen):
-        raise DataError(f"{origin.name}: one column cannot serve twice: {names}")
-    unused = set(present) - {*chosen, *EXPORTED, columns.find("rating", None, present, origin.name)}
-    if names["time"] is None and unused:
-        warnings.warn(
-            f"{origin.name}: no column of times found among {', '.join(map(repr, present))}, so each user's events are "
-            "taken in the order of the file; name the column by the option data.time",
-            DataWarning,
-            stacklevel=4,
-        )
-    table = load(chosen)
-    if table.num_rows == 0:
-        raise DataError(f"{origin.name}: has columns but no events")
-    users, user_labels = columns.ids(table[names["user"]], "user", origin, from_text)
-    items, item_labels = columns.ids(table[names["item"]], "item", origin, from_text)
-    time, rating = names["time"], names.get("rating")
-    return Events(
-        name=origin.name,
-        users=users,
-        items=items,
-        user_labels=user_labels,
-        item_labels=item_labels,
-        times=None if time is None else columns.times(table[time], time, origin),
-        ratings=None if rating is None else columns.ratings(table[rating], rating, origin),
-    )

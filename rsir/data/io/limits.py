@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rsir.data.io.opening import compression
 from rsir.errors import DataError
 
 __all__ = ["check_compressed_text", "check_parquet", "check_size"]
@@ -33,10 +34,10 @@ def check_parquet(path: Path, metadata: list[Any]) -> None:
 
 def check_compressed_text(path: Path) -> None:
     """:func:`check_size` of what a compressed file holds, which is read through once; of any other nothing."""
-    if path.suffix.lower() not in (".gz", ".bz2", ".zst", ".lz4"):
+    if path.is_dir() or (codec := compression(path)) is None:
         return
     size = 0
-    with pa.input_stream(str(path), compression="detect") as file:
+    with pa.input_stream(str(path), compression=codec) as file:
         while block := file.read(2**20):
             size += len(block)
             check_size(path, size)

@@ -42,7 +42,8 @@ CASES = {
         "196,242,3,881250949\n",
         {},
         "line 1: expected the names of the columns, got "
-        "'196,242,3,881250949'; add a header line such as user_id,item_id,timestamp",
+        "'196,242,3,881250949'; name its columns by number, from 0: 0 '196', 1 '242', 2 '3', 3 '881250949'; for "
+        "example --data.user 0 --data.item 1 --data.time 3, or add a header line such as user_id,item_id,timestamp",
     ),
     "a column twice": ("e.csv", "user,item,item\na,x,1\n", {}, "2 columns are called 'item'; rename all but one"),
     "words as times": (
@@ -152,7 +153,12 @@ CASES = {
         "line 2: user 'a c d' has no items; expected `user item item ...` separated by tabs",
     ),
     "two tabs": ("e.txt", "a b\tc\t\td\n", {}, "line 1: the item id is an empty string"),
-    "CSV named text": ("e.txt", CSV + "a,x,1\n", {}, "line 1: user 'user_id,item_id,timestamp' has no items"),
+    "CSV called text": (
+        "e.txt",
+        CSV + "a,x,1\n",
+        {"format": "text"},
+        "line 1: user 'user_id,item_id,timestamp' has no items",
+    ),
     "untyped header": (
         "e.inter",
         "user_id\titem_id:token\n1\t2\n",
@@ -164,7 +170,7 @@ CASES = {
         "events",
         "1 2",
         {},
-        "choose one of text, csv, parquet, arrow, inter, pth by the option data.format",
+        "choose one of text, csv, jsonl, parquet, arrow, inter, pth by the option data.format",
     ),
     "text named Parquet": ("e.parquet", "1 2 3 4 5 6 7 8", {}, "cannot be read as parquet"),
     "Parquet named CSV": ("e.csv", b"PAR1\x15\x04\x15\xff\xfe\n\x00\x01PAR1", {}, "line 1: expected UTF-8 text"),
@@ -186,7 +192,8 @@ CASES = {
         {},
         "line 3: expected an event, got the header again",
     ),
-    "broken compression": ("e.csv.gz", b"not gzip", {}, "cannot be read as csv"),
+    "broken compression": ("e.csv.gz", gzip.compress(CSV.encode() * 9)[:-9], {}, "cannot be read as csv"),
+    "not compressed": ("e.csv.gz", b"not gzip", {}, "which column holds the user ids?"),
 }
 
 
@@ -223,7 +230,7 @@ def test_bad_parquet_columns(tmp_path):
     assert message(**{**good, "item": [1.0, 2.5, 3.0]}).startswith(
         "row 1 (counted from 0): the item id must be an integer or a string, got 2.5"
     )
-    assert message(**{**good, "item": [[1], [2], [3]]}).startswith("item ids must be strings or integers, got list<")
+    assert message(**{**good, "user": [[1], [2], [3]]}).startswith("user ids must be strings or integers, got list<")
     assert message(**good, time=[1.0, 2.0, float("nan")]).startswith("row 2 (counted from 0): column 'time': each time")
     assert message(**good, time=[True, False, True]).startswith("column 'time': each time must be an integer")
     assert message(**good, time=pa.array([1, 2, 2**64 - 1], pa.uint64())).startswith(

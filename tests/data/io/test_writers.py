@@ -32,6 +32,7 @@ def content(data):
     [("csv", TEXT), ("parquet", TEXT), ("arrow", TEXT), ("inter", NAMES), ("txt", NAMES)],
     ids=lambda v: str(v)[:7],
 )
+@pytest.mark.filterwarnings("ignore:.*usually marks a missing value")  # names are any text
 @settings(max_examples=50)
 @given(data=st.data())
 def test_round_trip_of_real_data(tmp_path_factory, suffix, names, data):

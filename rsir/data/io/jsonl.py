@@ -1,0 +1,217 @@
+"""JSON lines: an object a line, as Amazon, Yelp and OTTO publish; also lines of Python's dicts, as Steam's."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rsir.config import DataConfig
+from rsir.data.io.columnar import encode_batches
+from rsir.data.io.columns import Origin
+from rsir.data.io.opening import beginning, line_of, lines, opened
+from rsir.errors import DataError
+
+__all__ = ["JsonSource"]
+
+_PIECE = 2**25  # bytes of lines that are read at a time
+_SAMPLE = 500  # lines that tell which fields there are
+
+
+class JsonSource:
+    """An object a line; as :class:`rsir.data.io.columnar.ColumnarSource`.
+
+    Fields of objects within it are columns by a path such as ``events.aid``; those in a list of objects are lists.
+    """
+
+    from_text = False
+
+    def __init__(self, path: Path, config: DataConfig) -> None:
+        self.path, self.config = path, config
+        self.origin = Origin(str(path), lambda row: f"line {line_of(path, config.encoding, row, 0)}")
+        self.usual: dict[str, str] = {}
+        self.dropped: list[str] = []
+        self._kinds: dict[str, set[str]] = {}
+        sample = [line for line in beginning(path, config.encoding)[:_SAMPLE] if line.strip()]
+        if not sample:
+            raise DataError(f"{path}: is empty, expected interactions")
+        if sample[0].lstrip().startswith("["):
+            raise DataError(
+                f"{path}: is one JSON array, expected an object a line: write it so by jq -c '.[]' {path.name} > "
+                f"{path.stem}.jsonl"
+            )
+        self._python = not _is_json(sample[0]) and _python(sample[0]) is not None
+        for number, line in enumerate(sample, 1):
+            record = self._parse(line)
+            if record is not None:
+                self._note("", record)
+            elif config.on_bad_row != "drop":
+                raise self._bad(number, line)
+        self.names = list(self._kinds)
+
+    def load(self, names: list[str]) -> pa.Table:
+        """Columns by name, user and item first; of ids in text the codes."""
+        self.dropped = []
+        schema = pa.schema([(name, self._type(name)) for name in names])
+        return encode_batches(self._batches(schema), schema, names)
+
+    def _note(self, above: str, record: dict[str, Any], *, listed: bool = False) -> None:
+        """Add what a record says of its fields and their types."""
+        for key, value in record.items():
+            name = f"{above}{key}"
+            if isinstance(value, dict):
+                self._note(f"{name}.", value, listed=listed)
+            elif isinstance(value, list) and value and isinstance(value[0], dict) and not listed:
+                for each in value:
+                    if isinstance(each, dict):
+                        self._note(f"{name}.", each, listed=True)
+            else:
+                kinds = self._kinds.setdefault(name, set())
+                if listed or isinstance(value, list):
+                    kinds.add("list")
+                values = value if isinstance(value, list) else [value]
+                kinds |= {type(each).__name__ for each in values if each is not None}
+
+    def _type(self, name: str) -> pa.DataType:
+        kinds = self._kinds[name] - {"list"}
+        inner: Any = pa.large_string()
+        if kinds and kinds <= {"int", "float"}:
+            inner = pa.float64() if "float" in kinds else pa.int64()
+        return pa.large_list(inner) if "list" in self._kinds[name] else inner
+
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Whole lines, some megabytes at a time."""
+        number = 1
+        with opened(self.path, self.config.encoding) as file:
+            rest = b""
+            while True:
+                piece = file.read(_PIECE)
+                cut = (rest + piece).rfind(b"\n") + 1 if piece else len(rest)
+                whole, rest = (rest + piece)[:cut], (rest + piece)[cut:]
+                if whole.strip():
+                    yield from self._columns(whole.removeprefix(b"\xef\xbb\xbf"), schema, number)
+                number += whole.count(b"\n")
+                if not piece:
+                    return
+
+    def _columns(self, piece: bytes, schema: pa.Schema, number: int) -> Iterator[pa.RecordBatch]:
+        """A piece's columns by Arrow's reader; where it fails, line by line."""
+        from pyarrow import json as arrow_json
+
+        if not self._python and not any("." in name for name in schema.names):
+            try:
+                table = arrow_json.read_json(
+                    pa.BufferReader(piece),
+                    read_options=arrow_json.ReadOptions(block_size=2**24),
+                    parse_options=arrow_json.ParseOptions(
+                        explicit_schema=_common(schema), unexpected_field_behavior="ignore"
+                    ),
+                )
+                yield from table.select(schema.names).cast(schema).to_batches()
+                return
+            except (pa.ArrowException, ValueError):
+                pass  # the slow way names the line
+        rows: list[list[Any]] = []
+        for place, line in enumerate(lines(pa.BufferReader(piece)), number):
+            if not line.strip():
+                continue
+            record = self._parse(line.decode())
+            try:
+                if record is None:
+                    raise ValueError
+                rows.append([_value(record, field, schema) for field in schema.names])
+            except (ValueError, TypeError, OverflowError) as error:
+                if self.config.on_bad_row != "drop":
+                    raise self._bad(place, line.decode(), str(error)) from None
+                self.dropped.append(line.decode())
+        arrays = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(schema.types)]
+        yield pa.record_batch(arrays, schema=schema)
+
+    def _parse(self, line: str) -> dict[str, Any] | None:
+        try:
+            record = _python(line) if self._python else json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def _bad(self, number: int, line: str, reason: str = "") -> DataError:
+        reason = reason or "expected a JSON object"
+        return DataError(f"{self.path}: line {number}: {reason}, got {line.strip()[:80]!r}; mend the line, or leave "
+                         "such lines out by the option data.on_bad_row")  # fmt: skip
+
+
+def _common(schema: pa.Schema) -> pa.Schema:
+    """The types of Arrow's JSON reader."""
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_large_list(kind):
+            return pa.list_(plain(kind.value_type))
+        return pa.string() if pa.types.is_large_string(kind) else kind
+
+    return pa.schema([(field.name, plain(field.type)) for field in schema])
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _python(line: str) -> dict[str, Any] | None:
+    """A line that holds one of Python's dicts of literals; nothing is executed."""
+    try:
+        record = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _value(record: Any, name: str, schema: pa.Schema) -> Any:
+    """A record's value of a column, as its type."""
+    kind = schema.field(name).type
+    found = _at(record, name)
+    if pa.types.is_large_list(kind):
+        if found is None:
+            return None
+        if not isinstance(found, list):
+            raise ValueError(f"expected a list as {name!r}")
+        return [_as(each, kind.value_type, name) for each in found]
+    return _as(found, kind, name)
+
+
+def _at(record: Any, name: str) -> Any:
+    """What a path names; of a list of objects a list."""
+    if isinstance(record, dict) and name in record:
+        return record[name]
+    key, _, rest = name.partition(".")
+    while rest and isinstance(record, dict) and key not in record:
+        more, _, rest = rest.partition(".")
+        key = f"{key}.{more}"
+    inner = record.get(key) if isinstance(record, dict) else None
+    if isinstance(inner, list):
+        return [_at(each, rest) for each in inner]
+    return _at(inner, rest) if rest and inner is not None else None
+
+
+def _as(value: Any, kind: pa.DataType, name: str) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if pa.types.is_large_string(kind):
+        if isinstance(value, dict | list):
+            raise ValueError(f"expected text or a number as {name!r}")
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number as {name!r}, as in the lines before it")
+    if pa.types.is_integer(kind):
+        if value != int(value) or not np.iinfo(np.int64).min <= value <= np.iinfo(np.int64).max:
+            raise ValueError(f"expected an integer that fits int64 as {name!r}")
+        return int(value)
+    return float(value)
