@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import types
 import typing
@@ -15,11 +14,6 @@ from rsir.errors import ConfigError
 __all__ = ["check_types", "choice", "from_dict", "require", "to_dict"]
 
 Config = TypeVar("Config")
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
 
 
 def require(condition: bool, name: str, expected: str, value: object) -> None:
@@ -37,7 +31,7 @@ def check_types(config: Any, where: str = "") -> None:
     ConfigError
         Names the field, what was expected and what came.
     """
-    hints = _hints(type(config))
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
         name = f"{where}.{field.name}" if where else field.name
@@ -78,7 +72,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") ->
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'configuration'}: expected a mapping, got {type(values).__name__}")
-    hints = _hints(kind)
+    hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
     for key, value in values.items():
