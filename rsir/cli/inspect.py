@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
     from rsir.report.page import changed, shown
-    from rsir.runs.results import best_round, is_over, read_data, read_round
+    from rsir.runs.results import DATA, best_round, is_over, read_data, read_round
 
     damage = directory.damage()
     rounds: list[RoundResult] = []
@@ -50,8 +50,11 @@ def main(arguments: list[str]) -> int:
         data = read_data(directory)
         found = f"{len(data):,} users, {data.num_items:,} items, {data.num_interactions:,} interactions"
     except (RunError, DataError) as error:
-        found = "cannot be read"
-        damage.append(str(error))
+        if rounds or (run / DATA).exists():
+            found = "cannot be read"
+            damage.append(str(error))
+        else:
+            found = "not written yet"
     config = directory.config
     over = bool(rounds) and is_over(config, rounds)
     if rounds:

@@ -8,11 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 from rsir.cli.commands import COMMANDS
+from rsir.cli.terminal import lasting
 from rsir.errors import ConfigError, RsirError, WorldError
 from rsir.runtime.launch import join
 from rsir.runtime.world import ALONE
 
 __all__ = ["main"]
+
+_SHOWS = {"--print-config", "--version"}
+"""With these ``rsir run`` only prints."""
 
 REASON = "say why the run ends"
 """One of several processes says it; the reasons of the others follow from its."""
@@ -30,10 +34,23 @@ def main(arguments: list[str] | None = None) -> int:
     -------
     int
         Exit status: 0 done, 1 ``inspect`` found damage, 2 options or data that cannot be used (nothing is written
-        then), 3 another of several processes has ended, 130 or 143 interrupted by Ctrl-C or SIGTERM. Anything
-        unexpected is raised.
+        then) or stdout that cannot be written, 3 another of several processes has ended, 130 or 143 interrupted by
+        Ctrl-C or SIGTERM. Anything unexpected is raised. A run ends with its files, and with 0, wherever what it
+        prints goes.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    with lasting() as (stdout, stderr):
+        status = _main(arguments)
+        stdout.flush()
+        if stdout.failure is not None and not isinstance(stdout.failure, BrokenPipeError):
+            cause = getattr(stdout.failure, "strerror", None) or stdout.failure
+            of_run = status == 0 and _command(arguments)[0] == "run" and not _SHOWS & set(arguments)
+            print(f"rsir: {'note' if of_run else 'error'}: stdout: cannot be written: {cause}", file=stderr)
+            return status if of_run else status or 2
+    return status
+
+
+def _main(arguments: list[str]) -> int:
     world = ALONE
     try:
         command, rest = _command(arguments)
@@ -49,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         if world.first_to(REASON):
             print(f"rsir: error: {world.name}{error}", file=sys.stderr)
         return 3 if isinstance(error, WorldError) else 2
+    except KeyboardInterrupt:  # before or beside a run, which heeds signals itself
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
 
 
 def _command(arguments: list[str]) -> tuple[str, list[str]]:

@@ -7,11 +7,11 @@ import re
 import shlex
 import sys
 from argparse import Namespace
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsir import __version__
+from rsir import __version__, files
 from rsir.cli.bars import Bars
 from rsir.cli.main import REASON
 from rsir.cli.notes import notes
@@ -22,6 +22,7 @@ from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError, Interrupted, RunError, WorldError
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.environment import check_device
+from rsir.runtime.interrupts import check
 from rsir.runtime.launch import local_rank, restarts_allowed
 from rsir.runtime.memory import first_line, format_bytes, memory_limit, out_of_memory, parse, peak
 from rsir.runtime.progress import silent
@@ -63,14 +64,24 @@ def _command(arguments: list[str], world: World) -> int:
     if options.print_config:
         print(dump(config), end="")
         return 0
-    status = _run(config, options, world)
-    if status == 0:
-        world.close()
-    return status
+    out, claimed = _folder(config, options, world)
+    stop = Stop(says=world.is_main)
+    try:
+        with stop:
+            _run(config, options, out, stop, world)
+    except (Interrupted, KeyboardInterrupt):
+        if world.is_main and world.first_to(REASON):
+            print(f"\n{_interrupted(out, world)}", file=sys.stderr)
+        return 128 + stop.number
+    finally:
+        for folder in claimed:  # if still empty
+            with suppress(OSError):
+                folder.rmdir()
+    world.close()
+    return 0
 
 
-def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
-    out = Path(options.out or world.broadcast_object(lambda: str(_free_folder(config))))
+def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, world: World) -> None:
     if world.is_main:
         RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
@@ -82,6 +93,7 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     from rsir.models import names
     from rsir.recursion.loop import recurse
 
+    check()
     if config.model.name not in names():
         raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
     device = _device(options.gpu, world)
@@ -98,9 +110,8 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
         print(line(result, rounds[0]), file=sys.stderr, flush=True)
         tracking(result)
 
-    stop = Stop(says=world.is_main)
     try:
-        with stop, notes(shown=world.is_main), memory_limit(limit, _existing(out)):
+        with notes(shown=world.is_main), memory_limit(limit, _existing(out)):
             run = recurse(
                 config,
                 out=out,
@@ -118,10 +129,6 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
             raise
         more = "raise --memory" if limit is not None else "free some"
         raise RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume") from error
-    except (Interrupted, KeyboardInterrupt):
-        if world.is_main and world.first_to(REASON):
-            print(f"\n{_interrupted(out, world)}", file=sys.stderr)
-        return 128 + stop.number
     finally:
         tracking.close()
         if bars is not None:
@@ -129,7 +136,6 @@ def _run(config: RecursionConfig, options: Namespace, world: World) -> int:
     _summarise(run, out, world)
     if limit is not None:
         print(f"Memory:    {format_bytes(peak())} at most at once, of {format_bytes(limit)} allowed")
-    return 0
 
 
 def _existing(folder: Path) -> Path:
@@ -177,6 +183,26 @@ def _resumed(options: Namespace) -> Path:
         newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
         raise ConfigError(f"--resume: needs --out DIR, the folder of the run to resume{newest}")
     return Path(options.out)
+
+
+def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[Path, list[Path]]:
+    """The run's folder, and the folders made to claim it: of two runs begun at once only one can make a folder."""
+    claimed: list[Path] = []
+
+    def claim() -> str:
+        claimed.extend([] if RUNS.exists() else [RUNS])
+        try:
+            RUNS.mkdir(exist_ok=True)
+            while True:
+                folder = _free_folder(config)
+                with suppress(FileExistsError):
+                    folder.mkdir()
+                    claimed.insert(0, folder)
+                    return str(folder)
+        except OSError as cause:
+            raise files.refused(RUNS, cause) from cause
+
+    return Path(options.out or world.broadcast_object(claim)), claimed
 
 
 def _free_folder(config: RecursionConfig) -> Path:

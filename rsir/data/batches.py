@@ -16,12 +16,13 @@ from torch import Tensor
 from rsir.data.io.ordering import counts_of
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError
-from rsir.runtime import memory
+from rsir.runtime import interrupts, memory
 from rsir.runtime.world import World
 
 __all__ = ["Batches", "Part", "SoftTargets", "TrainingBatch"]
 
 _AHEAD = 4  # batches built before they are asked for
+_PATIENCE = 60  # seconds that the thread which builds them may take to end; it is left behind then
 _SHUFFLE, _NEGATIVES, _SOFT = 0, 1, 2  # streams of random numbers
 
 
@@ -258,13 +259,19 @@ class Batches:
         worker.start()
         try:
             while True:
-                entry = ready.get()
+                try:
+                    entry = ready.get(timeout=1)
+                except queue.Empty:
+                    interrupts.check()
+                    if not worker.is_alive() and ready.empty():
+                        raise RuntimeError("the thread that builds training batches has ended") from None
+                    continue
                 if isinstance(entry, BaseException):
                     raise entry
                 yield self._to_device(*entry)  # type: ignore[misc]
         finally:
             stop.set()
-            worker.join()
+            worker.join(_PATIENCE)
 
     def _build(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         epoch, skipped = divmod(start, self.steps_per_epoch)

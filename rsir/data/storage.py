@@ -16,6 +16,7 @@ from rsir.data.ragged import joined, sealed
 from rsir.data.sequences import FileFormat, Sequences, offsets_of
 from rsir.errors import DataError
 from rsir.runtime import memory
+from rsir.runtime.interrupts import prepare_arrow
 
 if TYPE_CHECKING:
     from typing import Any
@@ -63,6 +64,7 @@ def _write(data: Sequences, sink: Any, file_format: FileFormat) -> None:
 
 def load(path: Path) -> Sequences:
     """Read a file of `save`, told apart by its first bytes; DataError if it is damaged or foreign."""
+    prepare_arrow()
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.is_dir():

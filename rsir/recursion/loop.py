@@ -41,6 +41,7 @@ from rsir.runs.results import (
     read_data,
     read_round,
 )
+from rsir.runtime.interrupts import check, prepare_arrow
 from rsir.runtime.profiling import FOLDER, Tracer
 from rsir.runtime.progress import Progress, silent, timed
 from rsir.runtime.resume import Checkpointer, never
@@ -115,10 +116,13 @@ def recurse(
     """
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
+    prepare_arrow()
     if data is None:
         data = _data_of(config, out if resume else None)
+    check()
     parts = split(data, config.data, config.seed)
     check_run(config, data, parts.train, base)
+    check()
     directory = open_run(out, config, data, resume, world)
     tracer = Tracer(directory.path / FOLDER, progress) if profile and directory is not None and world.is_main else None
     try:

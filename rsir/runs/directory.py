@@ -60,6 +60,7 @@ class RunDirectory:
     def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | None) -> None:
         self.path, self.config, self.data, self._lock = path, config, data, lock
         self._rounds: manifest.Rounds = {}
+        self._done: list[int] | None = None  # where a run is read, which another process may be writing
 
     @classmethod
     def create(
@@ -118,9 +119,10 @@ class RunDirectory:
         """
         path = Path(path)
         cls.check(path, resume=True)
+        done = _finished_in(path)  # before the manifest: it records a round before the round is marked as finished
         config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
         directory = cls(path, config, data, None)
-        directory._rounds = rounds
+        directory._rounds, directory._done = rounds, done
         return directory
 
     @staticmethod
@@ -191,8 +193,8 @@ class RunDirectory:
         return len(self.done_rounds())
 
     def done_rounds(self) -> list[int]:
-        """Numbers of the rounds that are marked as finished, whole or not."""
-        return sorted(number for number in self._round_folders() if (self.round_path(number) / DONE).exists())
+        """Numbers of the rounds that are marked as finished, whole or not; for a reader, when it opened the run."""
+        return _finished_in(self.path) if self._lock is not None or self._done is None else self._done
 
     def damage(self) -> list[str]:
         """What is missing or damaged of the finished rounds, a message each; empty where every file is whole."""
@@ -200,7 +202,7 @@ class RunDirectory:
 
     def round_path(self, round_: int) -> Path:
         """Folder of a round."""
-        return self.path / f"round-{round_:02d}"
+        return self.path / _round_name(round_)
 
     def partial_path(self, round_: int) -> Path:
         """Where :meth:`partial` is."""
@@ -304,10 +306,6 @@ class RunDirectory:
             raise RunError(f"expected the name of a file inside the run's folder, got {name!r}")
         return self.path.joinpath(*parts)
 
-    def _round_folders(self) -> list[int]:
-        numbers = [int(match[1]) for name in os.listdir(self.path) if (match := _ROUND.fullmatch(name))]
-        return sorted(number for number in set(numbers) if self.round_path(number).is_dir())
-
     def _damage(self) -> Iterator[str]:
         done = self.done_rounds()
         for number in done:
@@ -339,7 +337,7 @@ class RunDirectory:
         """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""
         keep = [self.round_path(number) for number in range(finished)]
         try:
-            for number in self._round_folders():
+            for number in _round_folders(self.path):
                 folder = self.round_path(number)
                 if number < finished:
                     _remove(folder / PARTIAL)
@@ -357,6 +355,21 @@ class RunDirectory:
 
     def _write_manifest(self) -> None:
         self.write_bytes(MANIFEST, manifest.encode(self.config, self.data, self._rounds))
+
+
+def _round_name(round_: int) -> str:
+    return f"round-{round_:02d}"
+
+
+def _round_folders(run: Path) -> list[int]:
+    """Numbers of the rounds that a run has a folder of."""
+    numbers = [int(match[1]) for name in os.listdir(run) if (match := _ROUND.fullmatch(name))]
+    return sorted(number for number in set(numbers) if (run / _round_name(number)).is_dir())
+
+
+def _finished_in(run: Path) -> list[int]:
+    """Numbers of the rounds that are marked as finished."""
+    return [number for number in _round_folders(run) if (run / _round_name(number) / DONE).exists()]
 
 
 def _clear(folder: Path) -> None:

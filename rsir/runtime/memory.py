@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from rsir import files
 from rsir.errors import ConfigError
+from rsir.runtime import interrupts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -228,7 +229,8 @@ def opened(path: Path) -> mmap.mmap:
 
 
 def release() -> None:
-    """:meth:`Budget.release` of the limit in force."""
+    """:meth:`Budget.release` of the limit in force; a safe point for signals (:mod:`rsir.runtime.interrupts`)."""
+    interrupts.check()
     if _current is not None:
         _current.release()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import warnings
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 import rsir.recursion.loop
+from rsir.cli import run
 from rsir.cli.bars import Bars
 from rsir.cli.main import main
 from rsir.cli.show import line, rounds_table
@@ -40,6 +40,21 @@ def test_runs_are_numbered_by_their_data(loop: Loop) -> None:
         assert loop.options["out"] == Path("runs") / expected
     assert main(["--data", "..."]) == 0
     assert loop.options["out"] == Path("runs/data-000")
+
+
+def test_two_runs_begun_at_once_have_folders_of_their_own(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, found = run._free_folder, []
+
+    def other_is_faster(config: RecursionConfig) -> Path:
+        found.append(free(config))
+        if len(found) == 1:
+            found[0].mkdir()
+        return found[-1]
+
+    monkeypatch.setattr(run, "_free_folder", other_is_faster)
+    assert main([]) == 0
+    assert loop.options["out"] == Path("runs/simulated-001")
+    assert found == [Path("runs/simulated-000"), Path("runs/simulated-001")]
 
 
 def test_resuming_takes_the_settings_of_the_run(loop: Loop) -> None:
@@ -103,42 +118,6 @@ def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFix
     loop.error = KeyboardInterrupt()
     assert main(["--out", "my run"]) == 130
     assert capsys.readouterr().err == "\nInterrupted. Go on with: rsir --out 'my run' --resume\n"
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_asks_the_loop_to_stop_and_a_second_one_ends_it(
-    loop: Loop, capfd: pytest.CaptureFixture[str], number: int, status: int
-) -> None:
-    inherited = signal.signal(number, signal.SIG_DFL)  # a job in the background of a shell ignores SIGINT
-    try:
-        _stop_by(number, status, loop, capfd)
-    finally:
-        signal.signal(number, inherited)
-
-
-def _stop_by(number: int, status: int, loop: Loop, capfd: pytest.CaptureFixture[str]) -> None:
-    loop.work = lambda stop: [stop(), signal.raise_signal(number), stop()]
-    assert main(["--out", "run"]) == status
-    error = capfd.readouterr().err
-    assert "Saving what has been computed; once more ends at once" in error
-    assert error.endswith("Interrupted. Go on with: rsir --out run --resume\n")
-    assert signal.getsignal(number) is signal.SIG_DFL
-    loop.work = lambda stop: [stop(), signal.raise_signal(number), signal.raise_signal(number)]
-    assert main(["--out", "other"]) == status
-
-
-def test_an_ignored_signal_stays_ignored(loop: Loop) -> None:
-    inherited = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        loop.work = lambda stop: [stop(), signal.raise_signal(signal.SIGINT), stop()]
-        assert main(["--out", "run"]) == 0
-    finally:
-        signal.signal(signal.SIGINT, inherited)
-
-
-def test_a_signal_before_there_is_anything_to_save_ends_at_once(loop: Loop) -> None:
-    loop.work = lambda stop: [signal.raise_signal(signal.SIGTERM), 1 / 0]
-    assert main(["--out", "run"]) == 143
 
 
 def test_an_interruption_before_the_run_began(

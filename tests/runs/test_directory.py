@@ -19,7 +19,7 @@ import pytest
 from rsir import files
 from rsir.config import DataConfig, FidelityConfig, GenerationConfig, RecursionConfig
 from rsir.errors import RunError
-from rsir.runs import directory
+from rsir.runs import directory, manifest
 from rsir.runs.directory import RunDirectory
 
 CONFIG = RecursionConfig(rounds=2, seed=7)
@@ -295,6 +295,26 @@ def test_the_advice_on_damage_helps(run_path: Path) -> None:
     (run_path / "round-01").rmdir()
     with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
         assert run.finished_rounds() == 1
+
+
+def test_a_reader_sees_a_live_run_as_it_was_when_opened(run_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer finishes a round while the reader reads the manifest, and another after it."""
+    read = manifest.read
+    writer = RunDirectory.create(run_path, CONFIG, DATA, resume=True)
+
+    def slow(path: Path, beside: Path) -> object:
+        before = read(path, beside)
+        add_round(writer, 2)
+        return before
+
+    monkeypatch.setattr(manifest, "read", slow)
+    reader = RunDirectory.open(run_path)
+    monkeypatch.undo()
+    assert (reader.damage(), reader.done_rounds()) == ([], [0, 1])
+    add_round(writer, 3)
+    assert (reader.damage(), reader.finished_rounds()) == ([], 2)
+    writer.close()
+    assert RunDirectory.open(run_path).finished_rounds() == 4
 
 
 def test_a_gap_between_rounds_is_named(run_path: Path) -> None:

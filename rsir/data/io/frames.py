@@ -14,6 +14,7 @@ from rsir.data.io.events import Events, to_sequences
 from rsir.data.io.tables import Table, find_events
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError
+from rsir.runtime.interrupts import prepare_arrow
 
 Load = Callable[[list[str]], pa.Table]
 
@@ -35,6 +36,7 @@ def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
         If it is no data frame, or cannot be used; names the row and the column.
     """
     config = config or DataConfig()
+    prepare_arrow()
     return to_sequences(_events_of(frame, config), config)
 
 

@@ -19,7 +19,8 @@ from rsir.data.io.formats import FORMATS, format_of, known_format
 from rsir.data.io.limits import check_compressed_text
 from rsir.data.io.opening import undecodable
 from rsir.data.sequences import Sequences
-from rsir.errors import DataError
+from rsir.errors import DataError, Interrupted
+from rsir.runtime.interrupts import prepare_arrow
 
 __all__ = ["histories_config", "read", "read_histories"]
 
@@ -141,6 +142,7 @@ def _column_names(path: Path, config: DataConfig) -> list[str]:
 
 def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
     """Events of a file; of one that `Sequences.save` wrote the sequences."""
+    prepare_arrow()
     _check_file(path)
     with _faults_named(path, config.format, config.encoding):
         file_format = format_of(path, config) if config.format == "auto" else config.format
@@ -157,6 +159,8 @@ def _faults_named(path: Path, file_format: str, encoding: str) -> Iterator[None]
         yield
     except UnicodeError:
         raise undecodable(path, encoding) from None
+    except pa.ArrowCancelled as error:  # a signal, which Arrow has handed on
+        raise Interrupted("stopped as asked") from error
     except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error) or "codec can't decode" in str(error):
             raise undecodable(path, encoding) from None
