@@ -55,7 +55,7 @@ def lasting() -> Iterator[tuple[Lasting, Lasting]]:
     """Within the block stdout and stderr are such streams; what they could not write is not tried again at exit."""
     before = sys.stdout, sys.stderr
     streams = Lasting(sys.stdout), Lasting(sys.stderr)
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     try:
         yield streams
     finally:

@@ -54,8 +54,8 @@ def deferred() -> Iterator[None]:
     finally:
         for number, handler in deferring.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(came):
-            signal.raise_signal(number)
+        for one in dict.fromkeys(came):
+            signal.raise_signal(one)
 
 
 def prepare_arrow() -> None:
