@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from rsir.cli import signals
 from rsir.cli.main import main
 from rsir.cli.signals import Stop
 from rsir.data import Sequences, batches, read
-from rsir.data.io import readers
+from rsir.data.io import formats
 from rsir.errors import Interrupted
 from rsir.runtime import memory
 from rsir.runtime.interrupts import deferred
@@ -160,7 +161,7 @@ def test_what_arrow_cancels_is_an_interruption(tmp_path: Path, monkeypatch: pyte
 
     path = tmp_path / "events.csv"
     path.write_text("user_id,item_id\n1,2\n")
-    monkeypatch.setattr(readers, "_read_delimited", cancelled)
+    monkeypatch.setitem(formats.FORMATS, "csv", replace(formats.FORMATS["csv"], read=cancelled))
     with pytest.raises(Interrupted):
         read(path)
 
