@@ -131,7 +131,7 @@ def build(
         if config.policy == "neighbours":
             return near
     index = None
-    sharded = table is not None and table.backend == "sharded"
+    sharded = table is not None and table.backend.name == "sharded"
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
     rank = Rank(threshold(config, num_items, round_), index, config.verify)

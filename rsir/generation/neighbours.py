@@ -204,7 +204,7 @@ class CandidateIndex:
         seed: int = 0,
     ) -> None:
         table = items if isinstance(items, ItemTable) else ops.pack(_checked_items(items))
-        if table.backend == "sharded":
+        if table.backend.name == "sharded":
             raise ValueError("items: expected one table, got a sharded one: its scan is divided, and needs no index")
         _check_finite(table.weights)
         if table.weights.is_cuda:

@@ -48,8 +48,8 @@ def pack_items(
         return ops.pack(model.item_embeddings(), backend=backend, dtype=getattr(torch, dtype))
     if table.num_items != model.num_items:
         raise ValueError(f"table: expected {model.num_items} items as the model's, got {table.num_items}")
-    if backend not in ("auto", table.backend):
-        raise ValueError(f"backend: the table is packed for {table.backend!r}, got {backend!r}; pack it anew")
-    if table.backend == "sharded" and world.size > 1:
+    if backend not in ("auto", table.backend.name):
+        raise ValueError(f"backend: the table is packed for {table.backend.name!r}, got {backend!r}; pack it anew")
+    if table.backend.name == "sharded" and world.size > 1:
         raise ValueError("table: processes that divide a table do all the work together: expected a world of one")
     return table

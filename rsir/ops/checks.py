@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from rsir.ops.types import Draw, Ragged
+from rsir.ops.types import AdamMoments, Draw, LayerParameters, Ragged
 
 __all__ = [
+    "check_adam",
     "check_count",
     "check_draw",
+    "check_floats",
+    "check_ids",
+    "check_layer",
     "check_matrix",
     "check_optional",
     "check_ragged",
+    "check_stack",
     "check_version",
     "thread_count",
     "version_of",
@@ -88,3 +95,92 @@ def check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> R
 
 def thread_count(threads: int | None) -> int:
     return torch.get_num_threads() if threads is None else check_count("threads", threads)
+
+
+def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:
+    """Refuse parameters of a layer that do not fit inputs x (..., d), or a feed-forward width other than f."""
+    d = x.shape[-1]
+    if heads < 1 or d % heads:
+        raise ValueError(f"heads: expected a divisor of {d}, got {heads}")
+    shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
+    for name, value, shape in zip(LayerParameters._fields, parameters, shapes, strict=True):
+        check_floats(name, value, shape, x)
+
+
+def check_adam(
+    weights: Tensor,
+    moments: AdamMoments,
+    step: int,
+    ids: Tensor | None,
+    gradients: Tensor | None,
+    betas: tuple[float, float],
+    average: Tensor | None,
+    decay: float,
+    padding: int | None,
+) -> None:
+    """Refuse what :func:`rsir.ops.adam_rows` cannot step."""
+    check_floats("weights", weights, (None, None), weights)
+    for name, value in (("first", moments.first), ("second", moments.second)):
+        check_floats(f"moments.{name}", value, tuple(weights.shape), weights)
+    last = moments.last
+    if last is not None and (
+        last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device
+    ):
+        raise ValueError(f"moments.last: expected ({len(weights)},) int32, got {tuple(last.shape)} {last.dtype}")
+    if average is not None:
+        check_floats("average", average, tuple(weights.shape), weights)
+    if not all(value is None or value.is_contiguous() for value in (weights, *moments, average)):
+        raise ValueError("weights, moments, average: expected contiguous tensors, which are changed in place")
+    if ids is not None:
+        check_ids("ids", ids, len(ids), weights)
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weights):
+            raise ValueError(f"ids: expected 0..{len(weights) - 1}, got {int(ids.min())}..{int(ids.max())}")
+    if gradients is not None:
+        if ids is None and last is not None:
+            raise ValueError("gradients: expected ids that say whose they are")
+        check_floats("gradients", gradients, (len(weights if ids is None else ids), weights.shape[1]), weights)
+    elif last is None:
+        raise ValueError("gradients: expected some, as no row stays behind without moments.last")
+    if not 1 <= step < 2**31:
+        raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
+    if not (0 <= betas[0] < 1 and betas[0] ** 2 < betas[1] < 1):
+        raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
+    if padding is not None and not 0 <= padding < len(weights):
+        raise ValueError(f"padding: expected a row in 0..{len(weights) - 1}, got {padding}")
+
+
+def check_floats(name: str, value: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
+    if value.shape != shape and not _fits(value.shape, shape):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape ({expected}), got {tuple(value.shape)}")
+    if not value.is_floating_point() or value.dtype != like.dtype or value.device != like.device:
+        raise ValueError(
+            f"{name}: expected floats like the first argument's, {like.dtype} on {like.device}, "
+            f"got {value.dtype} on {value.device}"
+        )
+
+
+def _fits(got: torch.Size, shape: tuple[int | None, ...]) -> bool:
+    return len(got) == len(shape) and all(want in (None, size) for want, size in zip(shape, got, strict=True))
+
+
+def check_ids(name: str, value: Tensor, length: int, like: Tensor) -> None:
+    if value.shape != (length,) or value.dtype != torch.int64 or value.device != like.device:
+        raise ValueError(
+            f"{name}: expected ({length},) int64 on {like.device}, "
+            f"got {tuple(value.shape)} {value.dtype} on {value.device}"
+        )
+
+
+def check_stack(embeddings: Tensor, positions: Tensor, layers: Sequence[LayerParameters], heads: int) -> None:
+    if embeddings.ndim != 2 or positions.ndim != 2 or embeddings.shape[1] != positions.shape[1] or not len(positions):
+        raise ValueError(
+            f"embeddings, positions: expected (N + 1, d) and (L, d) with L >= 1, got {tuple(embeddings.shape)} and "
+            f"{tuple(positions.shape)}"
+        )
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    for layer in layers:
+        check_layer(layer, heads, len(layers[0].up_weight), embeddings)

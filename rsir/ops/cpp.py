@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rsir.errors import BackendUnavailable
+from rsir.ops.backend import Backend
 from rsir.ops.checks import check_version, version_of
 from rsir.ops.items import ItemTable
 from rsir.ops.types import (
@@ -39,257 +40,265 @@ except ImportError as cause:
 _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 
 
-def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
-    name = _instruction_set(instruction_set)
-    if items.device.type != "cpu":
-        raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
-    half = dtype == torch.float16
-    if not half:
-        items = items.float()
-    bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
-    return ItemTable("cpp", items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
+class Cpp:
+    """Every op on the compiled core, for CPU tensors."""
+
+    name = "cpp"
+
+    def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
+        name = _instruction_set(instruction_set)
+        if items.device.type != "cpu":
+            raise ValueError(f"items: backend 'cpp' scores on cpu, got {items.device}; move them with .cpu()")
+        half = dtype == torch.float16
+        if not half:
+            items = items.float()
+        bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
+        return ItemTable(self, items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
+
+    def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+        ids, logits = _core.topk(_table(table), _numpy(queries), k, _optional(excluded), threads)
+        return TopK(torch.from_numpy(ids), torch.from_numpy(logits))
+
+    def topk_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        ids, logits = _core.topk_sample(
+            _table(table),
+            _numpy(queries),
+            draw.k,
+            draw.temperature,
+            _optional(excluded),
+            draw.seed,
+            draw.counters_of(queries).numpy(),
+            threads,
+        )
+        return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
+
+    def pool_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        pool: Ragged,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        ids, logits = _core.pool_sample(
+            _table(table),
+            _numpy(queries),
+            _lists(pool),
+            draw.k,
+            draw.temperature,
+            _optional(excluded),
+            draw.seed,
+            draw.counters_of(queries).numpy(),
+            threads,
+        )
+        return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
+
+    def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+        ranks = _core.rank_within(_table(table), _numpy(queries), _lists(targets), _limit(tau, table), threads)
+        return torch.from_numpy(ranks)
+
+    def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+        counts = _core.count_above(_table(table), _numpy(queries), bars.numpy(), _limit(limit, table), threads)
+        return torch.from_numpy(counts)
+
+    def place_within(
+        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    ) -> Tensor:
+        places = _core.place_within(_table(table), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
+        return torch.from_numpy(places)
+
+    def rank_and_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedSample:
+        ranks, ids, logits = _core.rank_and_sample(
+            _table(table),
+            _numpy(queries),
+            _lists(targets),
+            _limit(tau, table),
+            draw.k,
+            draw.temperature,
+            _optional(excluded),
+            draw.seed,
+            draw.counters_of(queries).numpy(),
+            threads,
+        )
+        return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))
+
+    def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
+        return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), _lists(sources), threads))
+
+    def sampled_softmax(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        targets: Tensor,
+        negative_ids: Tensor,
+        weights: Tensor,
+        target_offsets: Tensor | None,
+        negative_offsets: Tensor | None,
+        threads: int,
+        instruction_set: str | None,
+    ) -> SampledSoftmax:
+        loss, *gradients = _core.sampled_softmax(
+            queries.numpy(),
+            positives.numpy(),
+            negatives.numpy(),
+            targets.numpy(),
+            negative_ids.numpy(),
+            weights.numpy(),
+            None if target_offsets is None else target_offsets.numpy(),
+            None if negative_offsets is None else negative_offsets.numpy(),
+            threads,
+            _instruction_set(instruction_set),
+        )
+        return SampledSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
+
+    def full_softmax(
+        self,
+        queries: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        threads: int,
+        instruction_set: str | None,
+    ) -> FullSoftmax:
+        loss, *gradients = _core.full_softmax(
+            queries.numpy(), items.numpy(), targets.numpy(), weights.numpy(), threads, _instruction_set(instruction_set)
+        )
+        return FullSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
+
+    def transformer_layer(
+        self,
+        x: Tensor,
+        segments: Tensor,
+        parameters: LayerParameters,
+        heads: int,
+        epsilon: float,
+        dropout: LayerDropout | None,
+        threads: int,
+        instruction_set: str | None,
+    ) -> Tensor:
+        random = None if dropout is None else tuple(part.contiguous().numpy() for part in dropout[1:])
+        settings = {
+            "bytes": random,
+            "heads": heads,
+            "dropped": 0 if dropout is None else dropout.dropped,
+            "epsilon": epsilon,
+            "threads": threads,
+            "instruction_set": _instruction_set(instruction_set),
+        }
+        y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
+        return y
+
+    def adam_rows(
+        self,
+        weights: Tensor,
+        moments: AdamMoments,
+        step: int,
+        ids: Tensor | None,
+        gradients: Tensor | None,
+        learning_rate: float,
+        betas: tuple[float, float],
+        epsilon: float,
+        average: Tensor | None,
+        decay: float,
+        padding: int | None,
+        threads: int,
+        instruction_set: str | None,
+    ) -> None:
+        _core.adam_rows(
+            weights.detach().numpy(),
+            moments.first.numpy(),
+            moments.second.numpy(),
+            None if moments.last is None else moments.last.numpy(),
+            None if ids is None else ids.contiguous().numpy(),
+            None if gradients is None else gradients.numpy(),
+            step,
+            learning_rate,
+            betas,
+            epsilon,
+            None if average is None else average.numpy(),
+            decay,
+            -1 if padding is None else padding,
+            threads,
+            _instruction_set(instruction_set),
+        )
+        for changed in (weights, average):
+            if changed is not None:
+                torch.autograd.graph.increment_version(changed)  # packed copies of the table are out of date
+
+    def encode_histories(
+        self,
+        histories: Ragged,
+        embeddings: Tensor,
+        positions: Tensor,
+        layers: Sequence[LayerParameters],
+        heads: int,
+        epsilon: float,
+        threads: int,
+        instruction_set: str | None,
+    ) -> Tensor:
+        queries = _core.encode(
+            *_lists(histories),
+            embeddings.detach().numpy(),
+            positions.detach().numpy(),
+            [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+            heads,
+            epsilon,
+            threads,
+            _instruction_set(instruction_set),
+        )
+        return torch.from_numpy(queries)
+
+    def extend_histories(
+        self,
+        slots: Tensor,
+        items: Tensor,
+        lengths: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        embeddings: Tensor,
+        positions: Tensor,
+        layers: Sequence[LayerParameters],
+        heads: int,
+        epsilon: float,
+        threads: int,
+        instruction_set: str | None,
+    ) -> Tensor:
+        queries = _core.step(
+            slots.numpy(),
+            items.numpy(),
+            lengths.numpy(),
+            keys.numpy(),
+            values.numpy(),
+            embeddings.detach().numpy(),
+            positions.detach().numpy(),
+            [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+            heads,
+            epsilon,
+            threads,
+            _instruction_set(instruction_set),
+        )
+        return torch.from_numpy(queries)
 
 
-def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    ids, logits = _core.topk(_table(table), _numpy(queries), k, _optional(excluded), threads)
-    return TopK(torch.from_numpy(ids), torch.from_numpy(logits))
-
-
-def topk_sample(
-    queries: Tensor,
-    table: ItemTable,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    ids, logits = _core.topk_sample(
-        _table(table),
-        _numpy(queries),
-        draw.k,
-        draw.temperature,
-        _optional(excluded),
-        draw.seed,
-        draw.counters_of(queries).numpy(),
-        threads,
-    )
-    return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
-
-
-def pool_sample(
-    queries: Tensor,
-    table: ItemTable,
-    pool: Ragged,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    ids, logits = _core.pool_sample(
-        _table(table),
-        _numpy(queries),
-        _lists(pool),
-        draw.k,
-        draw.temperature,
-        _optional(excluded),
-        draw.seed,
-        draw.counters_of(queries).numpy(),
-        threads,
-    )
-    return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
-
-
-def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    ranks = _core.rank_within(_table(table), _numpy(queries), _lists(targets), _limit(tau, table), threads)
-    return torch.from_numpy(ranks)
-
-
-def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-    counts = _core.count_above(_table(table), _numpy(queries), bars.numpy(), _limit(limit, table), threads)
-    return torch.from_numpy(counts)
-
-
-def place_within(
-    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-) -> Tensor:
-    places = _core.place_within(_table(table), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
-    return torch.from_numpy(places)
-
-
-def rank_and_sample(
-    queries: Tensor,
-    table: ItemTable,
-    targets: Ragged,
-    tau: int | None,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> RankedSample:
-    ranks, ids, logits = _core.rank_and_sample(
-        _table(table),
-        _numpy(queries),
-        _lists(targets),
-        _limit(tau, table),
-        draw.k,
-        draw.temperature,
-        _optional(excluded),
-        draw.seed,
-        draw.counters_of(queries).numpy(),
-        threads,
-    )
-    return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))
-
-
-def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
-    return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), _lists(sources), threads))
-
-
-def sampled_softmax(
-    queries: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    targets: Tensor,
-    negative_ids: Tensor,
-    weights: Tensor,
-    target_offsets: Tensor | None,
-    negative_offsets: Tensor | None,
-    threads: int,
-    instruction_set: str | None,
-) -> SampledSoftmax:
-    loss, *gradients = _core.sampled_softmax(
-        queries.numpy(),
-        positives.numpy(),
-        negatives.numpy(),
-        targets.numpy(),
-        negative_ids.numpy(),
-        weights.numpy(),
-        None if target_offsets is None else target_offsets.numpy(),
-        None if negative_offsets is None else negative_offsets.numpy(),
-        threads,
-        _instruction_set(instruction_set),
-    )
-    return SampledSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
-
-
-def full_softmax(
-    queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor, threads: int, instruction_set: str | None
-) -> FullSoftmax:
-    loss, *gradients = _core.full_softmax(
-        queries.numpy(), items.numpy(), targets.numpy(), weights.numpy(), threads, _instruction_set(instruction_set)
-    )
-    return FullSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
-
-
-def transformer_layer(
-    x: Tensor,
-    segments: Tensor,
-    parameters: LayerParameters,
-    heads: int,
-    epsilon: float,
-    dropout: LayerDropout | None,
-    threads: int,
-    instruction_set: str | None,
-) -> Tensor:
-    random = None if dropout is None else tuple(part.contiguous().numpy() for part in dropout[1:])
-    settings = {
-        "bytes": random,
-        "heads": heads,
-        "dropped": 0 if dropout is None else dropout.dropped,
-        "epsilon": epsilon,
-        "threads": threads,
-        "instruction_set": _instruction_set(instruction_set),
-    }
-    y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
-    return y
-
-
-def adam_rows(
-    weights: Tensor,
-    moments: AdamMoments,
-    step: int,
-    ids: Tensor | None,
-    gradients: Tensor | None,
-    learning_rate: float,
-    betas: tuple[float, float],
-    epsilon: float,
-    average: Tensor | None,
-    decay: float,
-    padding: int | None,
-    threads: int,
-    instruction_set: str | None,
-) -> None:
-    _core.adam_rows(
-        weights.detach().numpy(),
-        moments.first.numpy(),
-        moments.second.numpy(),
-        None if moments.last is None else moments.last.numpy(),
-        None if ids is None else ids.contiguous().numpy(),
-        None if gradients is None else gradients.numpy(),
-        step,
-        learning_rate,
-        betas,
-        epsilon,
-        None if average is None else average.numpy(),
-        decay,
-        -1 if padding is None else padding,
-        threads,
-        _instruction_set(instruction_set),
-    )
-    for changed in (weights, average):
-        if changed is not None:
-            torch.autograd.graph.increment_version(changed)  # packed copies of the table are out of date
-
-
-def encode_histories(
-    histories: Ragged,
-    embeddings: Tensor,
-    positions: Tensor,
-    layers: Sequence[LayerParameters],
-    heads: int,
-    epsilon: float,
-    threads: int,
-    instruction_set: str | None,
-) -> Tensor:
-    queries = _core.encode(
-        *_lists(histories),
-        embeddings.detach().numpy(),
-        positions.detach().numpy(),
-        [[parameter.detach().numpy() for parameter in layer] for layer in layers],
-        heads,
-        epsilon,
-        threads,
-        _instruction_set(instruction_set),
-    )
-    return torch.from_numpy(queries)
-
-
-def extend_histories(
-    slots: Tensor,
-    items: Tensor,
-    lengths: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    embeddings: Tensor,
-    positions: Tensor,
-    layers: Sequence[LayerParameters],
-    heads: int,
-    epsilon: float,
-    threads: int,
-    instruction_set: str | None,
-) -> Tensor:
-    queries = _core.step(
-        slots.numpy(),
-        items.numpy(),
-        lengths.numpy(),
-        keys.numpy(),
-        values.numpy(),
-        embeddings.detach().numpy(),
-        positions.detach().numpy(),
-        [[parameter.detach().numpy() for parameter in layer] for layer in layers],
-        heads,
-        epsilon,
-        threads,
-        _instruction_set(instruction_set),
-    )
-    return torch.from_numpy(queries)
+BACKEND: Backend = Cpp()
 
 
 class _TransformerLayer(torch.autograd.Function):

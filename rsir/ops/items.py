@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from rsir.ops import backend as _backend
+from rsir.ops.backend import Backend, resolve
 from rsir.ops.checks import check_matrix
 
-__all__ = ["ItemTable", "module_of", "pack", "prepare"]
+__all__ = ["ItemTable", "Together", "join_tables", "pack", "prepare", "table_part"]
 
 
 _LARGEST_HALF = 65_504.0
 _ROWS = 1 << 16  # whose range is looked at, or that are rounded, at a time
 
 
+class Together(Protocol):
+    """Processes that call the ops together; :class:`rsir.runtime.world.World` is one."""
+
+    rank: int
+    size: int
+
+    def all_reduce(self, *tensors: Tensor) -> None:
+        """Put the sum over all processes in the place of each tensor."""
+
+
 @dataclass(frozen=True)
 class ItemTable:
     """An item table laid out once for one backend and used by many calls; made by :func:`rsir.ops.pack`."""
 
-    backend: str
-    """Name of the backend that packed it and that will score with it."""
+    backend: Backend
+    """What packed it, and scores with it."""
     weights: Tensor
     """(N + 1, d) float32 or float16, contiguous; row 0 is padding and never scored. The table may be their rounding."""
     handle: Any = None
@@ -73,7 +83,7 @@ def pack(
     Returns
     -------
     ItemTable
-        Says in ``backend`` and ``instruction_set`` what was chosen.
+        Says in ``backend.name`` and ``instruction_set`` what was chosen.
 
     Raises
     ------
@@ -87,14 +97,13 @@ def pack(
         raise ValueError(
             f"items: expected (N + 1, d) with N >= 1 and d >= 1 (row 0 is padding), got {tuple(items.shape)}"
         )
-    name = _backend.resolve(backend, items)
-    kept = items.dtype if dtype is None else dtype
-    if kept not in (torch.float32, torch.float16):
+    chosen = resolve(backend, "pack", items)
+    dtype = items.dtype if dtype is None else dtype
+    if dtype not in (torch.float32, torch.float16):
         raise ValueError(f"dtype: expected torch.float32 or torch.float16, got {dtype}")
-    if kept == torch.float16 and items.dtype != torch.float16:
+    if dtype == torch.float16 and items.dtype != torch.float16:
         _check_half(items)
-    table: ItemTable = _backend.load(name).pack(items.detach().contiguous(), instruction_set, kept)
-    return table
+    return chosen.pack(items.detach().contiguous(), instruction_set, dtype)
 
 
 def _check_half(items: Tensor) -> None:
@@ -115,8 +124,10 @@ def prepare(queries: Tensor, table: Tensor | ItemTable, backend: str) -> ItemTab
     check_matrix("queries", queries)
     if not isinstance(table, ItemTable):
         table = pack(table, backend=backend)
-    elif backend not in ("auto", table.backend):
-        raise ValueError(f"backend: the table is packed for {table.backend!r}, got {backend!r}; pack the items anew")
+    elif backend not in ("auto", table.backend.name):
+        raise ValueError(
+            f"backend: the table is packed for {table.backend.name!r}, got {backend!r}; pack the items anew"
+        )
     if queries.shape[1] != table.dim:
         raise ValueError(f"queries: expected width {table.dim} as the items have, got {queries.shape[1]}")
     if queries.device != table.weights.device:
@@ -124,6 +135,38 @@ def prepare(queries: Tensor, table: Tensor | ItemTable, backend: str) -> ItemTab
     return table
 
 
-def module_of(table: ItemTable) -> ModuleType:
-    """The backend that packed it."""
-    return _backend.load(table.backend)
+def table_part(items: Tensor, rank: int, size: int) -> Tensor:
+    """Rows of an item table (N + 1, d) for one of ``size`` equal parts, with a row 0 of their own: to pack."""
+    low, high = ((len(items) - 1) * place // size for place in (rank, rank + 1))
+    if not 0 <= rank < size or low == high:
+        raise ValueError(f"rank: expected one of 0..{size - 1}, each with an item of {len(items) - 1}, got {rank}")
+    return torch.cat([items[:1], items[1 + low : 1 + high]])
+
+
+def join_tables(parts: Sequence[ItemTable], world: Together | None = None) -> ItemTable:
+    """One catalogue of several tables, which every op of :mod:`rsir.ops` takes in place of one table.
+
+    The items of the first table come first, then those of the second, and so on; of several processes, those of the
+    first process come first. A process holds its own tables alone, and does its own part of every scan.
+
+    Parameters
+    ----------
+    parts : sequence of ItemTable
+        From :func:`rsir.ops.pack`, of one width, type and device, exact: not of a Triton precision other than "ieee".
+        See :func:`table_part`.
+    world : Together, optional
+        The processes, each of which calls this, and from then on every op, with equal arguments.
+
+    Returns
+    -------
+    ItemTable
+        Its answers are, to the bit, those of one table of all items on the same backend.
+
+    Raises
+    ------
+    ValueError
+        No part, or parts that differ.
+    """
+    from rsir.ops.sharded import BACKEND as sharded  # which imports this module
+
+    return sharded.join(parts, world)

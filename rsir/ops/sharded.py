@@ -9,27 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rsir.ops.items import ItemTable, module_of
+from rsir.ops.backend import lacking
+from rsir.ops.items import ItemTable, Together
 from rsir.ops.reference import drawn
 from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, TopK
 
-__all__ = ["ShardedTable", "Together", "join_tables", "table_part"]
-
-
-class Together(Protocol):
-    """Processes that call the ops together; :class:`rsir.runtime.world.World` is one."""
-
-    rank: int
-    size: int
-
-    def all_reduce(self, *tensors: Tensor) -> None:
-        """Put the sum over all processes in the place of each tensor."""
+__all__ = ["BACKEND", "Sharded", "ShardedTable"]
 
 
 @dataclass(frozen=True)
@@ -86,150 +76,137 @@ class _Handle:
         self.add(values.view(torch.int32) if values.dtype == torch.float32 else values)
 
 
-def table_part(items: Tensor, rank: int, size: int) -> Tensor:
-    """Rows of an item table (N + 1, d) for one of ``size`` equal parts, with a row 0 of their own: to pack."""
-    low, high = ((len(items) - 1) * place // size for place in (rank, rank + 1))
-    if not 0 <= rank < size or low == high:
-        raise ValueError(f"rank: expected one of 0..{size - 1}, each with an item of {len(items) - 1}, got {rank}")
-    return torch.cat([items[:1], items[1 + low : 1 + high]])
+class Sharded:
+    """The catalogue ops on tables joined of others."""
+
+    name = "sharded"
+
+    def join(self, parts: Sequence[ItemTable], world: Together | None) -> ItemTable:
+        """:func:`rsir.ops.join_tables`."""
+        if not parts:
+            raise ValueError("parts: expected at least one table, got none")
+        first = parts[0]
+        for part in parts:
+            if part.backend.name == "triton" and part.instruction_set != "ieee":
+                raise ValueError(f"parts: expected exact tables, got one of precision {part.instruction_set!r}")
+            for name, own, want in (
+                ("dim", part.dim, first.dim),
+                ("dtype", part.dtype, first.dtype),
+                ("backend", part.backend.name, first.backend.name),
+            ):
+                if own != want:
+                    raise ValueError(f"parts: expected one {name}, got {want} and {own}")
+            if part.backend is self or part.weights.device != first.weights.device:
+                raise ValueError("parts: expected plain tables on one device, got parts of parts or several devices")
+        count = sum(part.num_items for part in parts)
+        counts = _Handle((), world).gather(torch.tensor(count, device=first.weights.device)).tolist()
+        if sum(counts) >= 2**31 - 64:
+            raise ValueError(f"parts: expected fewer than 2**31 - 64 items together, got {sum(counts):,}")
+        rank = 0 if world is None else world.rank
+        before = accumulate((part.num_items for part in parts), initial=sum(counts[:rank]))
+        handle = _Handle(tuple(_Part(*pair) for pair in zip(before, parts, strict=False)), world)
+        return ShardedTable(self, first.weights, handle, first.instruction_set, first.dtype, sum(counts))
+
+    def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+        handle: _Handle = table.handle
+        most = min(k, table.num_items)
+        found = []
+        for part in handle.parts:
+            own = part.table.backend.topk(queries, part.table, most, part.lists(excluded), threads)
+            found.append(TopK(torch.where(own.ids > 0, own.ids + part.before, 0), own.logits))
+        merged = _merged(found, most)
+        if handle.world is not None:
+            gathered = zip(handle.gather(merged.ids), handle.gather(merged.logits), strict=True)
+            merged = _merged([TopK(*one) for one in gathered], most)
+        missing = k - merged.ids.shape[1]
+        return TopK(pad(merged.ids, (0, missing)), pad(merged.logits, (0, missing), value=-torch.inf))
+
+    def topk_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        return drawn(self.topk(queries, table, min(draw.k, table.num_items), excluded, threads), draw)
+
+    def pool_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        pool: Ragged,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        keys = _keys(pool, table).unique()
+        if excluded is not None:
+            keys = keys[~torch.isin(keys, _keys(excluded, table))]
+        row, ids = keys // (table.num_items + 1), keys % (table.num_items + 1)
+        offsets = pad(torch.bincount(row, minlength=len(queries)).cumsum(0), (1, 0))
+        place = torch.arange(len(row), device=row.device) - offsets[row]
+        shape = len(queries), max(1, int(offsets.diff().max()) if len(queries) else 1)
+        choices = TopK(ids.new_zeros(shape), queries.new_full(shape, -torch.inf))
+        logits = _logits(queries, table, Ragged(ids.int(), offsets), threads)
+        choices.logits[row, place] = logits
+        choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
+        return drawn(_merged([choices], draw.k), draw)
+
+    def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+        logits = _logits(queries, table, targets, threads)
+        best = queries.new_full((len(queries),), -torch.inf)
+        best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
+        limit = table.num_items if tau is None else tau
+        counts = self.count_above(queries, table, best, limit, threads)
+        return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
+
+    def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+        counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        for part in table.handle.parts:
+            most = part.table.num_items if limit is None else min(limit, part.table.num_items)
+            counts += part.table.backend.count_above(queries, part.table, bars, most, threads)
+        table.handle.add(counts)
+        return counts if limit is None else counts.clamp(max=limit)
+
+    def place_within(
+        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    ) -> Tensor:
+        if excluded is not None:
+            others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
+            excluded = Ragged(excluded.ids[others], pad(others.cumsum(0), (1, 0))[excluded.offsets])
+        found = self.topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
+        return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
+
+    def rank_and_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedSample:
+        ranks = self.rank_within(queries, table, targets, tau, threads)
+        passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
+        some = None if excluded is None else _rows(excluded, passed)
+        of_passed = draw.of_rows(passed)
+        ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
+        ids[passed], logits[passed] = self.topk_sample(queries[passed], table, of_passed, some, threads)
+        return RankedSample(ranks, ids, logits)
+
+    pack = lacking("pack")
+    neighbour_votes = lacking("neighbour_votes")
+    sampled_softmax = lacking("sampled_softmax")
+    full_softmax = lacking("full_softmax")
+    transformer_layer = lacking("transformer_layer")
+    encode_histories = lacking("encode_histories")
+    extend_histories = lacking("extend_histories")
+    adam_rows = lacking("adam_rows")
 
 
-def join_tables(parts: Sequence[ItemTable], world: Together | None = None) -> ItemTable:
-    """One catalogue of several tables, which every op of :mod:`rsir.ops` takes in place of one table.
-
-    The items of the first table come first, then those of the second, and so on; of several processes, those of the
-    first process come first. A process holds its own tables alone, and does its own part of every scan.
-
-    Parameters
-    ----------
-    parts : sequence of ItemTable
-        From :func:`rsir.ops.pack`, of one width, type and device, exact: not of a Triton precision other than "ieee".
-        See :func:`table_part`.
-    world : Together, optional
-        The processes, each of which calls this, and from then on every op, with equal arguments.
-
-    Returns
-    -------
-    ItemTable
-        Its answers are, to the bit, those of one table of all items on the same backend.
-
-    Raises
-    ------
-    ValueError
-        No part, or parts that differ.
-    """
-    if not parts:
-        raise ValueError("parts: expected at least one table, got none")
-    first = parts[0]
-    for part in parts:
-        if part.backend == "triton" and part.instruction_set != "ieee":
-            raise ValueError(f"parts: expected exact tables, got one of precision {part.instruction_set!r}")
-        for name in ("dim", "dtype", "backend"):
-            if getattr(part, name) != getattr(first, name):
-                raise ValueError(f"parts: expected one {name}, got {getattr(first, name)} and {getattr(part, name)}")
-        if part.backend == "sharded" or part.weights.device != first.weights.device:
-            raise ValueError("parts: expected plain tables on one device, got parts of parts or several devices")
-    own = sum(part.num_items for part in parts)
-    counts = _Handle((), world).gather(torch.tensor(own, device=first.weights.device)).tolist()
-    if sum(counts) >= 2**31 - 64:
-        raise ValueError(f"parts: expected fewer than 2**31 - 64 items together, got {sum(counts):,}")
-    rank = 0 if world is None else world.rank
-    before = accumulate((part.num_items for part in parts), initial=sum(counts[:rank]))
-    handle = _Handle(tuple(_Part(*pair) for pair in zip(before, parts, strict=False)), world)
-    return ShardedTable("sharded", first.weights, handle, first.instruction_set, first.dtype, sum(counts))
-
-
-def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    handle: _Handle = table.handle
-    most = min(k, table.num_items)
-    found = []
-    for part in handle.parts:
-        own = module_of(part.table).topk(queries, part.table, most, part.lists(excluded), threads)
-        found.append(TopK(torch.where(own.ids > 0, own.ids + part.before, 0), own.logits))
-    merged = _merged(found, most)
-    if handle.world is not None:
-        gathered = zip(handle.gather(merged.ids), handle.gather(merged.logits), strict=True)
-        merged = _merged([TopK(*one) for one in gathered], most)
-    missing = k - merged.ids.shape[1]
-    return TopK(pad(merged.ids, (0, missing)), pad(merged.logits, (0, missing), value=-torch.inf))
-
-
-def topk_sample(
-    queries: Tensor,
-    table: ItemTable,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    return drawn(topk(queries, table, min(draw.k, table.num_items), excluded, threads), draw)
-
-
-def pool_sample(
-    queries: Tensor,
-    table: ItemTable,
-    pool: Ragged,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    keys = _keys(pool, table).unique()
-    if excluded is not None:
-        keys = keys[~torch.isin(keys, _keys(excluded, table))]
-    row, ids = keys // (table.num_items + 1), keys % (table.num_items + 1)
-    offsets = pad(torch.bincount(row, minlength=len(queries)).cumsum(0), (1, 0))
-    place = torch.arange(len(row), device=row.device) - offsets[row]
-    shape = len(queries), max(1, int(offsets.diff().max()) if len(queries) else 1)
-    choices = TopK(ids.new_zeros(shape), queries.new_full(shape, -torch.inf))
-    logits = _logits(queries, table, Ragged(ids.int(), offsets), threads)
-    choices.logits[row, place] = logits
-    choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
-    return drawn(_merged([choices], draw.k), draw)
-
-
-def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    logits = _logits(queries, table, targets, threads)
-    best = queries.new_full((len(queries),), -torch.inf)
-    best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
-    limit = table.num_items if tau is None else tau
-    counts = count_above(queries, table, best, limit, threads)
-    return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
-
-
-def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-    counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    for part in table.handle.parts:
-        most = part.table.num_items if limit is None else min(limit, part.table.num_items)
-        counts += module_of(part.table).count_above(queries, part.table, bars, most, threads)
-    table.handle.add(counts)
-    return counts if limit is None else counts.clamp(max=limit)
-
-
-def place_within(
-    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-) -> Tensor:
-    if excluded is not None:
-        others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
-        excluded = Ragged(excluded.ids[others], pad(others.cumsum(0), (1, 0))[excluded.offsets])
-    found = topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
-    return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
-
-
-def rank_and_sample(
-    queries: Tensor,
-    table: ItemTable,
-    targets: Ragged,
-    tau: int | None,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> RankedSample:
-    ranks = rank_within(queries, table, targets, tau, threads)
-    passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
-    some = None if excluded is None else _rows(excluded, passed)
-    of_passed = draw.of_rows(passed)
-    ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
-    ids[passed], logits[passed] = topk_sample(queries[passed], table, of_passed, some, threads)
-    return RankedSample(ranks, ids, logits)
+BACKEND = Sharded()
 
 
 def _merged(found: Sequence[TopK], k: int) -> TopK:
@@ -247,7 +224,7 @@ def _logits(queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> T
     for part in handle.parts:
         own = part.own(lists.ids).nonzero()[:, 0]
         alone = Ragged(lists.ids[own] - part.before, torch.arange(len(own) + 1, device=own.device))
-        one_each = module_of(part.table).pool_sample
+        one_each = part.table.backend.pool_sample
         logits[own] = one_each(queries[row[own]], part.table, alone, GREEDY, None, threads).logits
     handle.fill_in(logits)
     return logits

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rsir.errors import BackendUnavailable
+from rsir.ops.backend import Backend, lacking
 from rsir.ops.checks import check_version, version_of
 from rsir.ops.items import ItemTable
 from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SampledSoftmax, TopK
@@ -24,114 +25,123 @@ except ImportError as cause:
     ) from cause
 
 
-def pack(items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
-    _check_device(items)
-    precision = instruction_set or "ieee"
-    items = items.to(dtype)
-    return ItemTable("triton", items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
+class Triton:
+    """The catalogue ops and the sampled softmax on Triton kernels."""
+
+    name = "triton"
+
+    def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
+        _check_device(items)
+        precision = instruction_set or "ieee"
+        items = items.to(dtype)
+        return ItemTable(self, items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
+
+    def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
+        with _device(queries):
+            return TopK(*kernels.best_items(queries, _table(table), k, _lists(excluded)))
+
+    def topk_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        with _device(queries):
+            best = kernels.best_items(queries, _table(table), min(draw.k, table.num_items), _lists(excluded))
+            return _drawn(best, draw)
+
+    def pool_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        pool: Ragged,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> Sample:
+        with _device(queries):
+            best = kernels.pool_best(
+                queries, _table(table), kernels.Lists(*pool), min(draw.k, table.num_items), _lists(excluded)
+            )
+            return _drawn(best, draw)
+
+    def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
+        with _device(queries):
+            return kernels.rank_within(queries, _table(table), kernels.Lists(*targets), tau)
+
+    def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
+        with _device(queries):
+            return kernels.count_above(queries, _table(table), bars, limit)
+
+    def place_within(
+        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
+    ) -> Tensor:
+        """The target's place among the best: the pass over the catalogue costs the same as one that only counts."""
+        if excluded is not None:
+            others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
+            before = torch.nn.functional.pad(others.cumsum(dim=0), (1, 0))
+            excluded = Ragged(excluded.ids[others], before[excluded.offsets.long()])
+        found = self.topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
+        return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
+
+    def rank_and_sample(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        draw: Draw,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedSample:
+        with _device(queries):
+            ranks, best = kernels.rank_and_best(
+                queries,
+                _table(table),
+                kernels.Lists(*targets),
+                tau,
+                min(draw.k, table.num_items),
+                _lists(excluded),
+            )
+            return RankedSample(ranks, *_drawn(best, draw))
+
+    def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
+        """Plain torch: one gather of neighbour lists is too little work for a kernel of its own."""
+        row = torch.repeat_interleave(sources.offsets.diff())
+        row, source = torch.unique(torch.stack([row, sources.ids.long()]), dim=1)  # a repeated id votes once
+        agrees = (graph[source] == items[row, None]).any(dim=1)
+        return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
+
+    def sampled_softmax(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        targets: Tensor,
+        negative_ids: Tensor,
+        weights: Tensor,
+        target_offsets: Tensor | None,
+        negative_offsets: Tensor | None,
+        threads: int,
+        instruction_set: str | None,
+    ) -> SampledSoftmax:
+        _check_device(queries)
+        if instruction_set is not None:
+            raise ValueError(f"backend 'triton' trains in float32 alone, got instruction_set {instruction_set!r}")
+        arguments = (queries, positives, negatives, targets, negative_ids, weights, target_offsets, negative_offsets)
+        with _device(queries):
+            return SampledSoftmax(*kernels.sampled_softmax(*arguments))
+
+    full_softmax = lacking("full_softmax")
+    transformer_layer = lacking("transformer_layer")
+    encode_histories = lacking("encode_histories")
+    extend_histories = lacking("extend_histories")
+    adam_rows = lacking("adam_rows")
 
 
-def topk(queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
-    with _device(queries):
-        return TopK(*kernels.best_items(queries, _table(table), k, _lists(excluded)))
-
-
-def topk_sample(
-    queries: Tensor,
-    table: ItemTable,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    with _device(queries):
-        best = kernels.best_items(queries, _table(table), min(draw.k, table.num_items), _lists(excluded))
-        return _drawn(best, draw)
-
-
-def pool_sample(
-    queries: Tensor,
-    table: ItemTable,
-    pool: Ragged,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> Sample:
-    with _device(queries):
-        best = kernels.pool_best(
-            queries, _table(table), kernels.Lists(*pool), min(draw.k, table.num_items), _lists(excluded)
-        )
-        return _drawn(best, draw)
-
-
-def rank_within(queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-    with _device(queries):
-        return kernels.rank_within(queries, _table(table), kernels.Lists(*targets), tau)
-
-
-def count_above(queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-    with _device(queries):
-        return kernels.count_above(queries, _table(table), bars, limit)
-
-
-def place_within(
-    queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-) -> Tensor:
-    """The target's place among the best: the pass over the catalogue costs the same as one that only counts."""
-    if excluded is not None:
-        others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
-        before = torch.nn.functional.pad(others.cumsum(dim=0), (1, 0))
-        excluded = Ragged(excluded.ids[others], before[excluded.offsets.long()])
-    found = topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
-    return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
-
-
-def rank_and_sample(
-    queries: Tensor,
-    table: ItemTable,
-    targets: Ragged,
-    tau: int | None,
-    draw: Draw,
-    excluded: Ragged | None,
-    threads: int,
-) -> RankedSample:
-    with _device(queries):
-        ranks, best = kernels.rank_and_best(
-            queries,
-            _table(table),
-            kernels.Lists(*targets),
-            tau,
-            min(draw.k, table.num_items),
-            _lists(excluded),
-        )
-        return RankedSample(ranks, *_drawn(best, draw))
-
-
-def neighbour_votes(graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
-    """Plain torch: one gather of neighbour lists is too little work for a kernel of its own."""
-    row = torch.repeat_interleave(sources.offsets.diff())
-    row, source = torch.unique(torch.stack([row, sources.ids.long()]), dim=1)  # a repeated id votes once
-    agrees = (graph[source] == items[row, None]).any(dim=1)
-    return torch.zeros(len(items), dtype=torch.int64, device=items.device).index_add_(0, row, agrees.long())
-
-
-def sampled_softmax(
-    queries: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    targets: Tensor,
-    negative_ids: Tensor,
-    weights: Tensor,
-    target_offsets: Tensor | None,
-    negative_offsets: Tensor | None,
-    threads: int,
-    instruction_set: str | None,
-) -> SampledSoftmax:
-    _check_device(queries)
-    if instruction_set is not None:
-        raise ValueError(f"backend 'triton' trains in float32 alone, got instruction_set {instruction_set!r}")
-    arguments = (queries, positives, negatives, targets, negative_ids, weights, target_offsets, negative_offsets)
-    with _device(queries):
-        return SampledSoftmax(*kernels.sampled_softmax(*arguments))
+BACKEND: Backend = Triton()
 
 
 def _drawn(best: kernels.Best, draw: Draw) -> Sample:

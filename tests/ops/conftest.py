@@ -41,7 +41,7 @@ class Scorer:
             parts = [ops.pack(ops.table_part(items, rank, count), dtype=dtype) for rank in range(count)]
             return ops.join_tables(parts)
         table = ops.pack(items.to(self.device), backend=self.backend, instruction_set=self.instruction_set, dtype=dtype)
-        assert table.backend == self.backend
+        assert table.backend.name == self.backend
         assert table.dtype == (dtype or items.dtype)
         if self.instruction_set is not None:
             assert table.instruction_set == self.instruction_set

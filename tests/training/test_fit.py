@@ -13,7 +13,8 @@ from rsir.data import Sequences, leave_one_out
 from rsir.errors import BackboneError, DataError, TrainingError
 from rsir.evaluation import evaluate
 from rsir.models import SASRec, build, registry
-from rsir.ops import backend
+from rsir.ops import network
+from rsir.ops.backend import load
 from rsir.training import fit as training
 from rsir.training.adam import table_adam
 from rsir.training.fit import CRITERION, fit
@@ -148,7 +149,7 @@ def test_fused_ops_learn_what_plain_torch_learns(parts, monkeypatch):
     config = dataclasses.replace(SETTINGS, evaluate_every=1, max_evaluations=100, patience=100)
     losses = []
     for name in ("cpp", "reference"):
-        monkeypatch.setattr(backend, "resolve_training", lambda *_, name=name, **__: name)
+        monkeypatch.setattr(network, "resolve", lambda *_, name=name: load(name))
         losses.append([entry.loss for entry in fit_toy(parts, config=config).history])
     assert losses[0][-1] < 0.9 * losses[0][0]
     np.testing.assert_allclose(*losses, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Ops of training: softmax losses with their gradients, and a Transformer layer over packed sequences.
+"""Ops of the network: losses with their gradients, Transformer layers in training and encoding, and steps of Adam.
 
 :mod:`rsir.ops` hands them on. ``"auto"`` is cpp for float32 on a CPU and the reference, plain torch, for any other
 dtype or device. :func:`sampled_softmax` has Triton kernels, which "auto" takes for float32 on CUDA.
@@ -6,16 +6,26 @@ dtype or device. :func:`sampled_softmax` has Triton kernels, which "auto" takes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import overload
+
 import torch
 from torch import Tensor
 
-from rsir.ops import backend as _backend
-from rsir.ops.checks import thread_count
-from rsir.ops.types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, SampledSoftmax
+from rsir.ops.backend import resolve
+from rsir.ops.checks import check_adam, check_floats, check_ids, check_layer, check_ragged, check_stack, thread_count
+from rsir.ops.types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, Ragged, SampledSoftmax
 
 _MOST_DIMENSIONS = 256  # of the Triton kernels: "auto" takes the reference for more
 
-__all__ = ["adam_rows", "full_softmax", "sampled_softmax", "transformer_layer"]
+__all__ = [
+    "adam_rows",
+    "encode_histories",
+    "extend_histories",
+    "full_softmax",
+    "sampled_softmax",
+    "transformer_layer",
+]
 
 
 def sampled_softmax(
@@ -75,28 +85,33 @@ def sampled_softmax(
     BackendUnavailable
         The backend asked for cannot run here.
     """
-    _check_floats("queries", queries, (None, None), queries)
+    check_floats("queries", queries, (None, None), queries)
     positions, dim = queries.shape
-    _check_floats("positives", positives, (positions, dim), queries)
-    _check_floats("negatives", negatives, (None, dim), queries)
-    _check_ids("targets", targets, positions, queries)
-    _check_ids("negative_ids", negative_ids, len(negatives), queries)
-    _check_floats("weights", weights, (positions,), queries)
+    check_floats("positives", positives, (positions, dim), queries)
+    check_floats("negatives", negatives, (None, dim), queries)
+    check_ids("targets", targets, positions, queries)
+    check_ids("negative_ids", negative_ids, len(negatives), queries)
+    check_floats("weights", weights, (positions,), queries)
     for name, value, length in (
         ("target_offsets", target_offsets, positions),
         ("negative_offsets", negative_offsets, len(negatives)),
     ):
         if value is not None:
-            _check_floats(name, value, (length,), queries)
-    chosen = _backend.resolve_training(backend, queries, kernels=backend != "auto" or dim <= _MOST_DIMENSIONS)
-    result: SampledSoftmax = _backend.load(chosen).sampled_softmax(
-        *(_plain(value) for value in (queries, positives, negatives, targets, negative_ids, weights)),
+            check_floats(name, value, (length,), queries)
+    if backend == "auto" and queries.is_cuda and dim > _MOST_DIMENSIONS:
+        backend = "reference"
+    return resolve(backend, "sampled_softmax", queries).sampled_softmax(
+        _plain(queries),
+        _plain(positives),
+        _plain(negatives),
+        _plain(targets),
+        _plain(negative_ids),
+        _plain(weights),
         _plain(target_offsets),
         _plain(negative_offsets),
         thread_count(threads),
         instruction_set,
     )
-    return result
 
 
 def full_softmax(
@@ -132,13 +147,13 @@ def full_softmax(
     ValueError, BackendUnavailable
         As for :func:`sampled_softmax`; a target out of range (names the position).
     """
-    _check_floats("queries", queries, (None, None), queries)
+    check_floats("queries", queries, (None, None), queries)
     positions, dim = queries.shape
-    _check_floats("items", items, (None, dim), queries)
+    check_floats("items", items, (None, dim), queries)
     if len(items) < 2:
         raise ValueError(f"items: expected (N + 1, d) with N >= 1 (row 0 is padding), got {tuple(items.shape)}")
-    _check_ids("targets", targets, positions, queries)
-    _check_floats("weights", weights, (positions,), queries)
+    check_ids("targets", targets, positions, queries)
+    check_floats("weights", weights, (positions,), queries)
     wrong = ((targets < 1) | (targets >= len(items))) & (weights != 0)
     if bool(wrong.any()):
         at = int(wrong.int().argmax())
@@ -146,11 +161,9 @@ def full_softmax(
             f"targets: position {at} holds id {int(targets[at])}, expected ids in 1..{len(items) - 1} "
             "wherever the weight is not 0"
         )
-    chosen = _backend.resolve_training(backend, queries)
-    result: FullSoftmax = _backend.load(chosen).full_softmax(
-        *(_plain(value) for value in (queries, items, targets, weights)), thread_count(threads), instruction_set
+    return resolve(backend, "full_softmax", queries).full_softmax(
+        _plain(queries), _plain(items), _plain(targets), _plain(weights), thread_count(threads), instruction_set
     )
-    return result
 
 
 def transformer_layer(
@@ -212,11 +225,9 @@ def transformer_layer(
         for name, value, shape in zip(LayerDropout._fields[1:], dropout[1:], byte_shapes, strict=True):
             if value.shape != shape or value.dtype != torch.uint8:
                 raise ValueError(f"dropout.{name}: expected {shape} uint8, got {tuple(value.shape)} {value.dtype}")
-    chosen = _backend.resolve_training(backend, x)
-    y: Tensor = _backend.load(chosen).transformer_layer(
+    return resolve(backend, "transformer_layer", x).transformer_layer(
         x, segments.contiguous(), parameters, heads, epsilon, dropout, thread_count(threads), instruction_set
     )
-    return y
 
 
 @torch.no_grad()
@@ -277,73 +288,150 @@ def adam_rows(
     ValueError, BackendUnavailable
         As for :func:`sampled_softmax`; an id or a step out of range.
     """
-    _check_floats("weights", weights, (None, None), weights)
-    for name, value in (("first", moments.first), ("second", moments.second)):
-        _check_floats(f"moments.{name}", value, tuple(weights.shape), weights)
-    last = moments.last
-    if last is not None and (
-        last.shape != weights.shape[:1] or last.dtype != torch.int32 or last.device != weights.device
-    ):
-        raise ValueError(f"moments.last: expected ({len(weights)},) int32, got {tuple(last.shape)} {last.dtype}")
-    if average is not None:
-        _check_floats("average", average, tuple(weights.shape), weights)
-    if not all(value is None or value.is_contiguous() for value in (weights, *moments, average)):
-        raise ValueError("weights, moments, average: expected contiguous tensors, which are changed in place")
-    if ids is not None:
-        _check_ids("ids", ids, len(ids), weights)
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(weights):
-            raise ValueError(f"ids: expected 0..{len(weights) - 1}, got {int(ids.min())}..{int(ids.max())}")
-    if gradients is not None:
-        if ids is None and last is not None:
-            raise ValueError("gradients: expected ids that say whose they are")
-        _check_floats("gradients", gradients, (len(weights if ids is None else ids), weights.shape[1]), weights)
-    elif last is None:
-        raise ValueError("gradients: expected some, as no row stays behind without moments.last")
-    if not 1 <= step < 2**31:
-        raise ValueError(f"step: expected 1..2**31 - 1, got {step}")
-    if not (0 <= betas[0] < 1 and betas[0] ** 2 < betas[1] < 1):
-        raise ValueError(f"betas: expected a first one in [0, 1) whose square is below a second one in (0, 1): {betas}")
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
-    if padding is not None and not 0 <= padding < len(weights):
-        raise ValueError(f"padding: expected a row in 0..{len(weights) - 1}, got {padding}")
+    check_adam(weights, moments, step, ids, gradients, betas, average, decay, padding)
     settings = (learning_rate, betas, epsilon, average, decay, padding, thread_count(threads), instruction_set)
-    chosen = _backend.resolve_training(backend, weights)
-    _backend.load(chosen).adam_rows(weights, moments, step, ids, _plain(gradients), *settings)
+    resolve(backend, "adam_rows", weights).adam_rows(weights, moments, step, ids, _plain(gradients), *settings)
 
 
-def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:
-    """Refuse parameters of a layer that do not fit inputs x (..., d), or a feed-forward width other than f."""
-    d = x.shape[-1]
-    if heads < 1 or d % heads:
-        raise ValueError(f"heads: expected a divisor of {d}, got {heads}")
-    shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
-    for name, value, shape in zip(LayerParameters._fields, parameters, shapes, strict=True):
-        _check_floats(name, value, shape, x)
+@torch.no_grad()
+def encode_histories(
+    histories: Ragged,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    *,
+    heads: int,
+    epsilon: float = 1e-5,
+    backend: str = "auto",
+    threads: int | None = None,
+    instruction_set: str | None = None,
+) -> Tensor:
+    """Query after each history: what the layers, as of :func:`transformer_layer`, give at its last item.
+
+    The layers read the sum of the embeddings of an item and of its position, counted from the oldest item.
+
+    Parameters
+    ----------
+    histories : Ragged
+        Oldest item first; none is empty. Of one that is longer than there are positions its last items are read.
+    embeddings : (N + 1, d) float
+    positions : (L, d) float
+    layers : sequence of LayerParameters
+        At least one, all of one feed-forward width.
+    heads, epsilon
+        As for :func:`transformer_layer`.
+    backend, threads, instruction_set
+        As for :func:`sampled_softmax`.
+
+    Returns
+    -------
+    (n, d) float
+        No gradient flows through it. A row has the same bits whatever the other histories are, and for any number of
+        threads (cpp).
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`transformer_layer`; an empty history (names it).
+    """
+    check_stack(embeddings, positions, layers, heads)
+    lists = check_ragged("histories", histories, histories.offsets[:-1], len(embeddings) - 1)
+    lengths = lists.offsets.diff()
+    if len(lengths) and int(lengths.min()) < 1:
+        raise ValueError(f"history {int(lengths.argmin())} is empty: expected at least one item to encode")
+    return resolve(backend, "encode_histories", embeddings).encode_histories(
+        lists,
+        embeddings.contiguous(),
+        positions.contiguous(),
+        _contiguous(layers),
+        heads,
+        epsilon,
+        thread_count(threads),
+        instruction_set,
+    )
 
 
-def _check_floats(name: str, value: Tensor, shape: tuple[int | None, ...], like: Tensor) -> None:
-    if value.shape != shape and not _fits(value.shape, shape):
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name}: expected shape ({expected}), got {tuple(value.shape)}")
-    if not value.is_floating_point() or value.dtype != like.dtype or value.device != like.device:
-        raise ValueError(
-            f"{name}: expected floats like the first argument's, {like.dtype} on {like.device}, "
-            f"got {value.dtype} on {value.device}"
-        )
+@torch.no_grad()
+def extend_histories(
+    slots: Tensor,
+    items: Tensor,
+    lengths: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    embeddings: Tensor,
+    positions: Tensor,
+    layers: Sequence[LayerParameters],
+    *,
+    heads: int,
+    epsilon: float = 1e-5,
+    backend: str = "auto",
+    threads: int | None = None,
+    instruction_set: str | None = None,
+) -> Tensor:
+    """Append one item to each of many histories whose keys and values are cached; their queries after it.
+
+    Parameters
+    ----------
+    slots : (n,) int64
+        Places of the histories in the caches, each once.
+    items : (n,) int64
+        In 1..N.
+    lengths : (n,) int64
+        Items that each history has already, fewer than L.
+    keys, values : (layers, S, heads, L, d / heads) float
+        The caches, contiguous; what belongs to the new items is written into them.
+    embeddings, positions, layers, heads, epsilon, backend, threads, instruction_set
+        As for :func:`encode_histories`.
+
+    Returns
+    -------
+    (n, d) float
+        The very bits that :func:`encode_histories` gives for the whole histories (cpp).
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`encode_histories`; slots or lengths out of range.
+    """
+    check_stack(embeddings, positions, layers, heads)
+    shape = (len(layers), keys.shape[1] if keys.ndim == 5 else 0, heads, len(positions), positions.shape[1] // heads)
+    for name, cache in (("keys", keys), ("values", values)):
+        if cache.shape != shape or cache.dtype != embeddings.dtype or not cache.is_contiguous():
+            raise ValueError(
+                f"{name}: expected contiguous {shape} {embeddings.dtype}, got {tuple(cache.shape)} {cache.dtype}"
+            )
+    for name, value, low, high in (
+        ("slots", slots, 0, shape[1] - 1),
+        ("items", items, 1, len(embeddings) - 1),
+        ("lengths", lengths, 0, len(positions) - 1),
+    ):
+        if value.shape != (len(slots),) or value.dtype != torch.int64:
+            raise ValueError(f"{name}: expected ({len(slots)},) int64, got {tuple(value.shape)} {value.dtype}")
+        if len(value) and not low <= int(value.min()) <= int(value.max()) <= high:
+            raise ValueError(f"{name}: expected {low}..{high}, got {int(value.min())}..{int(value.max())}")
+    return resolve(backend, "extend_histories", embeddings).extend_histories(
+        slots.contiguous(),
+        items.contiguous(),
+        lengths.contiguous(),
+        keys,
+        values,
+        embeddings.contiguous(),
+        positions.contiguous(),
+        _contiguous(layers),
+        heads,
+        epsilon,
+        thread_count(threads),
+        instruction_set,
+    )
 
 
-def _fits(got: torch.Size, shape: tuple[int | None, ...]) -> bool:
-    return len(got) == len(shape) and all(want in (None, size) for want, size in zip(shape, got, strict=True))
-
-
-def _check_ids(name: str, value: Tensor, length: int, like: Tensor) -> None:
-    if value.shape != (length,) or value.dtype != torch.int64 or value.device != like.device:
-        raise ValueError(
-            f"{name}: expected ({length},) int64 on {like.device}, "
-            f"got {tuple(value.shape)} {value.dtype} on {value.device}"
-        )
-
-
+@overload
+def _plain(value: Tensor) -> Tensor: ...
+@overload
+def _plain(value: Tensor | None) -> Tensor | None: ...
 def _plain(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach().contiguous()
+
+
+def _contiguous(layers: Sequence[LayerParameters]) -> list[LayerParameters]:
+    return [LayerParameters(*(parameter.contiguous() for parameter in layer)) for layer in layers]

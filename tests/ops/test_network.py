@@ -8,6 +8,7 @@ import torch.nn.functional as functional
 
 from rsir import _core, ops
 from rsir.errors import BackendUnavailable
+from rsir.ops import backend
 
 BACKENDS = [("reference", None), *(("cpp", name) for name in ("base", "avx2", "avx512"))]
 SHAPES = [(1, 1, 1), (1, 9, 3), (7, 5, 100), (64, 33, 64), (200, 300, 20), (65, 1, 16), (3, 0, 4)]  # T, S, d
@@ -244,7 +245,7 @@ class TestChecks:
     def test_auto_takes_cpp_for_float32_only(self, monkeypatch):
         (*values, weights), _ = case((3, 4, 2))
         chosen = []
-        monkeypatch.setattr(ops.learning._backend, "load", lambda name: chosen.append(name) or pytest.fail("unused"))
+        monkeypatch.setattr(backend, "load", lambda name: chosen.append(name) or pytest.fail("unused"))
         for dtype in (torch.float32, torch.float64):
             with pytest.raises(pytest.fail.Exception):
                 ops.sampled_softmax(*(v.to(dtype) if v.is_floating_point() else v for v in (*values, weights)))
@@ -252,7 +253,7 @@ class TestChecks:
 
     def test_choices_that_cannot_run_say_why(self):
         (*values, weights), _ = case((3, 4, 2))
-        with pytest.raises(BackendUnavailable, match="no kernels for this: use backend='reference'"):
+        with pytest.raises(BackendUnavailable, match="'triton' has no full_softmax: use backend='reference'"):
             ops.full_softmax(values[0], values[1], torch.ones_like(values[3]), weights, backend="triton")
         doubles = [v.double() if v.is_floating_point() else v for v in (*values, weights)]
         with pytest.raises(
