@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from rsir.runtime.jit import compiled
 
 __all__ = ["draw_genres", "find_repeats", "near"]
 
@@ -15,7 +16,7 @@ Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
 
-@numba.njit(cache=True)
+@compiled()
 def near(points: FloatArray, reach: float) -> tuple[Int64Array, Int32Array]:
     """Of each point (G, 2) on the torus those within reach of it, in ascending order.
 
@@ -49,7 +50,7 @@ def near(points: FloatArray, reach: float) -> tuple[Int64Array, Int32Array]:
     return offsets, ids
 
 
-@numba.njit(cache=True)
+@compiled()
 def draw_genres(
     users: Int64Array,
     uniform: FloatArray,
@@ -96,7 +97,7 @@ def draw_genres(
     return out
 
 
-@numba.njit(cache=True)
+@compiled()
 def find_repeats(
     users: Int64Array, drawn: Int32Array, step: int, items: Int32Array, offsets: Int64Array
 ) -> npt.NDArray[np.bool_]:

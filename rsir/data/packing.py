@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from rsir.runtime.jit import compiled
 
 __all__ = ["assign", "fill"]
 
 Int64Array = npt.NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def assign(lengths: Int64Array, width: int) -> tuple[Int64Array, Int64Array, int]:
     """Best-fit decreasing: give each sequence a row of the given width with room for it.
 
@@ -65,7 +66,7 @@ def assign(lengths: Int64Array, width: int) -> tuple[Int64Array, Int64Array, int
     return row, column, rows
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def fill(
     items: npt.NDArray[np.int32],
     ends: Int64Array,
@@ -104,7 +105,7 @@ def fill(
             weights[r, c] = weight[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def soften(
     ids: npt.NDArray[np.int32],
     cumulative: npt.NDArray[np.float32],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from rsir.data.sequences import Int64Array
+from rsir.runtime.jit import compiled
 
 
 def k_core(users: Int64Array, items: Int64Array, k: int) -> npt.NDArray[np.bool_]:
@@ -34,7 +34,7 @@ def k_core(users: Int64Array, items: Int64Array, k: int) -> npt.NDArray[np.bool_
     return _peel(users, items + num_users, edges, starts, degrees, k)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _peel(users, items, edges, starts, degrees, k):  # type: ignore[no-untyped-def]
     """Take off nodes of degree below k one by one; every edge is looked at twice at most."""
     alive = np.ones(users.size, np.bool_)
