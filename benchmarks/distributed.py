@@ -121,7 +121,9 @@ class _Tasks:
             partial=Checkpointer(Path(name), lambda *_, **__: None, world=world),
             world=world,
         )
-        return _Result(found.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found)[1:]))
+        return _Result(
+            found.stats.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found.stats))
+        )
 
     def evaluation(self, parts: Split, world: World) -> _Result:
         tasks = parts.validation

@@ -88,20 +88,20 @@ def main(arguments: list[str]) -> int:
 
     full, of_sample, of_larger = (rsir(sources) for sources in (parts.train, sample, larger))
     contenders = [
-        Contender("rsir", lambda: rsir(parts.train), full.decoded),
+        Contender("rsir", lambda: rsir(parts.train), full.stats.decoded),
         Contender(
             f"plain torch, {chunk} rows side by side, {len(larger):,} sources",
             lambda: plain_torch(model, larger, config, chunk, **settings),
-            of_larger.decoded,
+            of_larger.stats.decoded,
         ),
         Contender(
             f"per-row loop, {len(sample):,} sources, one thread",
             lambda: on_one_thread(lambda: all_trajectories(model, sample, config, **settings, on_fail="drop")),
-            of_sample.decoded,
+            of_sample.stats.decoded,
         ),
     ]
     report.figures = compare(
-        f"{full.decoded:,} trajectories, {len(full.trajectories):,} kept",
+        f"{full.stats.decoded:,} trajectories, {len(full.trajectories):,} kept",
         contenders,
         threads=options.threads,
         rounds=options.rounds,

@@ -102,7 +102,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     found = timed(
         "generation",
         "trajectories",
-        lambda found: found.decoded,
+        lambda found: found.stats.decoded,
         lambda: generate(
             model,
             parts.train,
@@ -121,8 +121,9 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
         lambda: evaluate(model, parts.validation, table=table, threads=options.threads),
     )
     notes = [
-        f"{found.decoded:,} trajectories decoded, {found.refused:,} ended by the fidelity check (tau {options.tau}), "
-        f"{len(found.trajectories):,} kept; {found.scanned:,} rank verdicts took a scan of the catalogue.",
+        f"{found.stats.decoded:,} trajectories decoded, {found.stats.refused:,} ended by the fidelity check "
+        f"(tau {options.tau}), "
+        f"{len(found.trajectories):,} kept; {found.stats.scanned:,} rank verdicts took a scan of the catalogue.",
         f"NDCG@20 {evaluation.metrics['ndcg@20']:.4f}, coverage@10 {evaluation.metrics['coverage@10']:.4f}.",
     ]
     return rows, notes

@@ -93,7 +93,7 @@ def measure(users: int, items: int) -> dict[str, Any]:
         "train": fitting - PASSES * evaluating,
         "generate": generating,
         "evaluate": evaluating,
-        "steps": int(found.scanned),
+        "steps": int(found.stats.scanned),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from rsir.data.sequences import Sequences, offsets_of, ragged_indices
 from rsir.errors import GenerationError
 from rsir.generation.decoding import Engine, Found
 from rsir.generation.fidelity import Fidelity
+from rsir.generation.stats import GenerationStats
 from rsir.models.protocol import Backbone
 from rsir.ops import ItemTable
 from rsir.runtime import memory
@@ -37,27 +38,11 @@ class Generated:
     trajectories : Sequences
         Generated rows alone, ordered by source row and trajectory number; join them to their sources with
         ``Sequences.concat``.
-    decoded : int
-        Trajectories decoded.
-    refused : int
-        Trajectories that the fidelity check ended.
-    scanned, scanned_refused : int
-        Rank verdicts by exact scan, counted for every trajectory, and how many of them were refusals. Where unproved
-        verdicts are trusted (``fidelity.verify="trust"``) the scanned are a sample of them: the quotient is the share
-        wrongly trusted.
-    too_short, copies, duplicates : int
-        Trajectories dropped for their length, as a prefix of the row they started from, or as equal to an earlier one
-        from the same row. That row is one of ``sources``: a generated one where the sources hold such.
+    stats : GenerationStats
     """
 
     trajectories: Sequences
-    decoded: int
-    refused: int
-    scanned: int
-    scanned_refused: int
-    too_short: int
-    copies: int
-    duplicates: int
+    stats: GenerationStats
 
 
 @torch.no_grad()
@@ -204,7 +189,7 @@ def _further(progress: Progress, before: int, of: int) -> Progress:
 
 def _keep(partial: Checkpointer, shard: Generated, begin: int, end: int) -> None:
     """Save what came of rows ``begin`` to ``end - 1``, in the place of single trajectories."""
-    values = {**_counts(shard), "begin": begin, "end": end}
+    values = {**asdict(shard.stats), "begin": begin, "end": end}
     partial.save("shard", lambda: _to_saved(shard.trajectories, values))
     partial.remove("trajectories")
 
@@ -215,7 +200,7 @@ def _finished(partial: Checkpointer, sources: Sequences) -> tuple[list[Generated
     for saved in partial.load("shard"):
         trajectories, values = _from_saved(saved, sources)
         begin, end = values.pop("begin"), values.pop("end")
-        found.setdefault(begin, (_generated(trajectories, values), end))
+        found.setdefault(begin, (Generated(trajectories, GenerationStats(**values)), end))
     shards, begin = [], 0
     while begin in found:
         shard, begin = found[begin]
@@ -224,24 +209,21 @@ def _finished(partial: Checkpointer, sources: Sequences) -> tuple[list[Generated
 
 
 def _together(shards: list[Generated]) -> Generated:
-    counts = {name: sum(getattr(shard, name) for shard in shards) for name in _counts(shards[0])}
-    return _generated(Sequences.concat(*(shard.trajectories for shard in shards)), counts)
-
-
-def _generated(trajectories: Sequences, counts: dict[str, int]) -> Generated:
-    return Generated(trajectories, **counts)
-
-
-def _counts(generated: Generated) -> dict[str, int]:
-    return {name: value for name, value in vars(generated).items() if name != "trajectories"}
+    trajectories = Sequences.concat(*(shard.trajectories for shard in shards))
+    return Generated(trajectories, sum((shard.stats for shard in shards), GenerationStats()))
 
 
 def _first_ones(world: World, make: Callable[[], Generated], sources: Sequences) -> Generated:
     """What the first process makes, for all."""
+
+    def decode(content: bytes) -> Generated:
+        trajectories, values = _from_saved(Snapshot.from_bytes(content), sources)
+        return Generated(trajectories, GenerationStats(**values))
+
     return world.broadcast_object(
         make,
-        lambda generated: _to_saved(generated.trajectories, _counts(generated)).to_bytes(),
-        lambda content: _generated(*_from_saved(Snapshot.from_bytes(content), sources)),
+        lambda generated: _to_saved(generated.trajectories, asdict(generated.stats)).to_bytes(),
+        decode,
     )
 
 
@@ -270,7 +252,7 @@ class _Kept:
     row: np.ndarray
     lengths: np.ndarray
     items: np.ndarray
-    counts: dict[str, int]
+    stats: GenerationStats
 
 
 def _filtered(found: Found, sources: Sequences, config: GenerationConfig) -> _Kept:
@@ -287,22 +269,22 @@ def _filtered(found: Found, sources: Sequences, config: GenerationConfig) -> _Ke
     first = np.unique(key.view(f"V{key.strides[0]}")[:, 0], return_index=True)[1] if len(kept) else kept
     unique = kept[np.sort(first)]
     lengths = found.lengths[unique]
-    counts = {
-        "decoded": decoded,
-        "refused": int(found.refused.sum()),
-        "scanned": int(found.scanned.sum()),
-        "scanned_refused": int(found.scanned_refused.sum()),
-        "too_short": int((~long_enough).sum()),
-        "copies": int(copy.sum()),
-        "duplicates": len(kept) - len(unique),
-    }
+    stats = GenerationStats(
+        decoded=decoded,
+        refused=int(found.refused.sum()),
+        scanned=int(found.scanned.sum()),
+        scanned_refused=int(found.scanned_refused.sum()),
+        too_short=int((~long_enough).sum()),
+        copies=int(copy.sum()),
+        duplicates=len(kept) - len(unique),
+    )
     items = found.items[unique][np.arange(found.items.shape[1]) < lengths[:, None]]
-    return _Kept(found.row[unique], lengths, items, counts)
+    return _Kept(found.row[unique], lengths, items, stats)
 
 
 def _gathered(own: _Kept, sources: Sequences, round_: int, world: World) -> Generated:
     """What all processes kept; every source's trajectories are one process's."""
-    counts = np.array([list(own.counts.values())])
+    counts = np.array([astuple(own.stats)])
     parts = world.all_gather(*(torch.from_numpy(part) for part in (own.row, own.lengths, own.items, counts)))
     row, lengths, items, counts = (part.numpy() for part in parts)
     order = np.argsort(row, kind="stable")
@@ -317,7 +299,7 @@ def _gathered(own: _Kept, sources: Sequences, round_: int, world: World) -> Gene
         item_labels=sources.item_labels,
         user_labels=sources.user_labels,
     )
-    return Generated(trajectories, **dict(zip(own.counts, counts.sum(0).tolist(), strict=True)))
+    return Generated(trajectories, GenerationStats(*counts.sum(0).tolist()))
 
 
 def _is_prefix(row: np.ndarray, items: np.ndarray, lengths: np.ndarray, sources: Sequences) -> np.ndarray:

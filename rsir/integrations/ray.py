@@ -114,7 +114,7 @@ def generate(
     -------
     dict of str to int
         ``files``; ``kept``, those of them that were there already; ``trajectories``; and the counts of
-        :class:`rsir.generation.generate.Generated`, added up.
+        :class:`rsir.generation.stats.GenerationStats`, added up.
 
     Raises
     ------
@@ -264,8 +264,7 @@ class _Worker:
             source=numbers[own.source],
             round=own.round,
         ).to_bytes()
-        counts = {key: value for key, value in vars(found).items() if key != "trajectories"}
-        counts |= {"files": 1, "kept": 0, "trajectories": len(own)}
+        counts = asdict(found.stats) | {"files": 1, "kept": 0, "trajectories": len(own)}
         _put(target, trajectories)
         _put(card, durable.to_json({"made_from": made_from, "sha256": _sha256(trajectories), "counts": counts}))
         return counts

@@ -313,12 +313,12 @@ class _Loop:
         self._take(new)
         trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return {
-            "generated": found.decoded,
+            "generated": found.stats.decoded,
             "verified": len(found.trajectories),
             "acquired": len(new),
             "novel_share": novel_share(new, self.parts.train),
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
-            "leak": found.scanned_refused / found.scanned if trusting and found.scanned else float("nan"),
+            "leak": found.stats.leak if trusting else float("nan"),
         }
 
     def _take(self, new: Sequences) -> None:

@@ -56,8 +56,8 @@ def check_against_oracle(
     )
     assert as_pairs(found.trajectories) == expected
     assert (found.trajectories.round == round_).all()
-    dropped = found.too_short + found.copies + found.duplicates
-    assert found.decoded == dropped + len(expected)
+    dropped = found.stats.too_short + found.stats.copies + found.stats.duplicates
+    assert found.stats.decoded == dropped + len(expected)
     return len(expected)
 
 
@@ -97,7 +97,7 @@ def test_each_policy_keeps_something_and_refuses_something(policy: str) -> None:
     fidelity = FidelityConfig(policy=policy, tau=10, neighbours=8)  # type: ignore[arg-type]
     found = generate(model, sources, GenerationConfig(), build(fidelity, model.item_embeddings(), 1), seed=3, round_=1)
     assert len(found.trajectories) > 0
-    assert (found.refused > 0) == (policy != "off")
+    assert (found.stats.refused > 0) == (policy != "off")
 
 
 def test_results_do_not_depend_on_slots_or_on_other_sources() -> None:
@@ -152,7 +152,7 @@ def test_screening_by_an_index_changes_nothing() -> None:
         generate(model, sources, GenerationConfig(k=3), policy, seed=1, round_=1)
         for policy in (Rank(5), Rank(5, index))
     )
-    assert scanned.refused == screened.refused > 0
+    assert scanned.stats.refused == screened.stats.refused > 0
     assert as_pairs(screened.trajectories) == as_pairs(scanned.trajectories)
 
 
@@ -166,7 +166,7 @@ def test_what_is_trusted_is_not_checked() -> None:
     trusting, off = (
         generate(model, sources, GenerationConfig(), policy, seed=1, round_=1) for policy in (Trusting(1), Off())
     )
-    assert trusting.refused == off.refused == 0
+    assert trusting.stats.refused == off.stats.refused == 0
     assert as_pairs(trusting.trajectories) == as_pairs(off.trajectories)
 
 
@@ -175,7 +175,7 @@ def test_sources_without_two_items_generate_nothing() -> None:
     sources = Sequences.from_lists([[], [3], [4, 4, 4]], num_items=NUM_ITEMS)
     policy = build(FidelityConfig(policy="off"), model.item_embeddings(), 1)
     found = generate(model, sources, GenerationConfig(), policy, seed=0, round_=1)
-    assert found.decoded == 0
+    assert found.stats.decoded == 0
     assert len(found.trajectories) == 0
 
 

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +266,7 @@ def _silent(*_: Any, **__: Any) -> None:
 
 
 def _facts(found: Generated) -> tuple[bytes, dict[str, Any]]:
-    counts = {name: value for name, value in vars(found).items() if name != "trajectories"}
+    counts = asdict(found.stats)
     return found.trajectories.to_bytes(), counts
 
 
@@ -364,7 +364,7 @@ def a_slow_process_holds_the_others_by_what_it_has_taken_alone(scratch: Path) ->
                 handed_out.touch()
 
         model.step = waiting  # type: ignore[method-assign, assignment]
-        return _generated(world, folder, progress, model).decoded
+        return _generated(world, folder, progress, model).stats.decoded
 
     counts = in_ranks(2, scratch, work)
     assert counts == [3 * sum(len(set(row)) > 1 for row in PARTS.train)] * 2
