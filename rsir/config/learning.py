@@ -41,6 +41,10 @@ class ModelConfig:
         Share of a sequence that a masked view hides (cl4srec only; gamma in its paper).
     reorder
         Share of a sequence that a reordered view shuffles (cl4srec only; beta in its paper).
+    filter_share
+        Share of the low-pass filter in a layer, beside attention (bsarec only; alpha in its paper).
+    filter_decay
+        What the filter weighs an item by, for each item that came after it (bsarec only).
     """
 
     name: str = "sasrec"
@@ -54,6 +58,8 @@ class ModelConfig:
     crop: float = 0.6
     mask: float = 0.3
     reorder: float = 0.6
+    filter_share: float = 0.7
+    filter_decay: float = 0.8
 
     def __post_init__(self) -> None:
         check_types(self, "model")
@@ -70,7 +76,8 @@ class ModelConfig:
             "a number of 0 or more",
             self.contrastive_weight,
         )
-        for name in ("crop", "mask", "reorder"):
+        require(0 <= self.filter_decay < 1, "model.filter_decay", "in [0, 1)", self.filter_decay)
+        for name in ("crop", "mask", "reorder", "filter_share"):
             require(0 <= getattr(self, name) <= 1, f"model.{name}", "a share in [0, 1]", getattr(self, name))
 
     def for_backbone(self, name: str) -> ModelConfig:
@@ -99,8 +106,8 @@ class TrainingConfig:
     learning_rate
         Step size of Adam.
     negatives
-        Negative items shared by a batch. No fewer than the catalogue has: all of them, the full
-        softmax.
+        Negative items shared by a batch; 0: all items, the full softmax. No fewer than the catalogue has: all of them,
+        too, more slowly.
     proposal
         What negatives are drawn from: uniform, or popularity: by how often an item occurs in the training set, with the
         log-Q correction.
@@ -129,8 +136,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "training")
-        for name in ("batch_size", "negatives", "patience", "max_evaluations"):
+        for name in ("batch_size", "patience", "max_evaluations"):
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        require(self.negatives >= 0, "training.negatives", "at least 0", self.negatives)
         choice("training.proposal", self.proposal, ("uniform", "popularity"))
         require(0 < self.learning_rate < float("inf"), "training.learning_rate", "above 0", self.learning_rate)
         require(

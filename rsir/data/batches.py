@@ -51,6 +51,8 @@ class TrainingBatch:
     corrections : (N + 1,) float32, optional
         By item, what the loss adds to its logit, as target and as negative: minus the logarithm of the probability that
         a negative is this item (log-Q). None where all are drawn alike, which needs no correction.
+    full : bool
+        Whether the negatives are the whole catalogue, each item once, so that a loss may take the item table itself.
     part : Part, optional
         Where these are some rows of a larger batch, whose others are computed by other processes.
     """
@@ -63,6 +65,7 @@ class TrainingBatch:
     generator: torch.Generator
     tokens: int
     corrections: Tensor | None = None
+    full: bool = False
     part: Part | None = None
 
     def divided(self, world: World) -> tuple[TrainingBatch, Tensor | float]:
@@ -161,7 +164,8 @@ class Batches:
     max_len : int
         Inputs of a sequence: its last ``max_len + 1`` items take part. Also the width of a packed row.
     negatives : int
-        Negative items a batch, with replacement; a catalogue that is not larger is taken whole.
+        Negative items a batch, with replacement; a catalogue that is not larger is taken whole. 0 takes it whole, too,
+        and says so in the batch.
     seed : int
     device : torch.device
     generator : torch.Generator
@@ -213,11 +217,12 @@ class Batches:
         if soft is not None and len(soft.ids) != len(train.items):
             raise ValueError(f"soft: expected one row for each of {len(train.items)} interactions, got {len(soft.ids)}")
         self._train, self._weight, self._soft = train, weight, soft
-        self._batch_size, self._width, self._negatives = batch_size, max_len, negatives
+        self._batch_size, self._width, self._full = batch_size, max_len, negatives == 0
+        self._negatives = negatives or train.num_items
         self._seed, self._device, self._generator = seed, device, generator
         self._drawn: npt.NDArray[np.int64] | None = None  # cumulative counts of items 0..N
         self._corrections: Tensor | None = None
-        if proposal == "popularity" and negatives < train.num_items:
+        if proposal == "popularity" and self._negatives < train.num_items:
             counts = counts_of(train.items, train.num_items + 1) + 1
             counts[0] = 0
             self._drawn = counts.cumsum()
@@ -290,7 +295,8 @@ class Batches:
         tokens = int(np.count_nonzero(grid[3]))
         items, targets, positions, segments = torch.from_numpy(grid).to(self._device)
         weight = torch.from_numpy(weights).to(self._device)
-        batch = TrainingBatch(items, targets, positions, segments, weight, self._generator, tokens, self._corrections)
+        noise, corrections = self._generator, self._corrections
+        batch = TrainingBatch(items, targets, positions, segments, weight, noise, tokens, corrections, self._full)
         return batch, torch.from_numpy(negatives).to(self._device)
 
     def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray]:

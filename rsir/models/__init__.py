@@ -1,5 +1,6 @@
 """Backbones: the protocols, the registry, and the models that come with the package."""
 
+from rsir.models.bsarec import BSARec
 from rsir.models.cl4srec import CL4SRec
 from rsir.models.encoding import encode_sequences
 from rsir.models.ensemble import Ensemble
@@ -22,6 +23,7 @@ from rsir.models.sasrec import SASRec
 
 __all__ = [
     "HSTU",
+    "BSARec",
     "Backbone",
     "CL4SRec",
     "ESASRec",

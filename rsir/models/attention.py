@@ -17,7 +17,7 @@ from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout, Rows
 from rsir.models.encoding import width_buckets
-from rsir.models.losses import sampled_softmax
+from rsir.models.losses import full_softmax, sampled_softmax
 from rsir.models.stepping import KeyValueState, step_in_tiles
 
 __all__ = ["AttentionBackbone", "AttentionBlock", "Reach", "rows_of"]
@@ -104,6 +104,8 @@ class AttentionBackbone(nn.Module):
     pre_norm : bool, default False
         For layers that norm what they read and add to it: the first one then reads item embeddings times sqrt(d), lest
         what layers add drowns them, and a norm of what the last one gives is the query.
+    positions : bool, default True
+        Without them layers must tell places apart by themselves.
 
     Attributes
     ----------
@@ -120,6 +122,7 @@ class AttentionBackbone(nn.Module):
         generator: torch.Generator,
         block: Callable[[ModelConfig], AttentionBlock],
         pre_norm: bool = False,
+        positions: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
@@ -127,7 +130,7 @@ class AttentionBackbone(nn.Module):
         self.max_len = config.max_len
         self.threads: int | None = None
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
-        self.positions = nn.Embedding(config.max_len, config.dim)
+        self.positions = nn.Embedding(config.max_len, config.dim) if positions else None
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
         self.scale = math.sqrt(config.dim) if pre_norm else None
         self.norm = nn.LayerNorm(config.dim) if pre_norm else nn.Identity()
@@ -153,9 +156,10 @@ class AttentionBackbone(nn.Module):
         """(N + 1, d) float32; row 0 is zero."""
         return self.items.weight
 
-    def embed(self, items: Tensor, positions: Tensor) -> Tensor:
-        """What the first layer reads, from the embeddings of items and of their positions, (..., d)."""
-        return items + positions if self.scale is None else items * self.scale + positions
+    def embed(self, items: Tensor, places: Tensor) -> Tensor:
+        """What the first layer reads, (..., d), from embeddings of items, (..., d), and their places, (...) int64."""
+        scaled = items if self.scale is None else items * self.scale
+        return scaled if self.positions is None else scaled + self.positions(places)
 
     def read(
         self,
@@ -178,7 +182,7 @@ class AttentionBackbone(nn.Module):
             Which rows these are of those that dropout is drawn for; default all.
         """
         dropout = self._dropout(segments, generator, rows)
-        x = dropout(self.embed(items, self.positions(positions)))
+        x = dropout(self.embed(items, positions))
         return self.norm(self.packed_layers(x, segments, dropout))
 
     def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
@@ -194,8 +198,8 @@ class AttentionBackbone(nn.Module):
         if width > self.max_len:
             raise ValueError(f"items: expected at most max_len = {self.max_len} columns, got {width}; keep the newest")
         dropout = self._dropout(items)
-        x = dropout(self.embed(self.items(items), self.positions.weight[:width]))
-        place = torch.arange(width, device=x.device)
+        place = torch.arange(width, device=items.device)
+        x = dropout(self.embed(self.items(items), place))
         mask = torch.full((width, width), -torch.inf, device=x.device).triu_(1)
         reach = Reach(mask, place[:, None] - place)
         for block in self.layers[:-1]:
@@ -207,15 +211,16 @@ class AttentionBackbone(nn.Module):
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
         targets = batch.targets.flatten()
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
-        rows = self.items(torch.cat([batch.items.flatten(), targets, negatives]))
-        inputs, positives, against = rows.split([len(targets), len(targets), len(negatives)])
+        ids = [batch.items.flatten()] if batch.full else [batch.items.flatten(), targets, negatives]
+        inputs, *others = self.items(torch.cat(ids)).split([len(part) for part in ids])
         x = self.read(
             inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator, rows_of(batch)
-        )
+        ).flatten(0, 1)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
-        return sampled_softmax(
-            x.flatten(0, 1), positives, against, targets, negatives, weights, self.threads, batch.corrections
-        )
+        if batch.full:
+            return full_softmax(x, self.items.weight, targets, weights, self.threads)
+        positives, against = others
+        return sampled_softmax(x, positives, against, targets, negatives, weights, self.threads, batch.corrections)
 
     def new_state(self, slots: int) -> KeyValueState:
         """State for extending this many sequences; 4 * layers * max_len * dim * 2 bytes a slot."""
@@ -227,7 +232,7 @@ class AttentionBackbone(nn.Module):
         return step_in_tiles(self, state, slots, items, widths, self._extend)
 
     def _extend(self, state: KeyValueState, slots: Tensor, items: Tensor, at: Tensor, width: int) -> Tensor:
-        x = self.embed(self.items(items), self.positions(at))[:, None]
+        x = self.embed(self.items(items), at)[:, None]
         none = Dropout(0.0, 0, x.device)
         reach = _up_to(at, width)
         # A cache as a table with one row for each (slot, head, position): index_select then copies whole rows, many
@@ -236,14 +241,19 @@ class AttentionBackbone(nn.Module):
         first = (slots[:, None] * heads + torch.arange(heads, device=x.device)) * self.max_len
         newest = (first + at[:, None]).flatten()
         cached = (first[:, :, None] + torch.arange(width, device=x.device)).flatten()
-        for block, keys, values in zip(self.layers, state.keys.flatten(1, 3), state.values.flatten(1, 3), strict=True):
+        for number, block in enumerate(self.layers):
+            keys, values = state.keys[number].flatten(0, 2), state.values[number].flatten(0, 2)
             query, key, value = block.project(x).unbind(0)
             part = key.shape[-1]
             keys.index_copy_(0, newest, key.reshape(-1, part))
             values.index_copy_(0, newest, value.reshape(-1, part))
             keys, values = (t.index_select(0, cached).view(len(x), heads, width, part) for t in (keys, values))
-            x = block.finish(x, block.attend(query, keys, values, reach, none), none)
+            x = self.finish_step(number, x, block.attend(query, keys, values, reach, none), state, slots)
         return self.norm(x[:, 0])
+
+    def finish_step(self, number: int, x: Tensor, attended: Tensor, state: KeyValueState, slots: Tensor) -> Tensor:
+        """Layer ``number``'s output for the newest item of each slot, from its input and what attention gathered."""
+        return self.layers[number].finish(x, attended, Dropout(0.0, 0, x.device))
 
     def _dropout(self, items: Tensor, generator: torch.Generator | None = None, rows: Rows | None = None) -> Dropout:
         """Dropout for a forward pass over items (B, L): none unless training."""

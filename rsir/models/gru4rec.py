@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout, Rows
-from rsir.models.losses import sampled_softmax
+from rsir.models.losses import full_softmax, sampled_softmax
 from rsir.models.registry import register
 from rsir.models.stepping import SlotState, step_in_tiles
 
@@ -191,14 +191,17 @@ class GRU4Rec(nn.Module):
         order, sizes = _by_position(batch)
         inputs, targets, weights = (value.flatten()[order] for value in (batch.items, batch.targets, batch.weights))
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
-        rows = self.items(torch.cat([inputs, targets, negatives]))
-        x, positives, against = rows.split([len(order), len(order), len(negatives)])
+        ids = [inputs] if batch.full else [inputs, targets, negatives]
+        x, *others = self.items(torch.cat(ids)).split([len(part) for part in ids])
         dropout = self._dropout(len(order), batch.generator, _rows_of(batch))
         x = dropout(x)
         for gru in self.layers:
             x = dropout(_recur(gru, x, sizes))
         weights = (weights / weights.sum()).to(x.dtype)
         queries = self.norm(self.out_projection(x))
+        if batch.full:
+            return full_softmax(queries, self.items.weight, targets, weights, self.threads)
+        positives, against = others
         return sampled_softmax(
             queries, positives, against, targets, negatives, weights, self.threads, batch.corrections
         )

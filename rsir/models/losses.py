@@ -71,7 +71,9 @@ def sampled_softmax(
     return loss
 
 
-def full_softmax(queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def full_softmax(
+    queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor, threads: int | None = None
+) -> Tensor:
     """Weighted cross-entropy of each target against the whole catalogue; see :func:`rsir.ops.full_softmax`.
 
     Parameters
@@ -80,11 +82,13 @@ def full_softmax(queries: Tensor, items: Tensor, targets: Tensor, weights: Tenso
     items : (N + 1, d) float
     targets : (T,) int64
     weights : (T,) float
+    threads : int, optional
+        CPU threads; default: torch's number.
 
     Returns
     -------
     scalar
         Differentiable once, in the first two arguments.
     """
-    loss: Tensor = _WithGradients.apply(ops.full_softmax, 2, queries, items, targets, weights)
+    loss: Tensor = _WithGradients.apply(partial(ops.full_softmax, threads=threads), 2, queries, items, targets, weights)
     return loss

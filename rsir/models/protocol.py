@@ -145,7 +145,7 @@ class TrainableBackbone(Backbone, Protocol):
         negatives : (S,) int64
             Items every position of the batch is contrasted with; one equal to the position's target does
             not count there. Where ``batch.corrections`` is given, they are not drawn alike, and logits of targets and
-            negatives are to be corrected by it.
+            negatives are to be corrected by it. Where ``batch.full`` is true, they are the whole catalogue, 1..N.
         """
         ...
 
@@ -156,7 +156,7 @@ class LookupBackbone(TrainableBackbone, Protocol):
 
     @property
     def item_table(self) -> nn.Embedding:
-        """The table of (N + 1, d); ``loss`` reads it by calling it with ids, in no other way."""
+        """The table of (N + 1, d); ``loss`` reads it by calling it with ids, in no other way unless ``batch.full``."""
         ...
 
 

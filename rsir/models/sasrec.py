@@ -106,4 +106,4 @@ class SASRec(AttentionBackbone):
 
     def _of_op(self) -> tuple[Tensor, Tensor, list[ops.LayerParameters]]:
         layers = [block.parameters_of_op() for block in cast("list[Block]", self.layers)]
-        return self.items.weight, self.positions.weight, layers
+        return self.items.weight, cast(nn.Embedding, self.positions).weight, layers

@@ -328,7 +328,7 @@ def spent(rounds: Sequence[RoundResult], config: RecursionConfig) -> dict[str, f
     """What a model took: steps of its own training, and seconds and operations of all rounds up to it."""
     seconds = float(sum(sum(result.seconds.values()) for result in rounds))
     cost = {"steps": rounds[-1].steps, "seconds": seconds}
-    if config.model.name == "sasrec":
+    if config.model.name == "sasrec" and config.training.negatives:
         cost["operations"] = _operations(config, sum(result.tokens for result in rounds))
     return cost
 

@@ -153,7 +153,7 @@ def table_adam(model: object, config: TrainingConfig, threads: int) -> TableAdam
     weight = model.item_table.weight
     if weight.device.type != "cpu" or any(value.dtype != torch.float32 for value in model.parameters()):  # type: ignore[attr-defined]
         return None
-    lazy = len(weight) > _LARGE_CATALOGUE and config.negatives <= _SHARE * len(weight)
+    lazy = len(weight) > _LARGE_CATALOGUE and 0 < config.negatives <= _SHARE * len(weight)
     return TableAdam(model, config.learning_rate, threads, config.ema, lazy)
 
 

@@ -192,14 +192,16 @@ class TestContract:
         assert torch.equal(encode_sequences(model, items, offsets), queries)
         assert model.training
 
-    def test_loss_of_packed_sequences_is_that_of_the_sequences_alone(self, model):
+    @pytest.mark.parametrize("negatives", [NUM_ITEMS, 0])  # both take all items
+    def test_loss_of_packed_sequences_is_that_of_the_sequences_alone(self, model, negatives):
         """Packing changes nothing: the loss is the weighted mean of full softmax cross-entropies, one by one."""
         model.double()
         lists = [[3, 9, 4], [7, 7], [1, 2, 3, 4, 5, 6], list(range(1, 40)), [8]]
         train = Sequences.from_lists(lists, NUM_ITEMS)
         weights = np.array([1.0, 0.5, 2.0, 0.25, 1.0])
-        stream = iter(training_stream(train, negatives=NUM_ITEMS, weights=weights))
+        stream = iter(training_stream(train, negatives=negatives, weights=weights))
         batch, negatives = next(stream)
+        assert negatives.tolist() == list(range(1, NUM_ITEMS + 1))
         stream.close()
         loss = model.loss(batch, negatives)
         total, weight = 0.0, 0.0

@@ -19,7 +19,7 @@ from rsir.runtime.processes import Processes
 from rsir.runtime.world import ALONE
 
 ROOT = Path(__file__).parents[2]
-BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "cl4srec", "halving")
+BACKBONES = ("sasrec", "hstu", "gru4rec", "esasrec", "bsarec", "cl4srec", "halving")
 CHECKS = [
     *(f"training_{name}" for name in BACKBONES),
     "training_by_rows_of_a_large_table",

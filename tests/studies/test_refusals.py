@@ -51,7 +51,7 @@ SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": 
         (
             "main",
             "--models sasrec sasrek",
-            "--models: expected some of cl4srec, esasrec, gru4rec, hstu, sasrec, got 'sa",
+            "--models: expected some of bsarec, cl4srec, esasrec, gru4rec, hstu, sasrec, got 'sa",
         ),
         (
             "main",

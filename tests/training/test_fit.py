@@ -74,6 +74,24 @@ def test_learns_and_reports(parts):
     assert "validation ndcg@20" in calls[-1][4]
 
 
+@pytest.mark.parametrize("lookup", [True, False])
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+def test_no_negatives_are_all_of_them(parts, name, lookup, monkeypatch):
+    """The full softmax trains as one over as many negatives as there are items, with or without Adam by rows."""
+    if not lookup:
+        monkeypatch.setattr("rsir.training.fit.table_adam", lambda *_: None)
+    config = dataclasses.replace(SETTINGS, max_evaluations=1, evaluate_every=6)
+    model = dataclasses.replace(MODEL, name=name)
+    whole, full = (
+        fit(model, dataclasses.replace(config, negatives=negatives), parts.train, parts.validation, seed=0)
+        for negatives in (60, 0)
+    )
+    assert full.history[0].loss == pytest.approx(whole.history[0].loss, rel=1e-6)
+    for (key, value), other in zip(whole.model.state_dict().items(), full.model.state_dict().values(), strict=True):
+        assert (value - other).abs().max() < 2e-4, key  # of steps of 5e-3: rounding that Adam enlarges
+    assert not full.model.item_embeddings()[0].any()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_seed_decides_every_bit_and_nothing_global_does(parts, threads):
     torch.set_num_threads(threads)
