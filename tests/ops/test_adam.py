@@ -108,7 +108,9 @@ def test_steps_of_all_rows_are_those_of_torch(backend: str, instruction_set: str
 
 
 def test_steps_of_all_rows_have_the_bits_of_the_fused_adam_of_torch() -> None:
+    """Where torch multiplies and adds in one rounding, as it does with AVX2 and AVX-512, and to rounding elsewhere."""
     skip_without("avx2")
+    fuses = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     table = torch.randn(300, 64, generator=torch.Generator().manual_seed(1)) * 0.02
     weights, moments, theirs = table.clone(), moments_of(table)._replace(last=None), table.clone().requires_grad_()
     optimizer = torch.optim.Adam([theirs], lr=1e-3, fused=True)
@@ -116,7 +118,9 @@ def test_steps_of_all_rows_have_the_bits_of_the_fused_adam_of_torch() -> None:
         ops.adam_rows(weights, moments, number, ids, gradients, learning_rate=1e-3, backend="cpp")
         theirs.grad = torch.zeros_like(table).index_add_(0, ids, gradients)
         optimizer.step()
-        assert torch.equal(weights, theirs), number
+        # else a moment is off by some roundings of each of the about 10 steps it holds, a weight by one a step, too
+        rounding = torch.finfo().eps * number * (theirs.detach().abs().max() + 100 * 1e-3)
+        assert torch.equal(weights, theirs) or (not fuses and (weights - theirs).abs().max() <= rounding), number
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
