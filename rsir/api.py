@@ -21,6 +21,7 @@ from rsir.data import EvaluationSet, Sequences, from_frame, leave_one_out, read
 from rsir.data.alignment import align, check_catalogue
 from rsir.data.load import split
 from rsir.errors import ConfigError, DataError
+from rsir.files import local
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
@@ -99,8 +100,8 @@ def run(
     check_device(device, f"device={device!r}")
     return recurse(
         config,
-        data=_real_sequences(data, config, Path(out) if resume and out is not None else None),
-        out=out if out is None else Path(out),
+        data=_real_sequences(data, config, local(out) if resume and out is not None else None),
+        out=out if out is None else local(out),
         resume=resume,
         device=device,
         threads=threads,

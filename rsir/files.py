@@ -18,10 +18,39 @@ import numpy as np
 
 from rsir.errors import RunError
 
-__all__ = ["Lock", "append", "checksum", "digest", "read_json", "refused", "replace", "replacing", "sync", "to_json"]
+__all__ = [
+    "Lock",
+    "append",
+    "checksum",
+    "digest",
+    "local",
+    "read_json",
+    "refused",
+    "replace",
+    "replacing",
+    "sync",
+    "to_json",
+]
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 TEMPORARY = re.compile(r"\..+\.tmp")
 """Names of files that :func:`replace` had not finished."""
+
+
+def local(path: str | os.PathLike[str], error: type[ValueError] = RunError) -> Path:
+    """A path of this machine, with ~ for the home folder; `error` for an address such as ``s3://bucket/file``."""
+    text = os.fspath(path)
+    text = os.fsdecode(text) if isinstance(text, bytes) else text
+    if address := _ADDRESS.match(text):
+        scheme = address[1].lower()
+        then = f"give {text[len(address[0]) :]!r}" if scheme == "file" else "copy it to this machine, or mount it"
+        raise error(f"{text}: expected a path of this machine, got an address ({scheme}://); {then}")
+    if not text:
+        raise error("expected a path, got an empty one")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as cause:  # no such user, or none at all
+        raise error(f"{text}: no home folder is known for this path; give it in full") from cause
 
 
 def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> None:

@@ -13,7 +13,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
@@ -22,6 +21,7 @@ from rsir.cli.commands import COMMANDS, listed
 from rsir.cli.parsing import Parser, unknown_option
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError
+from rsir.files import local
 from rsir.runs.manifest import flat
 
 __all__ = ["OPTIONS", "Option", "configuration", "dump", "parser", "read_file", "split_arguments"]
@@ -245,11 +245,12 @@ def read_file(path: str) -> dict[str, Any]:
     ConfigError
         Names the file and the option that is unknown, or says why the file cannot be read.
     """
-    suffix = Path(path).suffix.lower()
+    file = local(path, ConfigError)
+    suffix = file.suffix.lower()
     if suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(f"{path}: expected a settings file that ends in .yaml, .yml or .json")
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         # every scalar as text, read by the option's own type: no yes/no/off surprises, and nothing is constructed
         values = json.loads(text) if suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)
     except FileNotFoundError as cause:

@@ -137,14 +137,14 @@ def write(
     """
     import pyarrow.parquet as pq
 
-    _check_request(Path(path), k)
+    _check_request(files.local(path, DataError), k)
     labels = catalogue.item_labels
     items = pa.array(np.arange(1, catalogue.num_items + 1)) if labels is None else labels
     schema = pa.schema(
         {"user_id": histories.users.type, "item_id": items.type, "rank": pa.int32(), "score": pa.float32()}
     )
     with (
-        files.replacing(Path(path), DataError) as temporary,
+        files.replacing(files.local(path, DataError), DataError) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as file,
     ):
         for first, ids, scores in _blocks(model, histories, k, exclude_history, table, threads):

@@ -19,7 +19,7 @@ from rsir.cli.options import configuration, dump, parser, split_arguments
 from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
-from rsir.errors import ConfigError, Interrupted, RunError, WorldError
+from rsir.errors import ConfigError, DataError, Interrupted, RunError, WorldError
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
@@ -55,7 +55,7 @@ def _command(arguments: list[str], world: World) -> int:
     if restarts_allowed() and options.out is None:
         raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
     if world.restarted and options.out is not None:
-        options.resume = world.broadcast_object(lambda: _begun(Path(options.out)))
+        options.resume = world.broadcast_object(lambda: _begun(files.local(options.out)))
     base = RecursionConfig()
     if options.resume:
         out = _resumed(options)
@@ -64,6 +64,8 @@ def _command(arguments: list[str], world: World) -> int:
     if options.print_config:
         print(dump(config), end="")
         return 0
+    if config.data.path is not None:
+        files.local(config.data.path, DataError)  # before a folder is made
     out, claimed = _folder(config, options, world)
     stop = Stop(says=world.is_main)
     try:
@@ -111,7 +113,12 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
         tracking(result)
 
     try:
-        with notes(shown=world.is_main), memory_limit(limit, _existing(out)):
+        with notes(shown=world.is_main, held=True) as release, memory_limit(limit, _existing(out)):
+
+            def announce(read: str) -> None:
+                print(f"rsir: {read}", file=sys.stderr, flush=True)
+                release()
+
             run = recurse(
                 config,
                 out=out,
@@ -119,6 +126,7 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
                 device=device,
                 threads=options.threads,
                 progress=silent if bars is None else bars,
+                on_data=announce,
                 on_round=report,
                 profile=options.profile,
                 stop=stop,
@@ -182,7 +190,7 @@ def _resumed(options: Namespace) -> Path:
         runs = sorted(RUNS.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
         newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
         raise ConfigError(f"--resume: needs --out DIR, the folder of the run to resume{newest}")
-    return Path(options.out)
+    return files.local(options.out)
 
 
 def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[Path, list[Path]]:
@@ -202,7 +210,7 @@ def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[
         except OSError as cause:
             raise files.refused(RUNS, cause) from cause
 
-    return Path(options.out or world.broadcast_object(claim)), claimed
+    return files.local(options.out or world.broadcast_object(claim)), claimed
 
 
 def _free_folder(config: RecursionConfig) -> Path:

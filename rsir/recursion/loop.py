@@ -14,11 +14,14 @@ import numpy as np
 
 from rsir.config import RecursionConfig, to_dict
 from rsir.data.batches import SoftTargets
-from rsir.data.load import load_data, split
+from rsir.data.io.events import Reading
+from rsir.data.load import load_log, split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet, Split
-from rsir.errors import Interrupted
+from rsir.data.summary import summary
+from rsir.errors import DataError, Interrupted
 from rsir.evaluation import Evaluation, difference_beyond_seeds, evaluate, mean_interval
+from rsir.files import local
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
@@ -61,6 +64,7 @@ def recurse(
     device: str = "cpu",
     threads: int | None = None,
     progress: Progress = silent,
+    on_data: Callable[[str], None] | None = None,
     on_round: Callable[[RoundResult], None] | None = None,
     profile: bool = False,
     base: Run | None = None,
@@ -85,6 +89,8 @@ def recurse(
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
     progress : Progress
+    on_data : callable, optional
+        Called with a line on what was read (:func:`rsir.data.summary.summary`), before anything is computed.
     on_round : callable, optional
         Called with each finished round's result, also with those read back when resuming.
     profile : bool
@@ -117,10 +123,13 @@ def recurse(
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
     prepare_arrow()
+    reading = None
     if data is None:
-        data = _data_of(config, out if resume else None)
+        data, reading = _data_of(config, out if resume else None)
     check()
     parts = split(data, config.data, config.seed)
+    if on_data is not None and world.is_main:
+        on_data(summary(data, parts, reading))
     check_run(config, data, parts.train, base)
     check()
     directory = open_run(out, config, data, resume, world)
@@ -151,13 +160,13 @@ def recurse(
             directory.close()
 
 
-def _data_of(config: RecursionConfig, resumed: str | Path | None) -> Sequences:
+def _data_of(config: RecursionConfig, resumed: str | Path | None) -> tuple[Sequences, Reading]:
     """What the configuration names, or what a resumed run's folder holds where its file is not there any more."""
-    if resumed is not None and config.data.path is not None and not Path(config.data.path).exists():
+    if resumed is not None and config.data.path is not None and not local(config.data.path, DataError).exists():
         directory = RunDirectory.open(resumed)
         if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
-            return read_data(directory)
-    return load_data(config)
+            return read_data(directory), Reading(name=str(Path(resumed) / DATA), format="kept by the run")
+    return load_log(config)
 
 
 _COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]

@@ -87,7 +87,7 @@ class RunDirectory:
             The folder holds another run, something else or (with `resume`) nothing; an option or the data differ;
             a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
         """
-        path = Path(path)
+        path = files.local(path)
         config = from_dict(RecursionConfig, to_dict(config))  # as it reads back: 7 as 7.0 where a float is due
         cls.check(path, resume=resume)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -117,7 +117,7 @@ class RunDirectory:
         RunError
             There is none, it is damaged, or another version of rsir wrote it.
         """
-        path = Path(path)
+        path = files.local(path)
         cls.check(path, resume=True)
         done = _finished_in(path)  # before the manifest: it records a round before the round is marked as finished
         config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
@@ -128,7 +128,7 @@ class RunDirectory:
     @staticmethod
     def check(path: str | os.PathLike[str], *, resume: bool) -> None:
         """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be gone on with."""
-        path = Path(path)
+        path = files.local(path)
         try:
             names = set(os.listdir(path)) if os.path.lexists(path) else set()
         except NotADirectoryError as cause:

@@ -11,6 +11,8 @@ from rsir.errors import DataError, Interrupted
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import RoundResult, Run
 
+READ = "toys.txt (text): 19,412 users, 11,924 items, 167,597 events"
+
 
 def result(number: int, value: float = 0.0711) -> RoundResult:
     metrics = {"ndcg@20": value, "recall@10": 1.5 * value, "ndcg@10": 0.8 * value}
@@ -54,6 +56,7 @@ class Loop:
             if options["profile"]:
                 (out / "profile").mkdir()
             options["progress"]("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
+            options["on_data"](READ)
             rounds = [result(number, value) for number, value in enumerate(self.values)]
             for each in rounds:
                 options["on_round"](each)

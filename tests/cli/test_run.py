@@ -19,7 +19,7 @@ from rsir.config import RecursionConfig
 from rsir.errors import DataError
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
-from tests.cli.fake_loop import Loop, result
+from tests.cli.fake_loop import READ, Loop, result
 
 
 def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +29,8 @@ def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.Ca
     assert "Best by validation NDCG@20: round 1" in output.out
     assert "Its model: runs/simulated-000/round-01" in output.out
     assert output.out.endswith("Go on:     rsir --out runs/simulated-000 --resume --rounds 4\n")
-    assert output.err.splitlines() == [line(result(k, value), result(0)) for k, value in enumerate(loop.values)]
+    shown = [line(result(k, value), result(0)) for k, value in enumerate(loop.values)]
+    assert output.err.splitlines() == [f"rsir: {READ}", *shown]
     assert loop.options["device"] == "cpu"
     assert RunDirectory.open(tmp_path / "runs" / "simulated-000").config == RecursionConfig()
 
@@ -145,7 +146,38 @@ def test_warnings_are_notes(loop: Loop, capsys: pytest.CaptureFixture[str], monk
 
     monkeypatch.setattr(rsir.recursion.loop, "recurse", warning)
     assert main([]) == 0
-    assert capsys.readouterr().err.startswith("rsir: note: toys.txt: dropped 3 of 9 events\nround 0: ")
+    assert capsys.readouterr().err.startswith(f"rsir: {READ}\nrsir: note: toys.txt: dropped 3 of 9 events\nround 0: ")
+
+
+def test_the_first_line_says_what_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{user},{item},9\n" for user in ("NA", *range(9)) for item in range(5))
+    Path("log.csv").write_text("user,item,other\n" + rows)
+    short = ["--rounds", "0", "--training.max_evaluations", "1", "--training.evaluate_every", "1", "--model.dim", "8"]
+    for more in (["--out", "run"], ["--out", "run", "--resume"]):
+        assert main(["--data", "log.csv", *short, *more]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == (
+            "rsir: log.csv (csv: user 'user', item 'item'): 10 users, 5 items, 50 events; 10 users evaluated, who had "
+            "0.0% of their targets before; the largest user has 10% of the events"
+        )
+        assert [text.startswith("rsir: note: log.csv: ") for text in lines[1:3]] == [True, True]
+    Path("log.csv").unlink()
+    assert main([*short, "--out", "run", "--resume"]) == 0
+    assert capsys.readouterr().err.startswith("rsir: run/data.parquet (kept by the run): 10 users, ")
+
+
+def test_notes_that_wait_are_shown_when_reading_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("user,item,other\na,b,c\n")
+    assert main(["--data", "log.csv"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("rsir: note: log.csv: no column of times")
+    assert "only one user" in lines[1]
 
 
 def test_bars_only_on_a_terminal(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,10 @@ class ColumnarSource:
         import pyarrow.dataset as ds  # takes 40 MiB
 
         self.path = path
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{path}: its name is not UTF-8, which Arrow needs; rename it") from None
         self.usual: dict[str, str] = {}
         self.dropped: list[str] = []
         if path.is_dir():

@@ -80,24 +80,25 @@ class DelimitedSource:
         stream = opened(self.path, self.config.encoding)
         if layout.change is not None:
             stream = pa.PythonFile(Changed(stream, layout.change), mode="r")
-        result = read_csv(
-            stream,
-            read_options=arrow_csv.ReadOptions(column_names=self.names, skip_rows=layout.header, block_size=block),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=layout.delimiter,
-                quote_char='"' if layout.quoted else False,
-                newlines_in_values=layout.quoted,
-                invalid_row_handler=self._refuse,
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=names,
-                column_types=kinds,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        table = encode_batches(result, result.schema, names) if within else result
+        with stream:
+            result = read_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(column_names=self.names, skip_rows=layout.header, block_size=block),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=layout.delimiter,
+                    quote_char='"' if layout.quoted else False,
+                    newlines_in_values=layout.quoted,
+                    invalid_row_handler=self._refuse,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=names,
+                    column_types=kinds,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+            table = encode_batches(result, result.schema, names) if within else result
         for name in self._of_lists.intersection(names):
             lists = pc.split_pattern_regex(pc.utf8_trim_whitespace(table[name]), r"\s+")
             table = table.set_column(table.column_names.index(name), name, lists)

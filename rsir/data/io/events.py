@@ -28,11 +28,17 @@ class Reading:
     columns : dict of str
         The column of each role; empty for sequences.
     dropped : dict of int
-        Rows or events left out, by reason.
+        Rows or events left out, by reason; grows while events are filtered.
+    name : str
+        The file or folder.
+    format : str
+        One of :mod:`rsir.data.io.formats`.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    name: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,8 @@ def _rated(events: Events, config: DataConfig) -> Events:
         raise DataError(f"{events.name}: min_rating {config.min_rating:g} needs ratings, and this format has none")
     ratings, least = events.ratings, config.min_rating
     highest = max(ratings[block].max() for block in memory.blocks(ratings.size))
-    events = events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least))
+    events = _noted(events, events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least)),
+                    f"rated below {least:g}")  # fmt: skip
     if not events.users.size:
         raise DataError(
             f"{events.name}: no event has a rating of min_rating {config.min_rating:g} or more; "
@@ -194,7 +201,7 @@ def _without_duplicates(events: Events, times: Int64Array) -> Events:
     if not dropped:
         return events
     warn(f"{events.name}: dropped {dropped} of {users.size} events that repeat another one's user, item and time")
-    return events.keep(sealed(kept))
+    return _noted(events, events.keep(sealed(kept)), "repeating another")
 
 
 def _first_of_equals(users: Int64Array, items: Int64Array, times: Int64Array) -> npt.NDArray[np.bool_]:
@@ -221,7 +228,14 @@ def _core(events: Events, k: int) -> Events:
     if not kept.users.size:
         raise DataError(f"{events.name}: the {k}-core is empty: of {events.users.size} events none is left once every "
                         f"user and item must have {k}; lower k_core")  # fmt: skip
-    return kept
+    return _noted(events, kept, f"outside of the {k}-core")
+
+
+def _noted(before: Events, after: Events, reason: str) -> Events:
+    """The events after a filter, with the number of those that it left out."""
+    if left_out := before.users.size - after.users.size:
+        before.reading.dropped[reason] = left_out
+    return after
 
 
 def _dense(codes: Int64Array, labels: pa.Array) -> tuple[Int64Array, pa.Array]:

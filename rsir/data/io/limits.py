@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from rsir.data.io.opening import compression
+from rsir.data.io.opening import compression, stream_of
 from rsir.errors import DataError
 
 __all__ = ["check_compressed_text", "check_parquet", "check_size"]
@@ -37,7 +35,7 @@ def check_compressed_text(path: Path) -> None:
     if path.is_dir() or (codec := compression(path)) is None:
         return
     size = 0
-    with pa.input_stream(str(path), compression=codec) as file:
+    with stream_of(path, codec) as file:
         while block := file.read(2**20):
             size += len(block)
             check_size(path, size)

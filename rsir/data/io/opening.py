@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from rsir.errors import DataError
 
-__all__ = ["Changed", "beginning", "compression", "line_of", "line_with", "lines", "opened", "undecodable"]
+__all__ = ["Changed", "beginning", "compression", "line_of", "line_with", "lines", "opened", "stream_of", "undecodable"]
 
 _MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -48,16 +49,25 @@ def compression(path: Path) -> str | None:
     return next((codec for magic, codec in _MAGIC.items() if start.startswith(magic)), None)
 
 
+def stream_of(path: Path, codec: str | None) -> Any:
+    """A file's content, uncompressed."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # a name of other bytes, which Arrow does not take
+        return pa.input_stream(io.BufferedReader(io.FileIO(path)), compression=codec)
+    return pa.input_stream(str(path), compression=codec)
+
+
 def opened(path: Path, encoding: str = "utf-8") -> Any:
     """A file's content as UTF-8, uncompressed; UTF-16 is known by its first bytes."""
     codec = compression(path)
-    with pa.input_stream(str(path), compression=codec) as stream:
+    with stream_of(path, codec) as stream:
         start = stream.read(512)
     if start[257:262] == b"ustar":
         raise DataError(f"{path}: is a tar archive: unpack it (tar -xf), and give the table inside")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    stream = pa.input_stream(str(path), compression=codec)
+    stream = stream_of(path, codec)
     plain = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
     return stream if plain else pa.transcoding_input_stream(stream, encoding, "utf-8")
 
@@ -67,12 +77,15 @@ def beginning(path: Path, encoding: str = "utf-8", *, strict: bool = False) -> l
 
     The first two lines are always there, and whole if they take up to 16 MiB. Where a byte is not UTF-8 there is a mark
     in its place; if that is in the first line and `strict`, UnicodeDecodeError.
+    DataError if lines end in carriage returns alone.
     """
     with opened(path, encoding) as file:
         content = file.read(_BEGINNING)
         while content.count(b"\n") < 2 and len(content) < _LONGEST and (more := file.read(2**20)):
             content += more
         whole = not file.read(1)
+    if b"\r" in content[:-1] and b"\n" not in content and re.search(rb"\r[^\r]", content):
+        raise DataError(f"{path}: its lines end in carriage returns alone; convert it by tr '\\r' '\\n' < {path.name}")
     if strict:
         content.partition(b"\n")[0].decode()
     found = content.decode("utf-8-sig", errors="replace").split("\n")

@@ -14,15 +14,16 @@ import pyarrow as pa
 
 from rsir.config import DataConfig
 from rsir.data.io import columns
-from rsir.data.io.events import Events, Histories, to_histories, to_sequences
+from rsir.data.io.events import Events, Histories, Reading, to_histories, to_sequences
 from rsir.data.io.formats import FORMATS, format_of, known_format
 from rsir.data.io.limits import check_compressed_text
 from rsir.data.io.opening import undecodable
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, Interrupted
+from rsir.files import local
 from rsir.runtime.interrupts import prepare_arrow
 
-__all__ = ["histories_config", "read", "read_histories"]
+__all__ = ["histories_config", "read", "read_histories", "read_log"]
 
 _BINARY = ("parquet", "arrow", "pth")
 
@@ -72,9 +73,16 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
         If events were dropped because another one has the same user, item and time, or rows that cannot be used; if
         ids look like markers of missing values.
     """
-    config = config or DataConfig()
-    events = _read_events(Path(path), config)
-    return events if isinstance(events, Sequences) else to_sequences(events, config)
+    return read_log(path, config or DataConfig())[0]
+
+
+def read_log(path: str | os.PathLike[str], config: DataConfig) -> tuple[Sequences, Reading]:
+    """As `read`, and how the file was read."""
+    events, file_format = _read_events(local(path, DataError), config)
+    if isinstance(events, Sequences):
+        return events, Reading(name=str(path), format=f"{file_format} of Sequences.save")
+    reading = replace(events.reading, name=str(path), format=file_format)
+    return to_sequences(replace(events, reading=reading), config), reading
 
 
 def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: DataConfig | None = None) -> Histories:
@@ -95,7 +103,7 @@ def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: D
         If the file cannot be used, or no event in it has an item of the catalogue.
     """
     config = config or DataConfig()
-    events = _read_events(Path(path), config)
+    events, _ = _read_events(local(path, DataError), config)
     if isinstance(events, Sequences):
         raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
     return to_histories(events, catalogue, config)
@@ -115,7 +123,7 @@ def histories_config(path: str | os.PathLike[str], run: DataConfig, given: dict[
     given : dict of str
         Columns by role ("user", "item", "time"), which the file must have.
     """
-    path = Path(path)
+    path = local(path, DataError)
     _check_file(path)
     config = DataConfig(
         format=known_format(path) or run.format,  # type: ignore[arg-type]
@@ -140,8 +148,8 @@ def _column_names(path: Path, config: DataConfig) -> list[str]:
         return [] if source is None else source(path, config).names
 
 
-def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
-    """Events of a file; of one that `Sequences.save` wrote the sequences."""
+def _read_events(path: Path, config: DataConfig) -> tuple[Events | Sequences, str]:
+    """Events of a file, of one that `Sequences.save` wrote the sequences; and the format."""
     prepare_arrow()
     _check_file(path)
     with _faults_named(path, config.format, config.encoding):
@@ -149,7 +157,7 @@ def _read_events(path: Path, config: DataConfig) -> Events | Sequences:
     with _faults_named(path, file_format, config.encoding):
         if file_format not in _BINARY:
             check_compressed_text(path)
-        return FORMATS[file_format].read(path, config)
+        return FORMATS[file_format].read(path, config), file_format
 
 
 @contextmanager
@@ -176,7 +184,10 @@ def _check_file(path: Path) -> None:
             raise DataError(f"{path}: no such file, nor is there a folder {str(path.parent)!r}")
         near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], 3, 0.6)
         raise DataError(f"{path}: no such file" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else ""))
-    if stat.S_ISFIFO(path.stat().st_mode):
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
         raise DataError(f"{path}: is a pipe, which cannot be read twice: write it to a file and give that")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is a device or a socket, expected a file or a folder of files")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty, expected interactions")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -43,7 +42,7 @@ def write(data: Sequences, path: str | os.PathLike[str], file_format: TableForma
         If the format is not known, or cannot hold a name: tabs and line breaks in text and `.inter`, integer ids
         below 1 in text.
     """
-    path = Path(path)
+    path = files.local(path, DataError)
     chosen = FORMATS.get(path.suffix.lower()) if file_format == "auto" else file_format
     if chosen not in _WRITERS:
         raise DataError(f"{path}: expected the extension {', '.join(FORMATS)} or one of the formats "

@@ -358,13 +358,6 @@ class TestFiles:
         with pytest.raises(DataError, match=r"no column '7' for the user .* give a name, or a number from 0"):
             read(numbered, DataConfig(user="7"))
 
-    def test_a_pipe(self, tmp_path):
-        import os
-
-        os.mkfifo(tmp_path / "e.csv")
-        with pytest.raises(DataError, match="is a pipe, which cannot be read twice"):
-            read(tmp_path / "e.csv")
-
 
 def test_reading_numbers_of_columns_in_frames():
     frame = pa.table({"0": [1, 1, 1, 2], "1": [5, 6, 7, 5]})
