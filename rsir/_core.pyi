@@ -188,3 +188,41 @@ def measure_fma(instruction_set: str, threads: int, seconds: float) -> float:
 
 def measure_read(threads: int, bytes: int) -> float:
     """Bytes a second that the threads read, each from a buffer of its own."""
+
+class ItemKnn:
+    """Of each item, those that go with it: item i owns entries offsets[i] .. offsets[i + 1] - 1, by ascending id."""
+
+    def __init__(self, ids: NDArray[np.int32], values: NDArray[np.float32], offsets: NDArray[np.int64]) -> None: ...
+    @staticmethod
+    def fit(
+        items: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        num_items: int,
+        window: int,
+        decay: float,
+        backward: float,
+        history_exponent: float,
+        item_exponent: float,
+        neighbours: int,
+        threads: int,
+    ) -> ItemKnn: ...
+    @property
+    def num_items(self) -> int: ...
+    @property
+    def ids(self) -> NDArray[np.int32]: ...
+    @property
+    def values(self) -> NDArray[np.float32]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    def score(
+        self,
+        items: NDArray[np.int32],
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        decay: float,
+        newest: int,
+        most: int,
+        without_own: bool,
+        threads: int,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
+        """Items, their shares, and offsets (rows + 1,), for each history items[begins[r]:ends[r]]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rsir.config.counting import ItemKnnConfig
 from rsir.config.data import DataConfig, SimulationConfig
 from rsir.config.learning import ModelConfig, TrainingConfig
 from rsir.config.rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
@@ -19,6 +20,7 @@ __all__ = [
     "DistillationConfig",
     "FidelityConfig",
     "GenerationConfig",
+    "ItemKnnConfig",
     "ModelConfig",
     "RecursionConfig",
     "SimulationConfig",

@@ -1,0 +1,157 @@
+"""The item-kNN: a recommender that is counted in one pass over the sequences and not trained.
+
+It is no backbone of the registry: it has no weights to draw or to train, and no vectors whose dot product is its score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsir import _core
+from rsir.config.counting import ItemKnnConfig
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError
+from rsir.models.itemknn_reference import ReferenceItemKnn
+from rsir.ops.checks import thread_count
+
+__all__ = ["ItemKnn", "Shares"]
+
+_BACKENDS: dict[str, Any] = {"cpp": _core.ItemKnn, "reference": ReferenceItemKnn}
+_ALL = 2**40
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """For each history the items that its own go with, and what share of the summed values each has.
+
+    Attributes
+    ----------
+    ids : (nnz,) int32
+        By ascending id in each row; items that are not listed have share 0.
+    values : (nnz,) float32
+        Above 0; a row's sum to 1 unless some were left out.
+    offsets : (n + 1,) int64
+        Row r owns entries ``offsets[r] .. offsets[r + 1] - 1``; empty where nothing is known of a history's items.
+    """
+
+    ids: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+    offsets: npt.NDArray[np.int64]
+
+
+class ItemKnn:
+    """Which items go with which, counted over sequences; what that says of the next item after a history.
+
+    Let A[a, b] be the sum over pairs of a, and b at a distance g <= window after it, of decay**(g - 1);
+    B = A + backward * A'; n the occurrences. Then b goes with a by
+    S[a, b] = n_a**-history_exponent * B[a, b] * n_b**-item_exponent, and the score of b after a history is the sum over
+    its items of age_decay**age * S[item, b], where the newest item has age 0.
+
+    Attributes
+    ----------
+    num_items : int
+    config : ItemKnnConfig
+    """
+
+    def __init__(self, lists: Any, config: ItemKnnConfig) -> None:
+        self.lists, self.config, self.num_items = lists, config, int(lists.num_items)
+
+    @classmethod
+    def fit(
+        cls,
+        train: Sequences,
+        config: ItemKnnConfig | None = None,
+        *,
+        backend: Literal["auto", "cpp", "reference"] = "auto",
+        threads: int | None = None,
+    ) -> ItemKnn:
+        """Count sequences.
+
+        Parameters
+        ----------
+        train : Sequences
+        config : ItemKnnConfig, optional
+        backend : {"auto", "cpp", "reference"}
+            "reference" holds (N + 1)**2 doubles; "auto" is "cpp".
+        threads : int, optional
+            Default: torch's number. The result is the same for any.
+
+        Returns
+        -------
+        ItemKnn
+            Its memory is 8 bytes for each pair of items that was seen, at most ``config.neighbours`` an item.
+        """
+        config = ItemKnnConfig() if config is None else config
+        name = "cpp" if backend == "auto" else backend
+        if name not in _BACKENDS:
+            raise ValueError(f"backend: expected one of auto, {', '.join(_BACKENDS)}, got {backend!r}")
+        lists = _BACKENDS[name].fit(
+            train.items,
+            train.offsets,
+            train.num_items,
+            config.window,
+            config.decay,
+            config.backward,
+            config.history_exponent,
+            config.item_exponent,
+            config.neighbours,
+            thread_count(threads),
+        )
+        return cls(lists, config)
+
+    def shares(
+        self,
+        items: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+        *,
+        most: int | None = None,
+        without_own: bool = False,
+        threads: int | None = None,
+    ) -> Shares:
+        """Score histories.
+
+        Parameters
+        ----------
+        items : (nnz,) int32
+        offsets : (n + 1,) int64
+            History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first.
+        most : int, optional
+            List at most so many items a history, those of the largest shares.
+        without_own : bool, default False
+            Leave out the items of the history; shares are of what is left.
+        threads : int, optional
+            Default: torch's number.
+        """
+        return self.shares_between(
+            items, offsets[:-1], offsets[1:], most=most, without_own=without_own, threads=threads
+        )
+
+    def shares_between(
+        self,
+        items: npt.NDArray[np.int32],
+        begins: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+        *,
+        most: int | None = None,
+        without_own: bool = False,
+        threads: int | None = None,
+    ) -> Shares:
+        """The same for histories ``items[begins[r]:ends[r]]``, which may overlap, as prefixes of a sequence do."""
+        try:
+            found = self.lists.score(
+                np.ascontiguousarray(items, np.int32),
+                np.ascontiguousarray(begins, np.int64),
+                np.ascontiguousarray(ends, np.int64),
+                self.config.age_decay,
+                self.config.newest,
+                _ALL if most is None else most,
+                without_own,
+                thread_count(threads),
+            )
+        except ValueError as cause:
+            raise DataError(f"histories: {cause}") from cause
+        return Shares(*found)

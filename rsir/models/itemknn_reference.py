@@ -1,0 +1,77 @@
+"""The item-kNN as its formulas say, in (N + 1)**2 doubles: the truth that ``rsir._core.ItemKnn`` is tested against."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ReferenceItemKnn"]
+
+
+class ReferenceItemKnn:
+    """Every member is that of ``rsir._core.ItemKnn``."""
+
+    def __init__(
+        self, ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]
+    ) -> None:
+        self.ids, self.values, self.offsets = ids, values, offsets
+        self.num_items = len(offsets) - 2
+
+    @staticmethod
+    def fit(
+        items: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+        num_items: int,
+        window: int,
+        decay: float,
+        backward: float,
+        history_exponent: float,
+        item_exponent: float,
+        neighbours: int,
+        threads: int,
+    ) -> ReferenceItemKnn:
+        follows = np.zeros((num_items + 1, num_items + 1))
+        for begin, end in pairwise(offsets):
+            row = items[begin:end]
+            for first in range(len(row)):
+                for second in range(first + 1, min(len(row), first + 1 + window)):
+                    follows[row[first], row[second]] += decay ** (second - first - 1)
+        counts = np.maximum(np.bincount(items, minlength=num_items + 1), 1).astype(np.float64)
+        both = follows + backward * follows.T
+        values = counts[:, None] ** -history_exponent * both * counts**-item_exponent
+        return ReferenceItemKnn(*_listed(values, neighbours))
+
+    def score(
+        self,
+        items: npt.NDArray[np.int32],
+        begins: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+        decay: float,
+        newest: int,
+        most: int,
+        without_own: bool,
+        threads: int,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        shares = np.zeros((len(begins), self.num_items + 1))
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            history = items[begin:end]
+            for age, item in enumerate(history[::-1][:newest]):
+                entries = slice(self.offsets[item], self.offsets[item + 1])
+                shares[row, self.ids[entries]] += decay**age * self.values[entries].astype(np.float64)
+            if without_own:
+                shares[row, history] = 0
+            shares[row] /= shares[row].sum() or 1
+        return _listed(shares, most)
+
+
+def _listed(
+    values: npt.NDArray[np.float64], most: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Of each row the columns that are not 0, by ascending id, at most so many, the largest; ties: the lower id."""
+    kept = [np.sort(np.lexsort((np.arange(len(row)), -row))[: min(most, np.count_nonzero(row))]) for row in values]
+    offsets = np.concatenate([[0], np.cumsum([len(columns) for columns in kept])]).astype(np.int64)
+    ids = np.concatenate([*kept, []]).astype(np.int32)
+    found = np.concatenate([*(row[columns] for row, columns in zip(values, kept, strict=True)), []])
+    return ids, found.astype(np.float32), offsets
