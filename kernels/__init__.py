@@ -1,6 +1,6 @@
 """Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""
 
-from .fused import best_items, count_above, draw, pool_best, rank_and_best, rank_within
+from .fused import best_items, count_above, draw, logits_of, pool_best, rank_and_best, rank_within
 from .plan import PRECISIONS, platform
 from .softmax import sampled_softmax
 from .types import Best, ItemTable, Lists
@@ -13,6 +13,7 @@ __all__ = [
     "best_items",
     "count_above",
     "draw",
+    "logits_of",
     "platform",
     "pool_best",
     "rank_and_best",

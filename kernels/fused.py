@@ -16,7 +16,7 @@ from torch import Tensor
 from .draw import draw_kernel, noise_kernel
 from .plan import SCRATCH_BYTES, Plan, group_size, launching, make_plan, measured_plan, platform, rows_per_chunk
 from .scan import best_target_kernel, scan_kernel
-from .select import exclude_kernel, pick_kernel, pool_kernel, repair_kernel, rescore_kernel
+from .select import exclude_kernel, listed_kernel, pick_kernel, pool_kernel, repair_kernel, rescore_kernel
 from .types import Best, ItemTable, Lists
 
 __all__ = ["best_items", "count_above", "draw", "pool_best", "rank_and_best", "rank_within"]
@@ -121,6 +121,20 @@ def pool_best(
             )
         parts.append(_best_of_keys(keys, k))
     return _join(parts, k, queries.device)
+
+
+def logits_of(queries: Tensor, table: ItemTable, lists: Lists) -> Tensor:
+    """(nnz,) float32 logits of the items each row lists; NaN is -inf. Always exact float32."""
+    rows = len(queries)
+    scores = torch.empty(len(lists.ids), dtype=torch.float32, device=queries.device)
+    if not len(scores):
+        return scores
+    plan = make_plan(platform(), "ieee", table.dim, rows)
+    with launching():
+        listed_kernel[(rows, triton.cdiv(int(lists.offsets.diff().max()), plan.row_block_n))](
+            queries, table.weights, *lists, scores, **_row_constants(plan, table.dim)
+        )
+    return scores
 
 
 def draw(best: Best, temperature: float, seed: int, counters: Tensor) -> Tensor:

@@ -139,6 +139,27 @@ def pool_kernel(
 
 
 @triton.jit
+def listed_kernel(
+    query_ptr,
+    table_ptr,
+    id_ptr,
+    offset_ptr,
+    score_ptr,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Logits of the items of ragged lists (row = first grid axis, BLOCK_N entries a program)."""
+    row = tl.program_id(0).to(tl.int64)
+    entry = tl.load(offset_ptr + row) + tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    valid = entry < tl.load(offset_ptr + row + 1)
+    index = tl.load(id_ptr + entry, mask=valid, other=1) - 1
+    scores = _row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
+    tl.store(score_ptr + entry, scores, mask=valid)
+
+
+@triton.jit
 def _row_scores(
     query_ptr,
     row,

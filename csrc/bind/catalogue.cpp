@@ -179,6 +179,14 @@ py::tuple rank_and_sample(const PackedTable& packed, const py::array& queries, c
   return py::make_tuple(ranks.array, ids.array, logits.array);
 }
 
+py::object logits_of(const PackedTable& packed, const py::array& queries, const Lists& lists, Threads threads) {
+  const Call c(packed, queries);
+  const Ragged l = c.lists("lists", lists);
+  Output<float> logits({lists.first.shape(0)});
+  run_native([&] { rsir::logits_of(c.table, c.queries, l, threads, logits.data); });
+  return logits.array;
+}
+
 py::object neighbour_votes(const py::array& graph, const py::array& items, const Lists& sources, Threads threads) {
   const auto* neighbours = data_of<std::int32_t>("graph", graph, {kAny, kAny});
   data_of<std::int32_t>("items", items, {kAny});
@@ -210,6 +218,7 @@ void register_catalogue(py::module_& m) {
         "counters"_a, "threads"_a);
   m.def("rank_and_sample", &rank_and_sample, "table"_a, "queries"_a, "targets"_a, "tau"_a, "k"_a, "temperature"_a,
         "excluded"_a, "seed"_a, "counters"_a, "threads"_a);
+  m.def("logits_of", &logits_of, "table"_a, "queries"_a, "lists"_a, "threads"_a);
   m.def("neighbour_votes", &neighbour_votes, "graph"_a, "items"_a, "sources"_a, "threads"_a);
 }
 

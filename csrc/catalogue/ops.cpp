@@ -131,6 +131,21 @@ void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& d
   });
 }
 
+void logits_of(const Table& table, Queries queries, Ragged lists, int threads, float* logits) {
+  constexpr std::int64_t kRowsPerTask = 64;
+  threads = useful_threads(2.0 * static_cast<double>(lists.offsets[queries.rows]) * static_cast<double>(table.dim),
+                           threads);
+  parallel_for((queries.rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](std::int64_t task, int) {
+    const std::int64_t end = std::min((task + 1) * kRowsPerTask, queries.rows);
+    for (std::int64_t row = task * kRowsPerTask; row < end; ++row) {
+      const std::int64_t from = lists.offsets[row], n = lists.offsets[row + 1] - from;
+      table.dots(queries.data + row * table.dim, lists.ids + from, n, logits + from);
+      for (std::int64_t i = from; i < from + n; ++i)
+        if (!(logits[i] > kLowest)) logits[i] = kLowest;  // NaN
+    }
+  });
+}
+
 void neighbour_votes(const std::int32_t* graph, std::int64_t degree, const std::int32_t* items, std::int64_t rows,
                      Ragged sources, int threads, std::int64_t* votes) {
   constexpr std::int64_t kRowsPerTask = 64;

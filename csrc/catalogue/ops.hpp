@@ -47,6 +47,9 @@ void pool_sample(const Table&, Queries, Ragged pool, const Draw&, Ragged exclude
 void rank_and_sample(const Table&, Queries, Ragged targets, std::int64_t tau, const Draw&, Ragged excluded,
                      int threads, std::int64_t* ranks, std::int64_t* ids, float* logits);
 
+// logits[i] of item lists.ids[i] with the query of its row, to the bit those of the scans; a NaN becomes -inf.
+void logits_of(const Table&, Queries, Ragged lists, int threads, float* logits);
+
 // votes[b] = number of distinct entries s of row b of sources with items[b] among graph[s]; graph is
 // (num_items + 1, degree) and its zeros are padding.
 void neighbour_votes(const std::int32_t* graph, std::int64_t degree, const std::int32_t* items, std::int64_t rows,

@@ -9,6 +9,8 @@ Conventions shared by all of them
 * A NaN logit counts as -inf, and an item at -inf is never returned or drawn. +inf beats every finite logit.
 * Higher logits come first; among equal logits the lower id comes first.
 * Item ids are 1..N. Lists of ids (`Ragged`) may be empty and may repeat an id, which changes nothing.
+* The ops on an item table take scores that are added to the logits of a few items a row (`SparseScores`): what is said
+  of a logit is then true of the float32 sum, and answers are exact.
 * Draws (`Draw`) are Gumbel-max with Philox4x32-10 noise keyed by ``(seed, counters[b], item)``: a row's draw does not
   depend on its place in the batch, the batch's size or the number of threads.
 * No backend but the reference writes a (B, N) matrix.
@@ -19,6 +21,7 @@ from __future__ import annotations
 from rsir.ops.backend import BACKENDS, Backend
 from rsir.ops.catalogue import (
     count_above,
+    logits_of,
     neighbour_votes,
     place_within,
     pool_sample,
@@ -48,6 +51,7 @@ from rsir.ops.types import (
     RankedSample,
     Sample,
     SampledSoftmax,
+    SparseScores,
     TopK,
 )
 
@@ -65,6 +69,7 @@ __all__ = [
     "RankedSample",
     "Sample",
     "SampledSoftmax",
+    "SparseScores",
     "Together",
     "TopK",
     "adam_rows",
@@ -74,6 +79,7 @@ __all__ = [
     "extend_histories",
     "full_softmax",
     "join_tables",
+    "logits_of",
     "neighbour_votes",
     "pack",
     "place_within",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from inspect import isfunction
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import torch
@@ -26,34 +27,19 @@ from rsir.ops.types import (
 if TYPE_CHECKING:
     from rsir.ops.items import ItemTable
 
-__all__ = ["BACKENDS", "NETWORK", "Backend", "lacking", "load", "resolve"]
+__all__ = ["BACKENDS", "NETWORK", "Backend", "CatalogueOps", "NetworkOps", "lacking", "load", "ops_of", "resolve"]
 
 BACKENDS = ("cpp", "reference", "triton")
 """The backends that may be asked for by name."""
 
-NETWORK = frozenset(
-    ("sampled_softmax", "full_softmax", "transformer_layer", "encode_histories", "extend_histories", "adam_rows")
-)
-"""The ops of training and encoding, which compute in the dtype of their inputs; the others are those of a catalogue."""
-
 _MODULES = {name: f"rsir.ops.{name}" for name in (*BACKENDS, "sharded")}
 """Where each backend is, as ``BACKEND``. A sharded table is joined of others, and not asked for by name."""
-
-_LACKS = {
-    "triton": NETWORK - {"sampled_softmax"},
-    "sharded": NETWORK | {"pack", "neighbour_votes"},
-}
-"""The ops that a backend refuses."""
 
 _DEFAULT = {"cpu": "cpp", "cuda": "triton"}
 
 
-class Backend(Protocol):
-    """Computes the ops, on inputs that :mod:`rsir.ops` has checked; what they mean is said there."""
-
-    name: str
-
-    def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable: ...
+class CatalogueOps(Protocol):
+    """The ops on an item table, on inputs that :mod:`rsir.ops` has checked; what they mean is said there."""
 
     def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK: ...
 
@@ -88,7 +74,11 @@ class Backend(Protocol):
         threads: int,
     ) -> RankedSample: ...
 
-    def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor: ...
+    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor: ...
+
+
+class NetworkOps(Protocol):
+    """The ops of training and encoding, which compute in the dtype of their inputs."""
 
     def sampled_softmax(
         self,
@@ -170,6 +160,36 @@ class Backend(Protocol):
         threads: int,
         instruction_set: str | None,
     ) -> None: ...
+
+
+class Backend(CatalogueOps, NetworkOps, Protocol):
+    """Computes every op, or refuses it by name (:data:`_LACKS`)."""
+
+    name: str
+
+    def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable: ...
+
+    def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor: ...
+
+
+def ops_of(protocol: type) -> frozenset[str]:
+    """Names of the ops of a protocol."""
+    return frozenset(
+        name
+        for part in protocol.__mro__
+        for name, value in vars(part).items()
+        if isfunction(value) and not name.startswith("_")
+    )
+
+
+NETWORK = ops_of(NetworkOps)
+"""Names of the ops of training and encoding."""
+
+_LACKS = {
+    "triton": NETWORK - {"sampled_softmax"},
+    "sharded": NETWORK | {"pack", "neighbour_votes"},
+}
+"""The ops that a backend refuses."""
 
 
 def resolve(backend: str, op: str, values: Tensor) -> Backend:

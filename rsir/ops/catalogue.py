@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsir.ops.added import scorer
 from rsir.ops.backend import resolve
-from rsir.ops.checks import check_count, check_draw, check_optional, check_ragged, thread_count
+from rsir.ops.checks import check_added, check_count, check_draw, check_optional, check_ragged, thread_count
 from rsir.ops.items import ItemTable, prepare
-from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, TopK
+from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, SparseScores, TopK
 
 __all__ = [
     "count_above",
+    "logits_of",
     "neighbour_votes",
     "place_within",
     "pool_sample",
@@ -28,6 +30,7 @@ def topk(
     k: int,
     *,
     excluded: Ragged | None = None,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> TopK:
@@ -42,6 +45,8 @@ def topk(
         At least 1; may exceed the catalogue.
     excluded : Ragged, optional
         Ids that a row must not return.
+    added : SparseScores, optional
+        Added to the logits of the items it lists; logits returned are the sums.
     backend : {"auto", "reference", "cpp", "triton"}
     threads : int, optional
         CPU threads; default: torch's number.
@@ -60,7 +65,7 @@ def topk(
     """
     table = prepare(queries, table, backend)
     k = check_count("k", k)
-    return table.backend.topk(
+    return scorer(table, check_added(added, queries, table.num_items)).topk(
         queries.contiguous(),
         table,
         k,
@@ -75,6 +80,7 @@ def topk_sample(
     draw: Draw = GREEDY,
     *,
     excluded: Ragged | None = None,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Sample:
@@ -82,7 +88,7 @@ def topk_sample(
 
     Parameters
     ----------
-    queries, table, excluded, backend, threads
+    queries, table, excluded, added, backend, threads
         As for :func:`topk`.
     draw : Draw
         How each row's item is drawn; default: the best one.
@@ -98,7 +104,7 @@ def topk_sample(
         As for :func:`topk`.
     """
     table = prepare(queries, table, backend)
-    return table.backend.topk_sample(
+    return scorer(table, check_added(added, queries, table.num_items)).topk_sample(
         queries.contiguous(),
         table,
         check_draw(draw, queries),
@@ -114,6 +120,7 @@ def pool_sample(
     draw: Draw = GREEDY,
     *,
     excluded: Ragged | None = None,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Sample:
@@ -123,7 +130,7 @@ def pool_sample(
     ----------
     pool : Ragged
         The ids each row may draw; ``excluded`` is taken from it.
-    queries, table, draw, excluded, backend, threads
+    queries, table, draw, excluded, added, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -137,7 +144,7 @@ def pool_sample(
         As for :func:`topk`.
     """
     table = prepare(queries, table, backend)
-    return table.backend.pool_sample(
+    return scorer(table, check_added(added, queries, table.num_items)).pool_sample(
         queries.contiguous(),
         table,
         check_ragged("pool", pool, queries, table.num_items),
@@ -155,6 +162,7 @@ def rank_and_sample(
     draw: Draw = GREEDY,
     *,
     excluded: Ragged | None = None,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> RankedSample:
@@ -166,7 +174,7 @@ def rank_and_sample(
     ----------
     targets, tau
         As for :func:`rank_within`.
-    queries, table, draw, excluded, backend, threads
+    queries, table, draw, excluded, added, backend, threads
         As for :func:`topk_sample`.
 
     Returns
@@ -179,7 +187,7 @@ def rank_and_sample(
         As for :func:`topk`.
     """
     table = prepare(queries, table, backend)
-    return table.backend.rank_and_sample(
+    return scorer(table, check_added(added, queries, table.num_items)).rank_and_sample(
         queries.contiguous(),
         table,
         check_ragged("targets", targets, queries, table.num_items),
@@ -196,6 +204,7 @@ def rank_within(
     targets: Ragged,
     tau: int | None = None,
     *,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Tensor:
@@ -209,7 +218,7 @@ def rank_within(
     targets : Ragged
     tau : int, optional
         Ranks above tau are all reported as tau + 1. None counts exactly.
-    queries, table, backend, threads
+    queries, table, added, backend, threads
         As for :func:`topk`.
 
     Returns
@@ -223,7 +232,7 @@ def rank_within(
         As for :func:`topk`.
     """
     table = prepare(queries, table, backend)
-    return table.backend.rank_within(
+    return scorer(table, check_added(added, queries, table.num_items)).rank_within(
         queries.contiguous(),
         table,
         check_ragged("targets", targets, queries, table.num_items),
@@ -238,6 +247,7 @@ def count_above(
     bars: Tensor,
     limit: int | None = None,
     *,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Tensor:
@@ -252,7 +262,7 @@ def count_above(
         Not NaN.
     limit : int, optional
         Counts above it are all reported as this number, and counting a row may stop there. None counts exactly.
-    queries, table, backend, threads
+    queries, table, added, backend, threads
         As for :func:`topk`.
 
     Returns
@@ -272,7 +282,7 @@ def count_above(
         )
     if bool(bars.isnan().any()):
         raise ValueError(f"bars: expected numbers, got NaN in row {int(bars.isnan().int().argmax())}")
-    return table.backend.count_above(
+    return scorer(table, check_added(added, queries, table.num_items)).count_above(
         queries.contiguous(),
         table,
         bars.contiguous(),
@@ -288,6 +298,7 @@ def place_within(
     tau: int,
     *,
     excluded: Ragged | None = None,
+    added: SparseScores | None = None,
     backend: str = "auto",
     threads: int | None = None,
 ) -> Tensor:
@@ -303,7 +314,7 @@ def place_within(
         Places beyond tau are all reported as tau + 1.
     excluded : Ragged, optional
         Ids that are not counted; the row's target is counted even if it is among them.
-    queries, table, backend, threads
+    queries, table, added, backend, threads
         As for :func:`topk`.
 
     Returns
@@ -320,13 +331,46 @@ def place_within(
         raise ValueError(f"targets: expected ({len(queries)},) int64, got {tuple(targets.shape)} {targets.dtype}")
     one_each = torch.arange(len(queries) + 1, device=targets.device)
     own = check_ragged("targets", Ragged(targets, one_each), queries, table.num_items)
-    return table.backend.place_within(
+    return scorer(table, check_added(added, queries, table.num_items)).place_within(
         queries.contiguous(),
         table,
         own.ids,
         check_count("tau", tau),
         check_optional("excluded", excluded, queries, table.num_items),
         thread_count(threads),
+    )
+
+
+def logits_of(
+    queries: Tensor,
+    table: Tensor | ItemTable,
+    lists: Ragged,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Tensor:
+    """Logits of the items that each row lists, to the bit those that the other ops compare and return.
+
+    Parameters
+    ----------
+    lists : Ragged
+        In any order; may repeat.
+    queries, table, backend, threads
+        As for :func:`topk`.
+
+    Returns
+    -------
+    (nnz,) float32
+        -inf for NaN.
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`topk`.
+    """
+    table = prepare(queries, table, backend)
+    return table.backend.logits_of(
+        queries.contiguous(), table, check_ragged("lists", lists, queries, table.num_items), thread_count(threads)
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rsir.ops.types import AdamMoments, Draw, LayerParameters, Ragged
+from rsir.ops.types import AdamMoments, Draw, LayerParameters, Ragged, SparseScores
 
 __all__ = [
     "check_adam",
+    "check_added",
     "check_count",
     "check_draw",
     "check_floats",
@@ -91,6 +92,26 @@ def check_ragged(name: str, lists: Ragged, queries: Tensor, num_items: int) -> R
         row = int(torch.searchsorted(offsets, at, right=True)) - 1
         raise ValueError(f"{name}: row {row} holds id {int(ids[at])}, expected ids in 1..{num_items}")
     return Ragged(ids.int().contiguous(), offsets.contiguous())
+
+
+def check_added(added: SparseScores | None, queries: Tensor, num_items: int) -> SparseScores | None:
+    if added is None:
+        return None
+    ids, offsets = check_ragged("added", Ragged(added.ids, added.offsets), queries, num_items)
+    values = added.values
+    if values.shape != ids.shape or values.dtype != torch.float32 or values.device != queries.device:
+        raise ValueError(
+            f"added.values: expected {tuple(ids.shape)} float32 on {queries.device}, got {tuple(values.shape)} "
+            f"{values.dtype} on {values.device}"
+        )
+    row = torch.repeat_interleave(offsets.diff())
+    for what, wrong in (
+        ("holds NaN, expected numbers", values.isnan()),
+        ("does not ascend, expected each id once and in order", (ids[1:] <= ids[:-1]) & (row[1:] == row[:-1])),
+    ):
+        if bool(wrong.any()):
+            raise ValueError(f"added: row {int(row[wrong.int().argmax()])} {what}")
+    return SparseScores(ids, offsets, values.detach().contiguous())
 
 
 def thread_count(threads: int | None) -> int:

@@ -139,6 +139,9 @@ class Cpp:
         )
         return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))
 
+    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
+        return torch.from_numpy(_core.logits_of(_table(table), _numpy(queries), _lists(lists), threads))
+
     def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
         return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), _lists(sources), threads))
 

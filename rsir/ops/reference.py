@@ -114,6 +114,10 @@ class Reference:
         failed = ranks > (table.num_items if tau is None else tau)
         return RankedSample(ranks, torch.where(failed, 0, sample.ids), torch.where(failed, -torch.inf, sample.logits))
 
+    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
+        row = torch.repeat_interleave(lists.offsets.diff())
+        return _logits(queries, table)[row, lists.ids.long()]
+
     def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
         num_items = len(graph) - 1
         row, source = _membership(sources, len(items), num_items).nonzero(as_tuple=True)

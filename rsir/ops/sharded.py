@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rsir.ops.backend import lacking
+from rsir.ops.composed import Composed, where_kept
 from rsir.ops.items import ItemTable, Together
-from rsir.ops.reference import drawn
-from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, TopK
+from rsir.ops.types import Ragged, TopK
 
 __all__ = ["BACKEND", "Sharded", "ShardedTable"]
 
@@ -33,12 +33,10 @@ class _Part:
         """(n,) bool: which ids are of this part."""
         return (ids > self.before) & (ids <= self.before + self.table.num_items)
 
-    def lists(self, lists: Ragged | None) -> Ragged | None:
+    def of_part(self, lists: Ragged) -> Ragged:
         """What of the lists is of this part, in its own ids."""
-        if lists is None:
-            return None
-        own = self.own(lists.ids)
-        return Ragged(lists.ids[own] - self.before, pad(own.cumsum(0), (1, 0))[lists.offsets])
+        ids, offsets = where_kept(lists, self.own(lists.ids))
+        return Ragged(ids - self.before, offsets)
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class _Handle:
         self.add(values.view(torch.int32) if values.dtype == torch.float32 else values)
 
 
-class Sharded:
+class Sharded(Composed):
     """The catalogue ops on tables joined of others."""
 
     name = "sharded"
@@ -112,7 +110,7 @@ class Sharded:
         most = min(k, table.num_items)
         found = []
         for part in handle.parts:
-            own = part.table.backend.topk(queries, part.table, most, part.lists(excluded), threads)
+            own = part.table.backend.topk(queries, part.table, most, excluded and part.of_part(excluded), threads)
             found.append(TopK(torch.where(own.ids > 0, own.ids + part.before, 0), own.logits))
         merged = _merged(found, most)
         if handle.world is not None:
@@ -120,46 +118,6 @@ class Sharded:
             merged = _merged([TopK(*one) for one in gathered], most)
         missing = k - merged.ids.shape[1]
         return TopK(pad(merged.ids, (0, missing)), pad(merged.logits, (0, missing), value=-torch.inf))
-
-    def topk_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> Sample:
-        return drawn(self.topk(queries, table, min(draw.k, table.num_items), excluded, threads), draw)
-
-    def pool_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        pool: Ragged,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> Sample:
-        keys = _keys(pool, table).unique()
-        if excluded is not None:
-            keys = keys[~torch.isin(keys, _keys(excluded, table))]
-        row, ids = keys // (table.num_items + 1), keys % (table.num_items + 1)
-        offsets = pad(torch.bincount(row, minlength=len(queries)).cumsum(0), (1, 0))
-        place = torch.arange(len(row), device=row.device) - offsets[row]
-        shape = len(queries), max(1, int(offsets.diff().max()) if len(queries) else 1)
-        choices = TopK(ids.new_zeros(shape), queries.new_full(shape, -torch.inf))
-        logits = _logits(queries, table, Ragged(ids.int(), offsets), threads)
-        choices.logits[row, place] = logits
-        choices.ids[row, place] = torch.where(logits > -torch.inf, ids, 0)
-        return drawn(_merged([choices], draw.k), draw)
-
-    def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-        logits = _logits(queries, table, targets, threads)
-        best = queries.new_full((len(queries),), -torch.inf)
-        best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
-        limit = table.num_items if tau is None else tau
-        counts = self.count_above(queries, table, best, limit, threads)
-        return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
 
     def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
         counts = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
@@ -169,32 +127,15 @@ class Sharded:
         table.handle.add(counts)
         return counts if limit is None else counts.clamp(max=limit)
 
-    def place_within(
-        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-    ) -> Tensor:
-        if excluded is not None:
-            others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
-            excluded = Ragged(excluded.ids[others], pad(others.cumsum(0), (1, 0))[excluded.offsets])
-        found = self.topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
-        return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
-
-    def rank_and_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        targets: Ragged,
-        tau: int | None,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> RankedSample:
-        ranks = self.rank_within(queries, table, targets, tau, threads)
-        passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
-        some = None if excluded is None else _rows(excluded, passed)
-        of_passed = draw.of_rows(passed)
-        ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
-        ids[passed], logits[passed] = self.topk_sample(queries[passed], table, of_passed, some, threads)
-        return RankedSample(ranks, ids, logits)
+    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
+        """From the process that has the item."""
+        handle: _Handle = table.handle
+        logits = queries.new_zeros(len(lists.ids))
+        for part in handle.parts:
+            own = part.own(lists.ids)
+            logits[own] = part.table.backend.logits_of(queries, part.table, part.of_part(lists), threads)
+        handle.fill_in(logits)
+        return logits
 
     pack = lacking("pack")
     neighbour_votes = lacking("neighbour_votes")
@@ -214,29 +155,3 @@ def _merged(found: Sequence[TopK], k: int) -> TopK:
     ids, logits = (torch.cat(columns, 1) for columns in zip(*found, strict=True))
     logits, place = logits.sort(dim=1, descending=True, stable=True)  # stable: equal logits stay in the order of ids
     return TopK(ids.gather(1, place)[:, :k], logits[:, :k])
-
-
-def _logits(queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
-    """(nnz,) float32 logit of each listed item with its row's query, from the process that has it; NaN as -inf."""
-    handle: _Handle = table.handle
-    row = torch.repeat_interleave(lists.offsets.diff())
-    logits = queries.new_zeros(len(row))
-    for part in handle.parts:
-        own = part.own(lists.ids).nonzero()[:, 0]
-        alone = Ragged(lists.ids[own] - part.before, torch.arange(len(own) + 1, device=own.device))
-        one_each = part.table.backend.pool_sample
-        logits[own] = one_each(queries[row[own]], part.table, alone, GREEDY, None, threads).logits
-    handle.fill_in(logits)
-    return logits
-
-
-def _keys(lists: Ragged, table: ItemTable) -> Tensor:
-    """(nnz,) int64: row and id as one number."""
-    return torch.repeat_interleave(lists.offsets.diff()) * (table.num_items + 1) + lists.ids
-
-
-def _rows(lists: Ragged, rows: Tensor) -> Ragged:
-    """The named rows' lists, rows ascending."""
-    counts = lists.offsets.diff()
-    kept = torch.zeros_like(counts, dtype=torch.bool).index_fill_(0, rows, True)
-    return Ragged(lists.ids[torch.repeat_interleave(kept, counts)], pad(counts[rows].cumsum(0), (1, 0)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from rsir.errors import BackendUnavailable
 from rsir.ops.backend import Backend, lacking
 from rsir.ops.checks import check_version, version_of
+from rsir.ops.composed import Composed
 from rsir.ops.items import ItemTable
 from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SampledSoftmax, TopK
 
@@ -25,8 +26,11 @@ except ImportError as cause:
     ) from cause
 
 
-class Triton:
-    """The catalogue ops and the sampled softmax on Triton kernels."""
+class Triton(Composed):
+    """The catalogue ops and the sampled softmax on Triton kernels.
+
+    ``place_within`` is looked up among the best: that pass over the catalogue costs the same as one that only counts.
+    """
 
     name = "triton"
 
@@ -75,16 +79,9 @@ class Triton:
         with _device(queries):
             return kernels.count_above(queries, _table(table), bars, limit)
 
-    def place_within(
-        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-    ) -> Tensor:
-        """The target's place among the best: the pass over the catalogue costs the same as one that only counts."""
-        if excluded is not None:
-            others = excluded.ids != torch.repeat_interleave(targets, excluded.offsets.diff())
-            before = torch.nn.functional.pad(others.cumsum(dim=0), (1, 0))
-            excluded = Ragged(excluded.ids[others], before[excluded.offsets.long()])
-        found = self.topk(queries, table, min(tau, table.num_items), excluded, threads).ids == targets[:, None]
-        return torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, tau + 1)
+    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
+        with _device(queries):
+            return kernels.logits_of(queries, _table(table), kernels.Lists(*lists))
 
     def rank_and_sample(
         self,

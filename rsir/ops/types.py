@@ -19,6 +19,7 @@ __all__ = [
     "RankedSample",
     "Sample",
     "SampledSoftmax",
+    "SparseScores",
     "TopK",
 ]
 
@@ -30,6 +31,20 @@ class Ragged(NamedTuple):
     """(nnz,) int32 or int64, each in 1..N."""
     offsets: Tensor
     """(B + 1,) int64, from 0 to nnz, never falling."""
+
+
+class SparseScores(NamedTuple):
+    """Scores added to the logits of a few items a row: to item ``ids[j]`` of row ``b``, ``values[j]``.
+
+    Row ``b`` owns places ``offsets[b]`` to ``offsets[b + 1]``, as in :class:`Ragged`.
+    """
+
+    ids: Tensor
+    """(nnz,) int32 or int64, each in 1..N, ascending within a row: an item is listed once."""
+    offsets: Tensor
+    """(B + 1,) int64, from 0 to nnz, never falling."""
+    values: Tensor
+    """(nnz,) float32, not NaN. The score is the float32 sum of logit and value; -inf takes an item out."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rsir.ops import Ragged
+from rsir.ops import Ragged, SparseScores
 from rsir.runtime import philox
 
 
@@ -18,6 +18,20 @@ def ragged(lists, device: str = "cpu", dtype: torch.dtype = torch.int64) -> Ragg
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int64)
     ids = np.concatenate([np.asarray(row, np.int64) for row in lists] or [np.zeros(0, np.int64)])
     return Ragged(torch.from_numpy(ids).to(device, dtype), torch.from_numpy(offsets).to(device))
+
+
+def sparse_scores(lists, values, device: str = "cpu", dtype: torch.dtype = torch.int64) -> SparseScores:
+    flat = np.concatenate([np.asarray(row, np.float32) for row in values] or [np.zeros(0, np.float32)])
+    return SparseScores(*ragged(lists, device, dtype), torch.from_numpy(flat).to(device))
+
+
+def with_added(logits: np.ndarray, lists, values) -> np.ndarray:
+    """(B, N + 1) float32 scores of logits (B, N + 1) and what is added to some."""
+    out = logits.copy()
+    with np.errstate(invalid="ignore"):
+        for row, (ids, own) in enumerate(zip(lists, values, strict=True)):
+            out[row, np.asarray(ids, np.int64)] += np.asarray(own, np.float32)
+    return np.where(np.isnan(out), np.float32(-np.inf), out)
 
 
 @dataclass
@@ -28,6 +42,9 @@ class Case:
     excluded: list
     pool: list
     counters: torch.Tensor
+    listed: list
+    """Ids to whose logits something is added, ascending; some rows have none, and one, if any, has all."""
+    values: list
 
     def logits(self) -> np.ndarray:
         """(B, N + 1) float32, NaN and padding at -inf."""
@@ -46,6 +63,13 @@ def random_case(shape: tuple[int, int, int], seed: int = 0) -> Case:
     def lists(longest: int) -> list:
         return [rng.integers(1, num_items + 1, rng.integers(0, longest + 1)) for _ in range(rows)]
 
+    listed = [np.unique(one) for one in lists(min(2 * num_items, 60))]
+    listed[rows // 2] = np.arange(1, num_items + 1)
+    extremes = np.array([np.inf, -np.inf, -0.0])
+    values = [
+        np.where(rng.random(len(one)) < 0.05, rng.choice(extremes, len(one)), rng.integers(-3, 9, len(one)))
+        for one in listed
+    ]
     return Case(
         torch.from_numpy(rng.integers(-2, 3, (rows, dim)).astype(np.float32)),
         torch.from_numpy(rng.integers(-2, 3, (num_items + 1, dim)).astype(np.float32)),
@@ -53,6 +77,8 @@ def random_case(shape: tuple[int, int, int], seed: int = 0) -> Case:
         lists(min(2 * num_items, 30)),
         lists(40),
         torch.from_numpy(rng.integers(0, 2**32, (rows, 3))),
+        listed,
+        values,
     )
 
 
