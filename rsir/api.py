@@ -24,8 +24,10 @@ from rsir.errors import ConfigError, DataError
 from rsir.files import local
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import RunDirectory
-from rsir.runs.results import DATA, RoundResult, Run, read_data
+from rsir.runs.directory import DATA, RunDirectory
+from rsir.runs.inputs import read_data
+from rsir.runs.results import Run
+from rsir.runs.rounds import RoundResult
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
 from rsir.training.fit import item_popularity

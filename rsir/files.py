@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "append",
     "checksum",
     "digest",
+    "inside",
     "local",
     "read_json",
     "refused",
@@ -186,6 +187,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path}: is damaged (expected a JSON object, got {type(value).__name__})")
     return value
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file by its name relative to a run's folder; RunError where the name leads out of it."""
+    parts = PurePosixPath(name).parts
+    if not parts or any(part.startswith((".", "/")) or "\0" in part for part in parts):
+        raise RunError(f"expected the name of a file inside the run's folder, got {name!r}")
+    return folder.joinpath(*parts)
 
 
 def refused(path: Path, cause: OSError, error: type[ValueError] = RunError) -> ValueError:

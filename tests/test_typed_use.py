@@ -18,7 +18,8 @@ from rsir.evaluation import Evaluation, PairedTest, evaluate, paired_test
 from rsir.models import Backbone, build, names
 from rsir.ops import TopK, topk
 from rsir.recursion.loop import recurse
-from rsir.runs.results import RoundResult, Run, enriched
+from rsir.runs.results import Run, enriched
+from rsir.runs.rounds import RoundResult
 
 
 class Mine:

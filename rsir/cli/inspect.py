@@ -12,7 +12,7 @@ from rsir.errors import DataError, RunError
 from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory
 
 if TYPE_CHECKING:
-    from rsir.runs.results import RoundResult
+    from rsir.runs.rounds import RoundResult
 
 __all__ = ["main", "parser"]
 
@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
     from rsir.report.page import changed, shown
-    from rsir.runs.results import DATA, best_round, is_over, read_data, read_round
+    from rsir.runs.directory import DATA
+    from rsir.runs.inputs import read_data
+    from rsir.runs.rounds import best_round, is_over, read_round
 
     damage = directory.damage()
     rounds: list[RoundResult] = []

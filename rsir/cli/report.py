@@ -6,12 +6,15 @@ from pathlib import Path
 
 from rsir import files
 from rsir.cli.parsing import Parser
+from rsir.data.load import split
 from rsir.errors import ConfigError, RunError
 from rsir.report.comparison import comparison
-from rsir.report.page import REPORT, page
+from rsir.report.page import REPORT, Report
 from rsir.report.plot import plot_rounds
 from rsir.runs.directory import MANIFEST, RunDirectory
-from rsir.runs.results import read_data, read_round
+from rsir.runs.inputs import read_data
+from rsir.runs.rounds import RoundResult, read_round
+from rsir.runs.store import Follower
 
 __all__ = ["main", "parser"]
 
@@ -48,13 +51,21 @@ def main(arguments: list[str]) -> int:
         if not finished:
             raise RunError(f"{directory.path}: no round is finished yet, so there is nothing to show")
     if len(runs) == 1:
-        content = page(opened[0], read_data(opened[0]), rounds[0])
+        content = _page(opened[0], rounds[0])
     else:
         whole = zip(opened, rounds, strict=True)
         content = comparison([(one.path, one.config, one.data, finished) for one, finished in whole])
     files.replace(file, content.encode())
     print(file)
     return 0
+
+
+def _page(directory: RunDirectory, rounds: list[RoundResult]) -> str:
+    data, store = read_data(directory), Follower(directory)
+    report = Report(directory.config, data, split(data, directory.config.data, directory.config.seed).train)
+    for result in rounds:
+        report.add(result, store.trajectories(result.round) if result.round > 0 else None)
+    return report.page(directory.path.resolve().name, store.environment())
 
 
 def _plot(runs: list[Path], file: Path, page: Path | None) -> int:

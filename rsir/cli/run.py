@@ -29,7 +29,8 @@ from rsir.runtime.progress import silent
 from rsir.runtime.world import ALONE, World
 
 if TYPE_CHECKING:
-    from rsir.runs.results import RoundResult, Run
+    from rsir.runs.results import Run
+    from rsir.runs.rounds import RoundResult
 
 __all__ = ["main", "parser"]
 

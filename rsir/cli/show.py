@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rsir.config import TrainingConfig
-    from rsir.runs.results import RoundResult
+    from rsir.runs.rounds import RoundResult
 
 __all__ = ["cut_short", "line", "rounds_table", "verdict"]
 

@@ -20,7 +20,7 @@ from rsir.errors import ConfigError
 from rsir.runs.manifest import flat
 
 if TYPE_CHECKING:
-    from rsir.runs.results import RoundResult
+    from rsir.runs.rounds import RoundResult
 
 __all__ = ["TRACKERS", "MLflow", "TensorBoard", "Tracker", "Tracking", "WandB", "scalars"]
 

@@ -9,8 +9,8 @@ from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, DataError
 from rsir.generation.fidelity import threshold
 from rsir.models.registry import maker_of
-from rsir.runs.lineage import voters
 from rsir.runs.results import Run
+from rsir.runs.rounds import voters
 from rsir.runtime import memory
 
 __all__ = ["check_run"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from rsir.data.sequences import Sequences
 from rsir.report.html import figure, table
 from rsir.report.svg import Series, bars, lines
-from rsir.runs.results import RoundResult
+from rsir.runs.rounds import RoundResult
 from rsir.runtime import memory
-from rsir.training.fit import CRITERION, item_popularity
+from rsir.training.fit import CRITERION
 
-__all__ = ["INTERVALS", "SHOWN", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
+__all__ = ["INTERVALS", "SHOWN", "Made", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
 
 SHOWN = [
     ("validation", "ndcg@20", "validation NDCG@20"),
@@ -129,15 +130,34 @@ def generated(rounds: Sequence[RoundResult]) -> str:
     )
 
 
-def drift(rounds: Sequence[RoundResult], train: Sequences, made: Mapping[int, Sequences]) -> str:
+@dataclass(frozen=True)
+class Made:
+    """What the chart of drift shows of the sequences that a round kept.
+
+    Attributes
+    ----------
+    popularity : float
+        Mean number of interactions of their items in the real sequences; nan where there is no item.
+    lengths : (n,) int64
+    """
+
+    popularity: float
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, sequences: Sequences, popularity: np.ndarray) -> Made:
+        """Measured by the popularity of each item id, (N + 1,) int64."""
+        return cls(_mean_of(popularity, sequences.items), sequences.lengths)
+
+
+def drift(rounds: Sequence[RoundResult], train: Made, made: Mapping[int, Made]) -> str:
     """Lengths of real and generated sequences, and how new and how popular what is generated and recommended is.
 
-    `train` holds the real sequences without what is held out; `made` those that each round kept.
+    `train` is of the real sequences without what is held out; `made` of those that each round kept.
     """
-    popularity = item_popularity(train)
     numbers = [r.round for r in rounds]
-    of_real = _mean_of(popularity, train.items)
-    of_made = {number: _mean_of(popularity, one.items) for number, one in made.items()}
+    of_real = train.popularity
+    of_made = {number: one.popularity for number, one in made.items()}
     recommended = [r.validation.get("popularity@10", nan) for r in rounds]
     coverage = [100 * r.validation.get("coverage@10", nan) for r in rounds]
     newest = made[max(made)]

@@ -12,7 +12,7 @@ from rsir.report.html import document, figure, section, table, text
 from rsir.report.page import percent, shown
 from rsir.report.svg import KINDS, Series, lines
 from rsir.runs.manifest import flat
-from rsir.runs.results import RoundResult, best_round
+from rsir.runs.rounds import RoundResult, best_round
 
 __all__ = ["Finished", "comparison"]
 

@@ -3,72 +3,83 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rsir.config import RecursionConfig, to_dict
-from rsir.data.load import split
 from rsir.data.sequences import Sequences
-from rsir.errors import DataError, RunError
 from rsir.report import charts
 from rsir.report.examples import example_users
 from rsir.report.html import document, section, table, text
-from rsir.runs.directory import ENVIRONMENT, RunDirectory
 from rsir.runs.manifest import flat
-from rsir.runs.results import RoundResult, best_round, is_over
+from rsir.runs.rounds import RoundResult, best_round, is_over
+from rsir.training.fit import item_popularity
 
-__all__ = ["REPORT", "changed", "page", "percent", "shown", "write"]
+__all__ = ["REPORT", "Report", "changed", "percent", "shown"]
 
 REPORT = "report.html"
 """In a run's folder. It shows wall clocks, so it is no part of what is the same on every repetition."""
 
 
-def page(directory: RunDirectory, data: Sequences, rounds: Sequence[RoundResult]) -> str:
-    """The page of a run, finished or not; the same for the same folder.
+class Report:
+    """The page of a run, made from one round after the other.
 
     Parameters
     ----------
-    directory : RunDirectory
-    data : Sequences
-        The real sequences of the run.
-    rounds : sequence of RoundResult
-        Those finished so far, at least one.
-
-    Raises
-    ------
-    RunError
-        The generated sequences of a round are missing or damaged.
+    config : RecursionConfig
+    data, train : Sequences
+        The real sequences of the run, and what of them is left to train on.
     """
-    made = {result.round: _trajectories(directory, result.round) for result in rounds if result.round > 0}
-    best = best_round(list(rounds))
-    sections = [
-        section("gains", "Gains by round", charts.gains(rounds), charts.INTERVALS),
-        section("training", "Training", charts.training(rounds)),
-    ]
-    if made:
-        shown = best if best > 0 else max(made)
-        train = split(data, directory.config.data, directory.config.seed).train
-        sections += [
-            section("filter", "What was generated and kept", charts.generated(rounds)),
-            section("drift", "Drift: lengths, novelty, popularity", charts.drift(rounds, train, made)),
-            section(
-                "users",
-                "Example users",
-                example_users(data, made[shown]),
-                f"Users for whom round {shown} kept sequences, taken at even distances over all of them.",
-            ),
+
+    def __init__(self, config: RecursionConfig, data: Sequences, train: Sequences) -> None:
+        self._config, self._data = config, data
+        self._popularity = item_popularity(train)
+        self._real = charts.Made.of(train, self._popularity)
+        self._rounds: list[RoundResult] = []
+        self._made: dict[int, charts.Made] = {}
+        self._shown: tuple[int, Sequences] | None = None  # of the best round, or the newest where round 0 is the best
+
+    def add(self, result: RoundResult, acquired: Sequences | None) -> None:
+        """Take in the next round, with the generated sequences that it kept; round 0 has none."""
+        self._rounds.append(result)
+        if acquired is None:
+            return
+        self._made[result.round] = charts.Made.of(acquired, self._popularity)
+        if best_round(self._rounds) in (0, result.round):
+            self._shown = result.round, acquired
+
+    def page(self, name: str, environment: Mapping[str, object]) -> str:
+        """The page of the rounds so far, at least one; the same for the same rounds.
+
+        Parameters
+        ----------
+        name : str
+            What the run is called.
+        environment : mapping
+            Versions of what began it, by name.
+        """
+        rounds = self._rounds
+        sections = [
+            section("gains", "Gains by round", charts.gains(rounds), charts.INTERVALS),
+            section("training", "Training", charts.training(rounds)),
         ]
-    sections += [
-        section("time", "Time", charts.time_by_phase(rounds)),
-        section("settings", "Settings", _settings(directory.config)),
-        section("environment", "Environment", _environment(directory)),
-    ]
-    name = directory.path.resolve().name
-    return document(f"rsir: {name}", _lead(directory.config, data, rounds, best), sections)
-
-
-def write(directory: RunDirectory, data: Sequences, rounds: Sequence[RoundResult]) -> None:
-    """Write :func:`page` into the folder of a run that is open for writing."""
-    directory.write_bytes(REPORT, page(directory, data, rounds).encode())
+        if self._shown is not None:
+            number, acquired = self._shown
+            sections += [
+                section("filter", "What was generated and kept", charts.generated(rounds)),
+                section("drift", "Drift: lengths, novelty, popularity", charts.drift(rounds, self._real, self._made)),
+                section(
+                    "users",
+                    "Example users",
+                    example_users(self._data, acquired),
+                    f"Users for whom round {number} kept sequences, taken at even distances over all of them.",
+                ),
+            ]
+        sections += [
+            section("time", "Time", charts.time_by_phase(rounds)),
+            section("settings", "Settings", _settings(self._config)),
+            section("environment", "Environment", _environment(environment)),
+        ]
+        return document(f"rsir: {name}", _lead(self._config, self._data, rounds, best_round(rounds)), sections)
 
 
 def percent(value: float, before: float) -> str:
@@ -87,13 +98,6 @@ def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
 def shown(value: object) -> str:
     """A setting as it is given on the command line."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _trajectories(directory: RunDirectory, round_: int) -> Sequences:
-    try:
-        return Sequences.load(directory.round_path(round_) / "trajectories.parquet")
-    except DataError as cause:
-        raise RunError(f"{cause}; put the original back") from cause
 
 
 def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult], best: int) -> str:
@@ -136,6 +140,6 @@ def _settings(config: RecursionConfig) -> str:
     return f"{differing if rows else none}<details><summary>All settings</summary>{every}</details>"
 
 
-def _environment(directory: RunDirectory) -> str:
-    rows = [[text(name), text(value)] for name, value in directory.read_json(ENVIRONMENT).items()]
+def _environment(environment: Mapping[str, object]) -> str:
+    rows = [[text(name), text(value)] for name, value in environment.items()]
     return table("What computed the run, when it began", ["what", "version or name"], rows, left=2)

@@ -4,7 +4,9 @@ A run's folder::
 
     config.json     every setting, to be read by people; the run goes by the copy in manifest.json
     env.json        versions of what computed it
+    data.parquet    the real sequences
     manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
+    metrics.jsonl   a line for each finished round
     log.jsonl       what happened when
     report.html     the run to look at (rsir.report), written anew after every round
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
@@ -21,10 +23,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import RunError
 from rsir.files import Lock
 from rsir.runs import manifest
+from rsir.runs.damage import damage_of
 from rsir.runtime.environment import environment
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["RunDirectory", "RunError"]
 
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
+DATA = "data.parquet"
+"""The real sequences with their labels, so that the run is complete without the file they came from. The manifest holds
+their fingerprint."""
+METRICS = "metrics.jsonl"
+"""A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
 PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
 _ROUND = re.compile(r"round-(\d{2,})")
@@ -188,7 +195,7 @@ class RunDirectory:
         RunError
             Names the file that is missing or damaged, or the round that is missing, and how to mend it.
         """
-        for message in self._damage():
+        for message in damage_of(self.path, self.done_rounds(), self._rounds):
             raise RunError(message)
         return len(self.done_rounds())
 
@@ -198,7 +205,7 @@ class RunDirectory:
 
     def damage(self) -> list[str]:
         """What is missing or damaged of the finished rounds, a message each; empty where every file is whole."""
-        return list(self._damage())
+        return list(damage_of(self.path, self.done_rounds(), self._rounds))
 
     def round_path(self, round_: int) -> Path:
         """Folder of a round."""
@@ -258,14 +265,14 @@ class RunDirectory:
             The disk refuses (the old content, if any, is still there), or the name leads out of the folder.
         """
         self._writable()
-        files.replace(self._inside(name), content)
+        files.replace(files.inside(self.path, name), content)
 
     def write_sequences(self, name: str, data: Sequences) -> None:
         """Write what `Sequences.load` reads back; otherwise as :meth:`write_bytes`."""
         from rsir.data import storage  # loads Arrow, which reading a run's settings does not need
 
         self._writable()
-        storage.save(data, self._inside(name), RunError)
+        storage.save(data, files.inside(self.path, name), RunError)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON: keys sorted, floats as short as they read back exactly, nan as null, newline at the end."""
@@ -273,7 +280,7 @@ class RunDirectory:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON object; RunError if it is missing or damaged."""
-        return files.read_json(self._inside(name))
+        return files.read_json(files.inside(self.path, name))
 
     def log(self, event: str, **fields: Any) -> None:
         """Append a line to log.jsonl: the time (UTC), the event and what belongs to it."""
@@ -299,39 +306,6 @@ class RunDirectory:
     def _writable(self) -> None:
         if self._lock is None:
             raise RunError(f"{self.path}: open for reading only; use RunDirectory.create(..., resume=True) to write")
-
-    def _inside(self, name: str) -> Path:
-        parts = PurePosixPath(name).parts
-        if not parts or any(part.startswith((".", "/")) or "\0" in part for part in parts):
-            raise RunError(f"expected the name of a file inside the run's folder, got {name!r}")
-        return self.path.joinpath(*parts)
-
-    def _damage(self) -> Iterator[str]:
-        done = self.done_rounds()
-        for number in done:
-            yield from self._damage_of(number)
-        if done != list(range(len(done))):
-            missing = next(number for number, other in enumerate(done) if number != other)
-            yield f"{self.round_path(missing)}: is not finished, yet later rounds are; {_mend(missing)}"
-
-    def _damage_of(self, number: int) -> Iterator[str]:
-        folder = self.round_path(number)
-        if folder.name not in self._rounds:
-            yield f"{folder}: is marked {DONE} but not recorded in {MANIFEST}; {_mend(number)}"
-        for name, recorded in self._rounds.get(folder.name, {}).items():
-            path = self._inside(f"{folder.name}/{name}")
-            try:
-                found = files.digest(path)
-            except FileNotFoundError:
-                yield f"{path}: is missing; put it back, or {_mend(number)}"
-                continue
-            except OSError as cause:
-                yield f"{path}: cannot be read: {cause.strerror}; mend that, or {_mend(number)}"
-                continue
-            if found != recorded:
-                sizes = f"{found['size']:,} bytes where {recorded['size']:,} were written"
-                what = "other content" if found["size"] == recorded["size"] else sizes
-                yield f"{path}: is damaged ({what}); put the original back, or {_mend(number)}"
 
     def _discard(self, finished: int) -> None:
         """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""
@@ -393,8 +367,3 @@ def _remove(folder: Path) -> None:
 
 def _some(names: set[str], most: int = 3) -> str:
     return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _mend(number: int) -> str:
-    folders = f"the folder round-{number:02d} and those of all later rounds"
-    return f"remove {folders}, and --resume makes them again"

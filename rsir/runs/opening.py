@@ -1,4 +1,4 @@
-"""How a run's folder is opened: by the first of several processes to write, by the others to read."""
+"""How a run is opened: its folder by the first of several processes to write, by the others to read; or memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rsir import __version__
 from rsir.config import RecursionConfig, to_dict
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, RunError, WorldError
-from rsir.runs.directory import LOG, RunDirectory
+from rsir.runs.directory import DATA, LOG, RunDirectory
 from rsir.runs.manifest import flat
+from rsir.runs.store import FolderRun, Follower, MemoryRun, RunStore
 from rsir.runtime.world import World
 
 __all__ = ["open_run"]
 
 
-def open_run(
-    out: str | Path | None, config: RecursionConfig, data: Sequences, resume: bool, world: World
-) -> RunDirectory | None:
-    """The run's folder, begun or gone on with by the first process, and open for reading in the others.
+def open_run(out: str | Path | None, config: RecursionConfig, data: Sequences, resume: bool, world: World) -> RunStore:
+    """Where a run is kept: its folder, begun or gone on with by the first process and open for reading in the others,
+    or memory.
 
     Raises
     ------
@@ -28,18 +28,24 @@ def open_run(
     RunError
         As of :meth:`RunDirectory.create`; several processes without a folder, or that do not see the same one.
     """
-    if world.size == 1:
-        return None if out is None else RunDirectory.create(out, config, data.fingerprint(), resume=resume)
-    if out is None:
-        raise RunError("several processes hand their work to each other in the run's folder: expected out, got None")
-    _agree(world, config, data)
-    if not world.is_main:
-        return _follow(Path(out), world.broadcast_object(lambda: ""))
+    if world.size > 1:
+        if out is None:
+            raise RunError(
+                "several processes hand their work to each other in the run's folder: expected out, got None"
+            )
+        _agree(world, config, data)
+        if not world.is_main:
+            return Follower(_follow(Path(out), world.broadcast_object(lambda: "")), world)
+    elif out is None:
+        return MemoryRun(config)
     directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume)
     try:
-        directory.log("processes", count=world.size, restarted=world.restarted)
-        world.broadcast_object(lambda: _end_of_log(directory.path))
-        return directory
+        if world.size > 1:
+            directory.log("processes", count=world.size, restarted=world.restarted)
+            world.broadcast_object(lambda: _end_of_log(directory.path))
+        if not (directory.path / DATA).exists():
+            directory.write_sequences(DATA, data)
+        return FolderRun(directory, world)
     except BaseException:
         directory.close()
         raise

@@ -6,7 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsir.runs.results import RoundResult, Run
+    from rsir.runs.results import Run
+    from rsir.runs.rounds import RoundResult
 
 __all__ = ["html", "text"]
 

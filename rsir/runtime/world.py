@@ -78,6 +78,10 @@ class World:
         """Whether this is the process that writes the run and says how it goes."""
         return self.rank == 0
 
+    def on_main(self, call: Callable[[T], None] | None) -> Callable[[T], None]:
+        """What is to be called in the first process alone; a call that does nothing in the others, or of None."""
+        return call if call is not None and self.is_main else lambda value: None
+
     @property
     def name(self) -> str:
         """What to call this process in a message; nothing where it is the only one."""

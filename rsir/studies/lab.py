@@ -23,9 +23,9 @@ from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import MANIFEST, RunDirectory
-from rsir.runs.lineage import voters
 from rsir.runs.manifest import settled
-from rsir.runs.results import RoundResult, Run
+from rsir.runs.results import Run
+from rsir.runs.rounds import RoundResult, voters
 from rsir.training.fit import fit
 
 __all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]

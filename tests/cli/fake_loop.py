@@ -9,7 +9,8 @@ from typing import Any
 from rsir.config import RecursionConfig
 from rsir.errors import DataError, Interrupted
 from rsir.runs.directory import RunDirectory
-from rsir.runs.results import RoundResult, Run
+from rsir.runs.results import Run
+from rsir.runs.rounds import RoundResult
 
 READ = "toys.txt (text): 19,412 users, 11,924 items, 167,597 events"
 

@@ -31,7 +31,8 @@ from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, SASRec, checkpoint, registry
 from rsir.recursion import loop
 from rsir.recursion.loop import recurse
-from rsir.runs.results import RoundResult, Run
+from rsir.runs.results import Run
+from rsir.runs.rounds import RoundResult
 from rsir.training.fit import item_popularity
 
 SMALL = RecursionConfig(

@@ -20,6 +20,7 @@ from rsir.report.html import text
 from rsir.report.page import changed
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
+from rsir.training.fit import item_popularity
 from tests.recursion.test_loop import SMALL, small
 
 EVIL = '<script>alert("x")</script>'
@@ -163,11 +164,30 @@ def test_rounds_that_kept_nothing_and_found_nothing(run: Run) -> None:
         for result in run.rounds
     ]
     train = split(run.data, SMALL.data).train
-    parts = [charts.gains(empty), charts.generated(empty), charts.drift(empty, train, {1: none, 2: none})]
+    made = charts.Made.of(none, item_popularity(train))
+    drift = charts.drift(empty, charts.Made.of(train, item_popularity(train)), {1: made, 2: made})
+    parts = [charts.gains(empty), charts.generated(empty), drift]
     for part in [*parts, example_users(run.data, none)]:
         assert "nan" not in Page(part).shown
         assert "nan" not in re.sub(r"<[^>]*>", "", part)
         assert not re.findall(r'="[^"]*\bnan\b', part)
+
+
+def test_a_page_is_made_without_reading_a_round_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a round's file is read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sequences, "load", refuse)
+        again = recurse(SMALL, out=tmp_path / "run")
+    written = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert command.main(["report", str(again.path), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == written
+    assert run.path is not None
+    recurse(SMALL, out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == written
 
 
 def test_runs_are_compared(run: Run, tmp_path: Path) -> None:
@@ -230,5 +250,5 @@ def test_inspecting_a_run_that_is_not_finished(tmp_path: Path, capsys: pytest.Ca
     assert command.main(["inspect", str(tmp_path / "run")]) == 0
     assert "Unfinished: 0 of 2 rounds" in capsys.readouterr().out
     RunDirectory.create(tmp_path / "begun", RecursionConfig(), "data").close()
-    assert command.main(["inspect", str(tmp_path / "begun")]) == 1  # the data are not those the run began with
+    assert command.main(["inspect", str(tmp_path / "begun")]) == 0
     assert "no round is finished yet" in capsys.readouterr().out

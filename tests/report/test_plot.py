@@ -9,7 +9,7 @@ import pytest
 from rsir.cli.main import main
 from rsir.config import RecursionConfig
 from rsir.runs.directory import RunDirectory
-from rsir.runs.results import RoundResult
+from rsir.runs.rounds import RoundResult
 
 
 def made_up_run(folder: Path, rounds: int) -> Path:

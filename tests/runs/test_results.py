@@ -189,5 +189,5 @@ def test_enrich_from_a_frame():
 def test_what_is_no_backbone(data):
     with pytest.raises(BackboneError, match=r"object is no Backbone: it lacks num_items, max_len"):
         rsir.enrich(data, object())
-    with pytest.raises(ValueError, match="expected a catalogue of 9 items as the model's, got 50"):
+    with pytest.raises(ValueError, match="expected the 9 items of ToyBackbone, got a catalogue of 50"):
         rsir.enrich(data, ToyBackbone(9))

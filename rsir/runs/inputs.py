@@ -1,0 +1,36 @@
+"""The real sequences that a run keeps in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rsir.data.load import load_data
+from rsir.data.sequences import Sequences
+from rsir.errors import DataError, RunError
+from rsir.runs.directory import DATA, RunDirectory
+
+__all__ = ["read_data"]
+
+
+def read_data(directory: RunDirectory) -> Sequences:
+    """The real sequences of a run, from its folder or else from where they came; RunError if they are not the same."""
+    path = directory.path / DATA
+    if path.exists():
+        try:
+            data = Sequences.load(path)
+        except DataError as cause:
+            raise RunError(f"{cause}; put the original back, or make it again by --resume") from cause
+        if data.fingerprint() != directory.data:
+            raise RunError(f"{path}: is not the data the run was made from; put the original back")
+        return data
+    source = Path(directory.config.data.path or "simulated data")
+    try:
+        data = load_data(directory.config)
+    except DataError as cause:
+        raise RunError(
+            f"{path}: is missing, and the data cannot be read from where they were: {cause}; --resume with "
+            "--data.path FILE writes it again"
+        ) from cause
+    if data.fingerprint() != directory.data:
+        raise RunError(f"{path}: is missing, and {source} has changed since; put one of them back")
+    return data
