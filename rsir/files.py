@@ -9,7 +9,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,11 +23,17 @@ __all__ = [
     "Lock",
     "append",
     "checksum",
+    "clear",
+    "descriptor",
     "digest",
+    "folder",
     "inside",
     "local",
+    "make_folder",
+    "read_bytes",
     "read_json",
     "refused",
+    "remove",
     "replace",
     "replacing",
     "sync",
@@ -36,6 +43,7 @@ __all__ = [
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 TEMPORARY = re.compile(r"\..+\.tmp")
 """Names of files that :func:`replace` had not finished."""
+_NOT_REGULAR = "is a pipe, a socket or a device, expected a regular file"
 
 
 def local(path: str | os.PathLike[str], error: type[ValueError] = RunError) -> Path:
@@ -105,25 +113,100 @@ def replacing(path: Path, error: type[ValueError] = RunError) -> Iterator[Path]:
 def append(path: Path, line: bytes) -> None:
     """Append a line; one that an interruption cut short before it is ended first."""
     try:
-        if path.exists() and path.stat().st_size:
-            with path.open("rb") as file:
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else b"\n" + line
-        _write(path, os.O_APPEND, line)
+        with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            _write_all(file, line)
     except OSError as cause:
         raise refused(path, cause) from cause
 
 
+@contextmanager
+def descriptor(path: Path, flags: int = os.O_RDONLY, *, links: bool = False) -> Iterator[int]:
+    """A regular file, opened; OSError, at once, where a link (but with `links`), a pipe or a device is in its place."""
+    flags |= os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)  # a pipe is not waited for
+    try:
+        file = os.open(path, flags, 0o666)
+    except OSError as cause:
+        if cause.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link, expected the file itself", str(path)) from cause
+        if cause.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, _NOT_REGULAR, str(path)) from cause
+        raise
+    try:
+        kind = os.fstat(file).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.ENXIO, _NOT_REGULAR, str(path))
+        yield file
+    finally:
+        os.close(file)
+
+
+def read_bytes(path: Path, *, links: bool = False) -> bytes:
+    """A file's content; OSError as of :func:`descriptor`."""
+    with descriptor(path, links=links) as file, open(file, "rb", closefd=False) as opened:
+        return opened.read()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, so that a power cut takes none of them away again."""
+    if not os.path.isdir(path):
+        if not path.parent.exists():
+            make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+@contextmanager
+def folder(path: Path | str, within: int | None = None) -> Iterator[int]:
+    """A descriptor of a folder itself; OSError where a link is in its place."""
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file; what a link points to stays as it is."""
+    with suppress(FileNotFoundError):
+        _remove(path)
+
+
+def clear(path: Path, chosen: Callable[[str], bool]) -> None:
+    """Remove what is in a folder under the chosen names."""
+    with folder(path) as opened:
+        for name in [name for name in os.listdir(opened) if chosen(name)]:
+            _remove(name, opened)
+
+
+def _remove(name: Path | str, within: int | None = None) -> None:
+    if not stat.S_ISDIR(os.stat(name, dir_fd=within, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=within)
+        return
+    with folder(name, within) as opened:
+        for entry in os.listdir(opened):
+            _remove(entry, opened)
+    os.rmdir(name, dir_fd=within)
+
+
 def _write(path: Path, flags: int, content: bytes) -> None:
-    """Write to a new or an old file until all of it is on the disk."""
+    """Write to a new file until all of it is on the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        os.fsync(descriptor)
+        _write_all(descriptor, content)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.fsync(descriptor)
 
 
 def sync(folder: Path) -> None:
@@ -138,7 +221,7 @@ def sync(folder: Path) -> None:
 def digest(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     sha256, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with descriptor(path) as opened, open(opened, "rb", closefd=False) as file:
         while block := file.read(1 << 20):
             sha256.update(block)
             size += len(block)
@@ -177,7 +260,7 @@ def plain(value: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; RunError if it is missing or damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path))
     except FileNotFoundError as cause:
         raise RunError(f"{path}: is missing; put it back, or start another run") from cause
     except OSError as cause:
@@ -227,7 +310,9 @@ class Lock:
         self._path = folder / self.NAME
         while True:
             try:
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+                self._file = os.open(
+                    self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666
+                )
             except OSError as cause:
                 raise refused(self._path, cause) from cause
             try:

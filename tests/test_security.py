@@ -257,19 +257,6 @@ def test_names_in_a_manifest_lead_nowhere_else(run_path: Path, tmp_path: Path) -
     assert (tmp_path / "outside").read_text() == "mine"
 
 
-def test_links_in_a_run_are_not_followed_when_it_is_cleaned(run_path: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "mine").write_text("mine")
-    unfinished = run_path / "round-03"
-    unfinished.mkdir()
-    (unfinished / "link").symlink_to(outside)
-    config = RunDirectory.open(run_path).config
-    RunDirectory.create(run_path, config, RunDirectory.open(run_path).data, resume=True).close()
-    assert not unfinished.exists()
-    assert (outside / "mine").read_text() == "mine"
-
-
 def test_data_named_like_a_path_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rsir.cli.run import _free_folder
 

@@ -31,7 +31,7 @@ class Bars:
                 dynamic_ncols=True,
                 # no time left: training ends when it no longer gains, long before its total
                 bar_format=_OPEN_END if total is None else _KNOWN_END,
-                file=sys.stderr,
+                file=getattr(sys.stderr, "raw", sys.stderr),  # bars go back to the start of the line
             )
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)

@@ -201,11 +201,12 @@ def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[
     def claim() -> str:
         claimed.extend([] if RUNS.exists() else [RUNS])
         try:
-            RUNS.mkdir(exist_ok=True)
+            files.make_folder(RUNS)
             while True:
                 folder = _free_folder(config)
                 with suppress(FileExistsError):
                     folder.mkdir()
+                    files.sync(RUNS)
                     claimed.insert(0, folder)
                     return str(folder)
         except OSError as cause:

@@ -69,6 +69,8 @@ def load(path: Path) -> Sequences:
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a sequences file")
+    if not path.is_file():
+        raise DataError(f"{path}: is a pipe, a socket or a device, expected a sequences file")
     with path.open("rb") as file:
         magic = file.read(6)
     if not magic.startswith(b"PAR1") and magic != b"ARROW1":

@@ -82,7 +82,7 @@ def save(
     """
     folder = Path(directory)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
     except OSError as cause:
         raise files.refused(folder, cause, CheckpointError) from cause
     for name, content in to_files(model, config, metrics=metrics, data=data, settings=settings).items():
@@ -99,7 +99,7 @@ def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(directory) / CARD
     try:
-        card = json.loads(path.read_bytes())
+        card = json.loads(files.read_bytes(path, links=True))  # Hugging Face's cache has links
     except OSError as cause:
         raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
     except (ValueError, RecursionError) as cause:
@@ -140,7 +140,7 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
     card = read_card(directory)
     path = Path(directory) / WEIGHTS
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path, links=True)
     except OSError as cause:
         raise CheckpointError(f"{path} cannot be read: {cause.strerror}") from cause
     if hashlib.sha256(content).hexdigest() != card["sha256"]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +34,7 @@ from rsir.errors import RunError
 from rsir.files import Lock
 from rsir.runs import manifest
 from rsir.runs.damage import damage_of
+from rsir.runs.links import refuse_links
 from rsir.runtime.environment import environment
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class RunDirectory:
         cls.check(path, resume=resume)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path)
             lock = Lock(path)
             try:
                 cls.check(path, resume=resume)  # once more: another process could have begun here until now
@@ -142,6 +142,7 @@ class RunDirectory:
             raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
         except OSError as cause:
             raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
+        refuse_links(path)
         if MANIFEST in names:
             if not resume:
                 raise RunError(f"{path}: holds a run already; go on with it by --resume, or choose another --out")
@@ -220,9 +221,7 @@ class RunDirectory:
         self._writable()
         folder = self.partial_path(round_)
         try:
-            if not folder.exists():
-                folder.mkdir(parents=True)
-                files.sync(self.path)
+            files.make_folder(folder)
         except OSError as cause:
             raise files.refused(folder, cause) from cause
         return folder
@@ -252,7 +251,7 @@ class RunDirectory:
         self.log("round", round=round_)
         self.write_bytes(f"{folder.name}/{DONE}", b"")
         try:
-            _remove(folder / PARTIAL)
+            files.remove(folder / PARTIAL)
         except OSError as cause:
             raise files.refused(folder, cause) from cause
 
@@ -314,11 +313,11 @@ class RunDirectory:
             for number in _round_folders(self.path):
                 folder = self.round_path(number)
                 if number < finished:
-                    _remove(folder / PARTIAL)
+                    files.remove(folder / PARTIAL)
                 elif number == finished and (folder / PARTIAL).is_dir():
                     _clear(folder)
                 else:
-                    shutil.rmtree(folder)
+                    files.remove(folder)
             unfinished = self.round_path(finished) / PARTIAL
             folders = [self.path, *keep, *([unfinished] if unfinished.exists() else [])]
             for folder in folders:
@@ -348,21 +347,13 @@ def _finished_in(run: Path) -> list[int]:
 
 def _clear(folder: Path) -> None:
     """Remove everything in a round's folder but what is partial."""
-    for entry in list(os.scandir(folder)):
-        if entry.name != PARTIAL:
-            shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+    files.clear(folder, lambda name: name != PARTIAL)
 
 
 def _remove_temporary(folder: Path) -> None:
     """Remove the files that an interruption left half-written."""
-    for entry in list(os.scandir(folder)):
-        if files.TEMPORARY.fullmatch(entry.name):
-            os.unlink(entry)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    # the run's own folder may be a link
+    files.clear(Path(os.path.realpath(folder)), lambda name: files.TEMPORARY.fullmatch(name) is not None)
 
 
 def _some(names: set[str], most: int = 3) -> str:

@@ -165,7 +165,7 @@ class Checkpointer:
             assert self._folder is not None
             path = self._folder / name
             try:
-                yield Snapshot.from_bytes(path.read_bytes())
+                yield Snapshot.from_bytes(files.read_bytes(path))
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
                 file = path.relative_to(path.parents[2]).as_posix()
                 self._log("discarded", file=file, cause=str(cause), then="what it held is computed again")

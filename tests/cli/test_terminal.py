@@ -121,3 +121,12 @@ def test_a_run_survives_its_terminal(tmp_path: Path) -> None:
     os.close(master)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert RunDirectory.open(tmp_path / "run").finished_rounds() == 1
+
+
+def test_what_a_terminal_has_no_character_for_is_escaped(tmp_path: Path) -> None:
+    with open(tmp_path / "ascii", "w", encoding="ascii") as narrow:
+        stream = Lasting(narrow)
+        print("\u00fc \udcff \t\x1b[2J", file=stream)
+        assert stream.failure is None
+        print("\r50%", file=stream.raw)
+    assert (tmp_path / "ascii").read_bytes() == b"\\xfc \\udcff \t\\x1b[2J\n\r50%\n"
