@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -27,7 +28,7 @@ import torch
 
 from rsir import files as durable
 from rsir.cli.options import OPTIONS, configuration, split_arguments
-from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.config import DataConfig, RecursionConfig, from_dict, to_dict
 from rsir.data import Sequences, read
 from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, RunError
 from rsir.models import checkpoint
@@ -89,6 +90,51 @@ VALUES: list[Any] = [
 VALUES += ["off", "sasrec", "rank", "../..", "\0", "\ud800", [[1]], {"a": 1}, ["1", 2], "1e3", "none", "9" * 5000]
 
 
+READINGS: list[dict[str, Any]] = [
+    {"on_bad_row": "drop"},
+    {"user": "0", "item": "1"},
+    {"user": "1", "item": "0", "time": "2", "on_bad_row": "drop"},
+    {"time_format": "%Y-%m-%d %H:%M:%S"},
+    {"time_format": "%m/%d/%Y %H:%M", "on_bad_row": "drop"},
+    {"encoding": "latin-1"},
+    {"encoding": "utf-16"},
+    {"header": "absent", "user": "0", "item": "1"},
+    {"header": "present"},
+    {"min_rating": 2.0},
+    *({"format": name} for name in ("text", "csv", "jsonl", "inter")),
+    {"format": "jsonl", "on_bad_row": "drop"},
+]
+"""Options that a log is read with, now and then."""
+
+
+def other_logs() -> dict[str, bytes]:
+    """Logs as public data sets have them, by the ends of their names."""
+    events = [(user, item, 1 + (user + item) % 5, 1_300_000_000 + 60 * item) for user in (1, 2, 3) for item in range(4)]
+
+    def lines(form: Callable[..., str]) -> bytes:
+        return "".join(form(*event) + "\n" for event in events).encode()
+
+    sessions = [
+        {"session": user, "events": [{"aid": item, "ts": item, "type": "clicks"} for item in range(4)]}
+        for user in (1, 2, 3)
+    ]
+    lists = pa.table({"session_id": [1, 2], "item_id-list": [["a", "b", "c"], ["b"]], "t-list": [[1, 2, 3], [4]]})
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(lists, sink)
+    return {
+        ".dat": lines(lambda u, i, r, t: f"{u}::{i}::{r}::{t}"),
+        ".data": lines(lambda u, i, r, t: f"{u}\t{i}\t{r}\t{t}"),
+        ".log": lines(lambda u, i, r, t: f"{u}|{i:08x}-a|2019-10-01 00:0{i}:00 UTC"),
+        ".tsv": b"user\titem\tnote\ttime\n" + lines(lambda u, i, r, t: f'u{u}\t"{i}"\t"a\n b"\t12/1/2010 8:2{i}'),
+        ".jsonl": lines(lambda u, i, r, t: json.dumps({"user": u, "asin": f"B{i}", "ts": t, "rating": r, "x": [1]})),
+        ".json": "".join(json.dumps(session) + "\n" for session in sessions).encode(),
+        ".ndjson": lines(lambda u, i, r, t: repr({"user_id": f"n{u}", "item_id": i, "x": None, "items": []})),
+        ".seq.inter": b"user_id:token\titem_id:token_seq\ttime:float\n" + lines(lambda u, i, r, t: f"{u}\t1 {i}\t{t}"),
+        ".csv.gz": gzip.compress(b"user,item\n" + lines(lambda u, i, r, t: f"{u},{i}")),
+        ".lists.parquet": sink.getvalue().to_pybytes(),
+    }
+
+
 def a_value(draw: np.random.Generator) -> Any:
     """One of them, which may be changed."""
     return copy.deepcopy(VALUES[draw.integers(0, len(VALUES))])
@@ -131,7 +177,7 @@ class Fuzzer:
         text = "1 2 3 4\n2 3 5\n7 1 2 3\n"
         rows = "user_id,item_id,timestamp,rating\n" + "".join(f"u{k % 3},i {k % 5},{k},{k % 5}.0\n" for k in range(12))
         table = pa.table(
-            {"user_id": [1, 1, 2, 2, 3], "item_id": ["a", "b", "b", "c", "é"], "timestamp": [1, 2, 3, 4, 5]}
+            {"user_id": [1, 1, 1, 2, 3], "item_id": ["a", "b", "b", "c", "é"], "timestamp": [1, 2, 3, 4, 5]}
         )
         sinks = {"parquet": pa.BufferOutputStream(), "arrow": pa.BufferOutputStream()}
         pa.parquet.write_table(table, sinks["parquet"])
@@ -145,10 +191,12 @@ class Fuzzer:
             ".inter": rows.replace(",", "\t")
             .replace("_id", "_id:token")
             .replace("timestamp", "timestamp:float")
+            .replace("rating", "rating:float")
             .encode(),
             ".parquet": sinks["parquet"].getvalue().to_pybytes(),
             ".arrow": sinks["arrow"].getvalue().to_pybytes(),
             ".pth": lists.getvalue(),
+            **other_logs(),
         }
         self.targets: dict[str, Callable[[np.random.Generator], object]] = {
             **{f"log {suffix}": lambda draw, suffix=suffix: self.log(draw, suffix) for suffix in self.logs},
@@ -171,7 +219,8 @@ class Fuzzer:
         return path
 
     def log(self, draw: np.random.Generator, suffix: str) -> object:
-        return read(self.put(f"log{suffix}", mutated(draw, self.logs[suffix])))
+        options = dict(READINGS[draw.integers(0, len(READINGS))]) if draw.random() < 0.5 else {}
+        return read(self.put(f"log{suffix}", mutated(draw, self.logs[suffix])), DataConfig(**options))
 
     def saved(self, draw: np.random.Generator, suffix: str) -> object:
         return Sequences.load(self.put(f"sequences{suffix}", mutated(draw, self.sequences[suffix])))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from rsir.data.io.columnar import encode_batches
 from rsir.data.io.columns import Origin
 from rsir.data.io.events import Events
 from rsir.data.io.layout import Layout, layout_of
-from rsir.data.io.opening import Changed, beginning, line_of, line_with, opened
+from rsir.data.io.opening import Changed, beginning, line_of, line_with, opened, undecodable
 from rsir.data.warn import warn
 from rsir.errors import DataError
 from rsir.runtime import memory
@@ -60,8 +63,11 @@ class DelimitedSource:
         for block in _BLOCKS:
             self.dropped, self._ragged = [], []
             try:
-                return self._load(names, block)
+                with _undecodable_rows() as undecodable_rows:
+                    return self._load(names, block)
             except pa.ArrowInvalid as error:
+                if undecodable_rows:
+                    raise undecodable(self.path, self.config.encoding) from None
                 if self._ragged:
                     raise self._ragged_error() from None
                 if "straddling" not in str(error) or block == _BLOCKS[-1]:
@@ -143,6 +149,25 @@ class DelimitedSource:
         if -1 in codes:
             return np.zeros(0, np.int64)
         return np.flatnonzero((events.users == codes[0]) & (events.items == codes[1]))
+
+
+@contextmanager
+def _undecodable_rows() -> Iterator[list[UnicodeDecodeError]]:
+    """Errors of rows that Arrow cannot decode to hand them on, which it would print."""
+    found: list[UnicodeDecodeError] = []
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, UnicodeDecodeError):
+            found.append(unraisable.exc_value)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield found
+    finally:
+        sys.unraisablehook = before
 
 
 def _typed_layout(path: Path, lines: list[str]) -> Layout:

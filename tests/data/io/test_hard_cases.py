@@ -333,13 +333,17 @@ class TestFiles:
         with pytest.raises(DataError, match=r"which column holds the user ids"):
             read(put(tmp_path, "e.csv", f'"{long}",b\n1,2\n'))
 
-    def test_encodings(self, tmp_path):
+    def test_encodings(self, tmp_path, capfd):
         content = "user,item,time\nJörg,é,1\nJörg,b,2\nJörg,c,3\nb,é,1\n"
         wanted = {"Jörg": ["é", "b", "c"], "b": ["é"]}
         with pytest.raises(DataError, match=r"name its encoding by --data\.encoding latin-1"):
             read(put(tmp_path, "e.csv", content.encode("latin-1")))
         assert by_label(read(tmp_path / "e.csv", DataConfig(encoding="latin-1"))) == wanted
         assert by_label(read(put(tmp_path, "u.csv", content.encode("utf-16")))) == wanted
+        short = put(tmp_path, "s.csv", "user,item,time\nJörg,é\n".encode("latin-1"))
+        with pytest.raises(DataError, match=r"line 2: expected UTF-8 text, .* --data\.encoding latin-1"):
+            read(short)
+        assert capfd.readouterr().err == ""
         with pytest.raises(ValueError, match=r"data\.encoding: expected an encoding of text"):
             DataConfig(encoding="klingon")
         with pytest.raises(DataError, match="is not text of the encoding utf-16"):

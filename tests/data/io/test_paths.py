@@ -86,8 +86,6 @@ def test_a_pipe_of_the_shell():
 
 
 def test_lines_that_end_in_carriage_returns_alone(tmp_path):
-    with pytest.raises(
-        DataError, match=r"lines end in carriage returns alone; convert it by tr '\\r' '\\n' < e\.csv"
-    ):
+    with pytest.raises(DataError, match=r"lines end in carriage returns alone; convert it by tr '\\r' '\\n' < e\.csv"):
         read(put(tmp_path, "e.csv", EVENTS.replace("\n", "\r")))
     assert by_label(read(put(tmp_path, "e.csv", EVENTS.replace("\n", "\r\n", 3)))) == WANTED
