@@ -1,7 +1,9 @@
 """Triton kernels of rsir; installed as ``rsir.kernels``. Imports torch and triton only."""
 
-from .fused import best_items, count_above, draw, logits_of, pool_best, rank_and_best, rank_within
+from .fused import best_items, count_above, rank_and_best, rank_within
+from .gumbel import draw
 from .plan import PRECISIONS, platform
+from .pool import logits_of, pool_best
 from .softmax import sampled_softmax
 from .types import Best, ItemTable, Lists
 

@@ -7,9 +7,11 @@ small CPU tensors, so constants, pointer alignment and options are those of real
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import fused, softmax, types
-from .plan import PRECISIONS
+from . import fused, gumbel, pool, scan, select, softmax, types
+from .plan import PRECISIONS, platform
 
 __all__ = ["ARCHITECTURES", "Launch", "Report", "compile_launch", "record_launches"]
 
@@ -123,32 +125,39 @@ def record_launches(
 ) -> list[Launch]:
     """Every different launch that all ops make on ``platform`` ("cuda" or "hip") at this shape, of items so kept."""
     launches: dict[tuple[Any, ...], Launch] = {}
-    kernels = [name for name in vars(fused) if name.endswith("_kernel")]
-    stand_ins = {name: _Recorder(getattr(fused, name), launches) for name in kernels}
     queries, items = torch.zeros(rows, dim), torch.zeros(num_items + 1, dim, dtype=kept)
     lists = types.Lists(torch.ones(2 * rows, dtype=torch.int32), torch.arange(0, 2 * rows + 1, 2))
     counters = torch.zeros(rows, 3, dtype=torch.int64)
     # Nothing runs, so outputs would stay uninitialised: zeros keep the host's own steps in range.
-    with (
-        mock.patch.multiple(fused, platform=lambda: platform, **stand_ins),
-        mock.patch.object(types, "platform", return_value=platform),
-        mock.patch("torch.empty", torch.zeros),
-    ):
+    with _recording(platform, launches), mock.patch("torch.empty", torch.zeros):
         table = types.ItemTable.pack(items, precision)
         fused.rank_within(queries, table, lists, 10, phases=3)
         fused.rank_within(queries, table, lists, None)
         fused.rank_and_best(queries, table, lists, None, k, lists)
         fused.rank_and_best(queries, table, lists, 10, k, lists, phases=3)
         best = fused.best_items(queries, table, k, lists)
-        fused.pool_best(queries, table, lists, k, lists)
-        fused.draw(best, 1.0, 0, counters)
+        pool.pool_best(queries, table, lists, k, lists)
+        pool.logits_of(queries, table, lists)
+        gumbel.draw(best, 1.0, 0, counters)
         if precision == "ieee":
             ids, one_each = torch.ones(rows, dtype=torch.int64), torch.ones(rows)
-            stack = [getattr(softmax, name) for name in vars(softmax) if name.endswith("_kernel")]
-            recorders = {kernel.__name__: _Recorder(kernel, launches) for kernel in stack}
-            with mock.patch.multiple(softmax, platform=lambda: platform, **recorders):
-                softmax.sampled_softmax(queries, queries, queries, ids, ids, one_each, one_each, one_each)
+            softmax.sampled_softmax(queries, queries, queries, ids, ids, one_each, one_each, one_each)
     return list(launches.values())
+
+
+@contextlib.contextmanager
+def _recording(platform: str, launches: dict[tuple[Any, ...], Launch]) -> Iterator[None]:
+    """Note every launch in ``launches``, as on ``platform``, and run none."""
+    with contextlib.ExitStack() as stack:
+        for module in (gumbel, pool, scan, select, softmax, types):
+            stand_ins: dict[str, Any] = {
+                name: _Recorder(kernel, launches) for name, kernel in vars(module).items() if name.endswith("_kernel")
+            }
+            if hasattr(module, "platform"):
+                stand_ins["platform"] = lambda: platform
+            if stand_ins:
+                stack.enter_context(mock.patch.multiple(module, **stand_ins))
+        yield
 
 
 def compile_launch(launch: Launch, architecture: str, precision: str) -> Report:
@@ -215,17 +224,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--items", type=int, default=4096)
     options = parser.parse_args(arguments)
-    if fused.platform() == "interpreter":
+    if platform() == "interpreter":
         raise SystemExit("kernels are interpreted in this process: unset TRITON_INTERPRET to compile them")
     print("| " + " | ".join(field.name for field in fields(Report)) + " |")
     print("|" + "---|" * len(fields(Report)))
     for architecture in options.architectures:
-        platform = ARCHITECTURES[architecture].backend
+        backend = ARCHITECTURES[architecture].backend
         for precision in options.precisions:
-            if platform == "hip" and precision.startswith("tf32"):
+            if backend == "hip" and precision.startswith("tf32"):
                 continue
             for launch in record_launches(
-                platform, precision, dim=options.dim, rows=options.rows, num_items=options.items
+                backend, precision, dim=options.dim, rows=options.rows, num_items=options.items
             ):
                 report = compile_launch(launch, architecture, precision)
                 print("| " + " | ".join(str(value) for value in astuple(report)) + " |", flush=True)

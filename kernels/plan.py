@@ -21,6 +21,8 @@ __all__ = [
     "SCRATCH_BYTES",
     "TUNED",
     "Plan",
+    "aligned_rows",
+    "chunks",
     "device_file",
     "group_size",
     "launching",
@@ -41,6 +43,13 @@ TUNED = {"block_m": (16, 32, 64, 128, 256), "num_warps": (1, 2, 4, 8, 16), "num_
 """What is measured, and what it may be; the rest of a plan follows from the shape. Pieces of k and tiles of lone rows
 stay: they may decide the bits."""
 
+_OLDEST = (3, 5)
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < _OLDEST:
+    raise ImportError(
+        f"expected Triton 3.5.1 or newer, got {triton.__version__}, under which some kernels do not compile: CUDA "
+        "builds of torch bring a newer one from 2.9 on"
+    )
+
 # triton.jit reads this when a kernel is defined, so later changes have no effect.
 _INTERPRETED = triton.knobs.runtime.interpret
 
@@ -51,7 +60,7 @@ class Plan:
 
     The float32 tiles on CUDA run on the FMA units: 4 x 8 accumulators a thread, and k in steps of 16, the shortest that
     every Triton since 3.5 takes. With 8 x 8 accumulators (4 warps), or with a second stage, some shape spills under
-    some of them. All else runs on matrix units.
+    some of them. All else runs on matrix units, where with 4 warps some shape spills under some Triton.
     """
 
     block_m: int
@@ -75,18 +84,37 @@ class Plan:
     max_registers: int | None = None
     """On CUDA: the most registers a thread. Left to itself ptxas aims at 168 for some shapes and spills a few."""
 
-    @property
-    def options(self) -> dict[str, int | bool]:
-        """Keyword arguments of a launch beside the kernel's own."""
+    def tiles(self, dim: int) -> dict[str, object]:
+        """Keyword arguments of the launches whose tiles are of several queries."""
+        return {
+            "D": dim,
+            "BLOCK_M": self.block_m,
+            "BLOCK_N": self.block_n,
+            "BLOCK_K": self.block_k,
+            "PRECISION": self.precision,
+            **self._options(self.num_warps, self.num_stages, self.max_registers),
+        }
+
+    def lone_rows(self, dim: int) -> dict[str, object]:
+        """Keyword arguments of the launches whose programs score one query each."""
+        return {
+            "D": dim,
+            "BLOCK_M": self.row_block_m,
+            "BLOCK_N": self.row_block_n,
+            "BLOCK_K": self.row_block_k,
+            **self._options(4, 2, None),
+        }
+
+    def _options(self, num_warps: int, num_stages: int, max_registers: int | None) -> dict[str, int | bool]:
         options: dict[str, int | bool] = {
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
+            "num_warps": num_warps,
+            "num_stages": num_stages,
             "enable_fp_fusion": True,
         }
         if self.matrix_instr_nonkdim is not None:
             options["matrix_instr_nonkdim"] = self.matrix_instr_nonkdim
-        if self.max_registers is not None:
-            options["maxnreg"] = self.max_registers
+        if max_registers is not None:
+            options["maxnreg"] = max_registers
         return options
 
 
@@ -127,12 +155,14 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
         # 64 KB of LDS: the float32 scan takes 32 KB, and up to 56 KB where it writes maxima.
         block_k = _block_k(dim, 64)
         block_m = 16 if rows <= 16 and not rounded else 64
-        return Plan(block_m, 128, block_k, 32, 4, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16)
+        return Plan(
+            block_m, 128, block_k, 32, 4 if block_m == 16 else 8, 2, False, 16, 64, _block_k(dim, 64), "ieee", 16
+        )
     if rounded:
-        return Plan(64, 128, _block_k(dim, 64), 64, 4, 2, True, 1, 128, 16, "ieee")
+        return Plan(64, 128, _block_k(dim, 64), 64, 8, 2, True, 1, 128, 16, "ieee")
     if precision != "ieee":
         block_k = _block_k(dim, 16 if precision == "tf32x3" else 32)  # tf32x3 at 32 spills on sm_80
-        return Plan(64, 128, block_k, 64, 4, 2, True, 1, 128, 16, precision)
+        return Plan(64, 128, block_k, 64, 8, 2, True, 1, 128, 16, precision, max_registers=255)
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
     return Plan(64, 128, 16, 128, 8, 1, False, 1, 128, 16, "ieee", max_registers=255)
@@ -189,11 +219,25 @@ def group_size(num_items: int, dim: int, picks: int) -> int:
 
 
 def rows_per_chunk(num_items: int, group: int, picks: int, excluding: bool, scratch_bytes: int) -> int:
-    """Rows whose group maxima (float32), candidates' keys (int64) and exclusion bits fit the cap; at least 1."""
+    """Rows whose group maxima (float32), candidates' keys (int64) and exclusion bits fit the cap; at least 1.
+
+    A multiple of 16, if it can be: every chunk then begins at an aligned address, and no kernel is compiled for others.
+    """
     bytes_per_row = 4 * triton.cdiv(num_items, group) + 8 * picks * group
     if excluding:
         bytes_per_row += 4 * triton.cdiv(num_items, 32)
-    return max(1, scratch_bytes // bytes_per_row)
+    return aligned_rows(scratch_bytes // bytes_per_row)
+
+
+def aligned_rows(rows: int) -> int:
+    """``rows`` rounded down to a multiple of 16 if there is one, and at least 1."""
+    return rows // 16 * 16 or max(1, rows)
+
+
+def chunks(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """First row, and the one after the last, of each chunk of ``size`` rows."""
+    for first in range(0, rows, size):
+        yield first, min(first + size, rows)
 
 
 def _block_k(dim: int, most: int) -> int:

@@ -4,13 +4,27 @@ Sorting inside a matrix-product kernel costs more than the product. So the pass 
 of G consecutive items, and :mod:`rsir.kernels.select` looks inside the best groups afterwards.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .arithmetic import dot_block
+from .plan import Plan, group_size, launching, measured_plan, platform
+from .types import ItemTable, Lists
+
+__all__ = ["Bars", "Scan"]
+
+_NO_TARGET = 2**30  # count of a row without targets, which is dropped as early as can be
 
 
-@triton.jit
+# Sizes and lists are not specialised: masks and row starts gain nothing from it, and each new size would compile anew.
+@triton.jit(do_not_specialize=["target_ptr", "offset_ptr", "num_rows"])
 def best_target_kernel(
     query_ptr,
     table_ptr,
@@ -35,8 +49,8 @@ def best_target_kernel(
     first = tl.load(offset_ptr + tl.program_id(0) * BLOCK_M)
     last = tl.load(offset_ptr + tl.minimum((tl.program_id(0) + 1) * BLOCK_M, num_rows))
     best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    for start in range(first, last, BLOCK_N):
-        entry = start + tl.arange(0, BLOCK_N).to(tl.int64)
+    for tile in range(tl.cdiv(last - first, BLOCK_N).to(tl.int32)):  # Triton 3.5 fails to compile an int64 counter
+        entry = first + tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         ids = tl.load(target_ptr + entry, mask=entry < last, other=0).to(tl.int64)
         scores = dot_block(
             query_ptr,
@@ -56,7 +70,9 @@ def best_target_kernel(
     tl.store(best_ptr + rows, best, mask=row_mask)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["num_rows", "num_items", "num_groups", "first_tile", "last_tile", "tiles_per_program"],
+)
 def scan_kernel(
     query_ptr,
     table_ptr,
@@ -142,3 +158,122 @@ def scan_kernel(
             )
     if COUNT:
         tl.atomic_add(count_ptr + rows, tl.sum(above, axis=1), mask=row_mask, sem="relaxed")
+
+
+class Bars(NamedTuple):
+    """What items are counted against: best (B,) float32, and counters (B,) int32 of those above it."""
+
+    best: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How a table is scanned: by which tiles, in groups of how many items, in how many pieces.
+
+    ``tau``: rows with that many items above their bar are dropped between pieces; None drops none.
+    """
+
+    table: ItemTable
+    plan: Plan
+    group: int
+    tau: int | None
+    phases: int
+
+    @classmethod
+    def of(
+        cls,
+        queries: Tensor,
+        table: ItemTable,
+        *,
+        picks: int = 1,
+        tau: int | None = None,
+        group: int | None = None,
+        phases: int | None = None,
+        plan: Plan | None = None,
+    ) -> Scan:
+        """The scan for queries (B, d); what is not given follows from the shape.
+
+        ``picks``: how many groups are looked into afterwards.
+        """
+        return cls(
+            table,
+            plan or measured_plan(platform(), queries.device, table.precision, table.dim, len(queries), table.half),
+            group or group_size(table.num_items, table.dim, picks),
+            tau,
+            # A phase costs a sort of the rows and a launch: about the time of a few thousand items.
+            phases or (3 if tau is not None and table.num_items >= 2**15 else 1),
+        )
+
+    @property
+    def num_groups(self) -> int:
+        return triton.cdiv(self.table.num_items, self.group)
+
+    def bars(self, queries: Tensor, targets: Lists) -> Bars:
+        """Each row's best target logit, and its counter: 0, or beyond every tau for rows without targets."""
+        rows = len(queries)
+        best = torch.empty(rows, dtype=torch.float32, device=queries.device)
+        constants = self.plan.tiles(self.table.dim) | {"BLOCK_N": self.plan.target_block_n}
+        with launching():
+            best_target_kernel[(triton.cdiv(rows, self.plan.block_m),)](
+                queries, self.table.scanned, *targets, best, rows, **constants
+            )
+        return Bars(best, targets.offsets.diff().eq(0).int() * _NO_TARGET)
+
+    def run(self, queries: Tensor, bars: Bars | None, maxima: Tensor | None) -> None:
+        """Count items above the bars and write maxima (B, num_groups), of queries as the table is multiplied.
+
+        In several phases the catalogue comes in growing pieces (of three: 1/16, to 1/4, the rest), and rows that have
+        been counted beyond tau are left out of the later ones; their maxima there stay as they were.
+        """
+        tiles = triton.cdiv(self.table.num_items, self.plan.block_n)
+        first = 0
+        for phase in range(self.phases):
+            last = max(first, tiles >> 2 * (self.phases - 1 - phase))
+            alive = None
+            if bars is not None and self.phases > 1:
+                dead = bars.count.ge(self.table.num_items if self.tau is None else self.tau)
+                alive = dead.sort(stable=True).indices, (~dead).sum(dtype=torch.int32)
+            if first < last:
+                self._launch(queries, bars, maxima, range(first, last), alive)
+            first = last
+
+    def _launch(
+        self,
+        queries: Tensor,
+        bars: Bars | None,
+        maxima: Tensor | None,
+        tiles: range,
+        alive: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """Launch scan_kernel over item tiles, split so that small batches fill the device."""
+        row_tiles = triton.cdiv(len(queries), self.plan.block_m)
+        per_program = triton.cdiv(len(tiles), _splits(row_tiles, len(tiles), queries.device))
+        with launching():
+            scan_kernel[(row_tiles, triton.cdiv(len(tiles), per_program))](
+                queries,
+                self.table.scanned,
+                *(bars or (None, None)),
+                maxima,
+                *(alive or (None, None)),
+                len(queries),
+                self.table.num_items,
+                self.num_groups,
+                tiles.start,
+                tiles.stop,
+                per_program,
+                GROUP=self.group,
+                COUNT=bars is not None,
+                MAXIMA=maxima is not None,
+                PERMUTED=alive is not None,
+                STRIDED=self.plan.strided,
+                **self.plan.tiles(self.table.dim),
+            )
+
+
+def _splits(row_tiles: int, tiles: int, device: torch.device) -> int:
+    """Programs per row tile: as many as fill the device four times over."""
+    if device.type == "cpu":
+        return min(2, tiles)  # the interpreter runs programs one by one; two keep the seam between them tested
+    units = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, min(tiles, 4 * units // row_tiles))

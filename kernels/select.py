@@ -5,25 +5,35 @@ groups comes after the best item of each of them: its logit is at most its own g
 where they are equal the other group holds lower ids.
 """
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .arithmetic import dot_block, order_key
+from .plan import launching
+from .scan import Scan
+from .types import Best, Lists
+
+__all__ = ["best_of_keys", "candidates", "exclusion_bits", "join", "row_scores"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "words_per_row"])
 def exclude_kernel(excluded_ptr, offset_ptr, word_ptr, words_per_row, BLOCK: tl.constexpr):
     """Set the bit of every excluded id in a row's bitmap: id - 1 is bit (id - 1) % 32 of word (id - 1) // 32."""
     row = tl.program_id(0).to(tl.int64)
+    first = tl.load(offset_ptr + row)
     last = tl.load(offset_ptr + row + 1)
-    for start in range(tl.load(offset_ptr + row), last, BLOCK):
-        entry = start + tl.arange(0, BLOCK).to(tl.int64)
+    for tile in range(tl.cdiv(last - first, BLOCK).to(tl.int32)):
+        entry = first + tile * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
         index = tl.load(excluded_ptr + entry, mask=entry < last, other=1) - 1
         bit = tl.full((BLOCK,), 1, tl.int32) << (index % 32)
         tl.atomic_or(word_ptr + row * words_per_row + index // 32, bit, mask=entry < last, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "num_items", "num_groups", "words_per_row"])
 def repair_kernel(
     query_ptr,
     table_ptr,
@@ -43,15 +53,17 @@ def repair_kernel(
     """Write anew the maximum of each group that holds an excluded id, over its other items."""
     GROUPS: tl.constexpr = BLOCK_N // GROUP
     row = tl.program_id(0).to(tl.int64)
+    first = tl.load(offset_ptr + row)
     last = tl.load(offset_ptr + row + 1)
     column = tl.arange(0, BLOCK_N)
-    for start in range(tl.load(offset_ptr + row), last, GROUPS):
+    for tile in range(tl.cdiv(last - first, GROUPS).to(tl.int32)):
+        start = first + tile * GROUPS
         entry = start + (column // GROUP).to(tl.int64)
         group = (tl.load(excluded_ptr + entry, mask=entry < last, other=1) - 1) // GROUP
         index = group * GROUP + column % GROUP
         valid = (entry < last) & (index < num_items)
         word = tl.load(word_ptr + row * words_per_row + index // 32, mask=valid, other=-1)
-        scores = _row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
+        scores = row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
         scores = tl.where(((word >> (index % 32)) & 1) == 0, scores, float("-inf"))
         maxima = tl.max(tl.reshape(scores, (GROUPS, GROUP)), axis=1)
         entry = start + tl.arange(0, GROUPS).to(tl.int64)
@@ -59,7 +71,7 @@ def repair_kernel(
         tl.store(maxima_ptr + row * num_groups + group, maxima, mask=entry < last)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_groups", "num_picks"])
 def pick_kernel(maxima_ptr, bar_ptr, need_ptr, pick_ptr, num_groups, num_picks, BLOCK: tl.constexpr):
     """The groups above ``bar`` and the first ``need`` of those equal to it: ``num_picks`` in all, ascending."""
     row = tl.program_id(0).to(tl.int64)
@@ -79,7 +91,7 @@ def pick_kernel(maxima_ptr, bar_ptr, need_ptr, pick_ptr, num_groups, num_picks, 
         taken_before += tl.sum(take.to(tl.int32), axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_items", "num_picks", "words_per_row"])
 def rescore_kernel(
     query_ptr,
     table_ptr,
@@ -103,7 +115,7 @@ def rescore_kernel(
     group = tl.load(pick_ptr + row * num_picks + candidate // GROUP, mask=inside, other=0)
     index = group * GROUP + candidate % GROUP
     valid = inside & (index < num_items)
-    scores = _row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
+    scores = row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
     if EXCLUDE:
         word = tl.load(word_ptr + row * words_per_row + index // 32, mask=valid, other=-1)
         scores = tl.where(((word >> (index % 32)) & 1) == 0, scores, float("-inf"))
@@ -111,56 +123,7 @@ def rescore_kernel(
 
 
 @triton.jit
-def pool_kernel(
-    query_ptr,
-    table_ptr,
-    pool_ptr,
-    offset_ptr,
-    word_ptr,
-    key_ptr,
-    width,
-    words_per_row,
-    D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """Order keys (rows, width) of a ragged pool. An id whose bit is set is left out: excluded, or seen already."""
-    row = tl.program_id(0).to(tl.int64)
-    candidate = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    entry = tl.load(offset_ptr + row) + candidate
-    valid = entry < tl.load(offset_ptr + row + 1)
-    index = tl.load(pool_ptr + entry, mask=valid, other=1) - 1
-    bit = tl.full((BLOCK_N,), 1, tl.int32) << (index % 32)
-    before = tl.atomic_or(word_ptr + row * words_per_row + index // 32, bit, mask=valid, sem="relaxed")
-    scores = _row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
-    scores = tl.where(valid & ((before & bit) == 0), scores, float("-inf"))
-    tl.store(key_ptr + row * width + candidate, order_key(scores, index + 1), mask=candidate < width)
-
-
-@triton.jit
-def listed_kernel(
-    query_ptr,
-    table_ptr,
-    id_ptr,
-    offset_ptr,
-    score_ptr,
-    D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """Logits of the items of ragged lists (row = first grid axis, BLOCK_N entries a program)."""
-    row = tl.program_id(0).to(tl.int64)
-    entry = tl.load(offset_ptr + row) + tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    valid = entry < tl.load(offset_ptr + row + 1)
-    index = tl.load(id_ptr + entry, mask=valid, other=1) - 1
-    scores = _row_scores(query_ptr, row, table_ptr, index, valid, D, BLOCK_M, BLOCK_N, BLOCK_K)
-    tl.store(score_ptr + entry, scores, mask=valid)
-
-
-@triton.jit
-def _row_scores(
+def row_scores(
     query_ptr,
     row,
     table_ptr,
@@ -192,3 +155,81 @@ def _row_scores(
     )
     scores = tl.where(scores == scores, scores, float("-inf"))
     return tl.where(valid, tl.max(scores, axis=0), float("-inf"))
+
+
+def candidates(queries: Tensor, scan: Scan, maxima: Tensor, num_picks: int, excluded: Lists | None) -> Tensor:
+    """Order keys (rows, num_picks * group) int64 of all items in the best groups, of queries in float32."""
+    table, group = scan.table, scan.group
+    rows, words = len(queries), triton.cdiv(table.num_items, 32)
+    constants = {"GROUP": group, **scan.plan.lone_rows(table.dim)}
+    bits = None
+    if excluded is not None:
+        bits = exclusion_bits(excluded, rows, table.num_items, queries.device)
+        with launching():
+            repair_kernel[(rows,)](
+                queries, table.weights, *excluded, bits, maxima, table.num_items, scan.num_groups, words, **constants
+            )
+    picks = _pick(maxima, num_picks)
+    keys = torch.empty(rows, num_picks * group, dtype=torch.int64, device=queries.device)
+    with launching():
+        rescore_kernel[(rows, triton.cdiv(num_picks * group, scan.plan.row_block_n))](
+            queries,
+            table.weights,
+            picks,
+            bits,
+            keys,
+            table.num_items,
+            num_picks,
+            words,
+            EXCLUDE=excluded is not None,
+            **constants,
+        )
+    return keys
+
+
+def _pick(maxima: Tensor, num_picks: int) -> Tensor:
+    """(rows, num_picks) int32 groups of largest maximum, lower groups first among equal ones."""
+    rows, num_groups = maxima.shape
+    if num_picks == num_groups:
+        return torch.arange(num_groups, dtype=torch.int32, device=maxima.device).expand(rows, -1).contiguous()
+    top = maxima.topk(num_picks, dim=1, sorted=False).values
+    bar = top.amin(dim=1)
+    need = (top == bar[:, None]).sum(dim=1, dtype=torch.int32)
+    picks = torch.empty(rows, num_picks, dtype=torch.int32, device=maxima.device)
+    with launching():
+        pick_kernel[(rows,)](maxima, bar, need, picks, num_groups, num_picks, BLOCK=1024, enable_fp_fusion=True)
+    return picks
+
+
+def exclusion_bits(excluded: Lists | None, rows: int, num_items: int, device: torch.device) -> Tensor:
+    """(rows, ceil(N / 32)) int32 bitmap of the excluded ids."""
+    words = triton.cdiv(num_items, 32)
+    bits = torch.zeros(rows, words, dtype=torch.int32, device=device)
+    if excluded is not None:
+        with launching():
+            exclude_kernel[(rows,)](*excluded, bits, words, BLOCK=64, num_warps=2, enable_fp_fusion=True)
+    return bits
+
+
+def best_of_keys(keys: Tensor, k: int) -> Best:
+    """Decode the k largest order keys; the inverse of :func:`rsir.kernels.arithmetic.order_key`."""
+    keys = keys.amax(dim=1, keepdim=True) if k == 1 else keys.topk(min(k, keys.shape[1]), dim=1).values
+    ordered = keys >> 32
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).int()
+    logits = bits.view(torch.float32)
+    ids = 0x7FFFFFFF - (keys & 0xFFFFFFFF)
+    return Best(torch.where(logits == -torch.inf, 0, ids), logits)
+
+
+def join(parts: list[Best], k: int, device: torch.device) -> Best:
+    """All chunks' rows, widened to k places."""
+    if not parts:
+        return Best(
+            torch.empty(0, k, dtype=torch.int64, device=device), torch.empty(0, k, dtype=torch.float32, device=device)
+        )
+    ids, logits = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    missing = k - ids.shape[1]
+    if missing > 0:
+        ids = torch.nn.functional.pad(ids, (0, missing))
+        logits = torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+    return Best(ids, logits)

@@ -44,7 +44,7 @@ def logits_of(
     return tl.where((target[:, None] == own[None, :]) | ~column_mask[None, :], float("-inf"), logits)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_columns"])
 def softmax_rows_kernel(
     query_ptr,
     positive_ptr,
@@ -120,7 +120,7 @@ def softmax_rows_kernel(
     tl.store(grad_positive_ptr + place, tl.where(inside, pull * q, 0.0), mask=written)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_columns", "tiles_per_program"])
 def softmax_columns_kernel(
     query_ptr,
     negative_ptr,
@@ -191,7 +191,7 @@ def sampled_softmax(
     sizes = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_D": max(16, triton.next_power_of_2(dim))}
     if platform() == "hip":
         options = {"num_warps": 4, "num_stages": 1}
-    else:  # without the second stage softmax_rows spills; with fewer warps both do above 64 dimensions
+    else:  # with one stage or fewer warps some Triton since 3.5 spills
         options = {"num_warps": 4 if dim <= 64 else 8 if dim <= 128 else 16, "num_stages": 2}
     losses, top, scale = (torch.empty(rows, dtype=torch.float32, device=queries.device) for _ in range(3))
     grad_queries, grad_positives = torch.empty_like(queries), torch.empty_like(positives)
@@ -221,7 +221,7 @@ def sampled_softmax(
                 D=dim,
                 HAS_TARGET_OFFSETS=target_offsets is not None,
                 HAS_NEGATIVE_OFFSETS=has_offsets,
-                **sizes,
+                **(sizes | {"BLOCK_N": 16}),  # 32 takes all registers there are
                 **options,
                 enable_fp_fusion=True,
             )

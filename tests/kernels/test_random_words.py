@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from rsir.kernels.draw import noise_kernel
-from rsir.kernels.fused import _signed
+from rsir.kernels.gumbel import _signed, noise_kernel
 
 
 @pytest.mark.parametrize(

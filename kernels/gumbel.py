@@ -1,12 +1,21 @@
 """Gumbel-max draws with Philox noise, in float64 as on the CPU."""
 
+from __future__ import annotations
+
+import numpy as np
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from .arithmetic import philox
+from .plan import launching
+from .types import Best
+
+__all__ = ["draw"]
 
 
-@triton.jit(do_not_specialize=["key0", "key1"])
+@triton.jit(do_not_specialize=["counter_ptr", "num_entries", "k", "key0", "key1"])
 def noise_kernel(item_ptr, counter_ptr, word_ptr, num_entries, k, key0, key1, BLOCK: tl.constexpr):
     """First Philox word of each (row, item), as int64 in 0..2^32 - 1: items (rows, k) int64, counters (rows, 3) int64.
 
@@ -31,7 +40,7 @@ def noise_kernel(item_ptr, counter_ptr, word_ptr, num_entries, k, key0, key1, BL
     tl.store(word_ptr + entry, word.to(tl.int64), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "k"])
 def draw_kernel(
     item_ptr,
     scaled_ptr,
@@ -68,3 +77,27 @@ def draw_kernel(
         best_item = tl.where(better, top_item, best_item)
         best_place = tl.where(better, top_place, best_place)
     tl.store(place_ptr + rows, tl.where(best_item < 0x7FFFFFFF, best_place, 0).to(tl.int64), mask=rows < num_rows)
+
+
+def draw(best: Best, temperature: float, seed: int, counters: Tensor) -> Tensor:
+    """(B,) int64 place in each row of ``best`` that wins logit / temperature + Gumbel noise."""
+    ids, logits = best
+    rows, k = ids.shape
+    place = torch.zeros(rows, dtype=torch.int64, device=ids.device)
+    if k == 1 or rows == 0:
+        return place
+    scaled = logits.double() / temperature
+    words = torch.empty_like(ids)
+    with launching():
+        noise_kernel[(triton.cdiv(ids.numel(), 256),)](
+            ids, counters, words, ids.numel(), k, _signed(seed), _signed(seed >> 32), BLOCK=256, enable_fp_fusion=True
+        )
+        draw_kernel[(triton.cdiv(rows, 8),)](
+            ids, scaled, words, place, rows, k, BLOCK_M=8, BLOCK_N=32, enable_fp_fusion=True
+        )
+    return place
+
+
+def _signed(word: int) -> int:
+    """The int32 with the low 32 bits of ``word``."""
+    return int(np.uint32(word & 0xFFFFFFFF).astype(np.int32))
