@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,11 @@ class Run:
         return [self._labels(row[row > 0]) for row in best]
 
     def item_table(self) -> ItemTable:
-        """The model's items as the run's setting ``item_table`` has them scored."""
+        """The model's items as the run's setting ``item_table`` has them scored; packed at the first call."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> ItemTable:
         return pack_items(self.model, dtype=self.config.item_table)
 
     def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
