@@ -11,6 +11,7 @@ BENCHMARKS = {
     "gpu": "the Triton ops on a CUDA device, the roofline beside each figure",
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
+    "serving": "one recommendation and a thousand, by one network and two, against plain torch",
     "training": "a training step and an epoch, against plain packed torch",
     "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",

@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> int:
         queries = encode_sequences(model, tasks.items, tasks.offsets)
     table = ops.pack(model.item_embeddings().detach())
     history = ops.Ragged(torch.tensor(tasks.items), torch.tensor(tasks.offsets))
-    whole, whole_chunk = _best_chunk(lambda chunk: metrics(plain_ranks(model, tasks, chunk)))
-    ranking, ranking_chunk = _best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
+    whole, whole_chunk = best_chunk(lambda chunk: metrics(plain_ranks(model, tasks, chunk)))
+    ranking, ranking_chunk = best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
     cases = {
         "encode, rank, metrics": [
             Contender("rsir", lambda: evaluate(model, tasks, threads=options.threads), len(tasks)),
@@ -133,7 +133,7 @@ def metrics(ranks: Tensor) -> dict[str, float]:
     return found
 
 
-def _best_chunk(run: Callable[[int], object]) -> tuple[Callable[[], object], int]:
+def best_chunk(run: Callable[[int], object]) -> tuple[Callable[[], object], int]:
     trials = {}
     for chunk in CHUNKS:
         start = time.perf_counter()

@@ -29,6 +29,7 @@ QUICK = {  # and what the table must show
     "fidelity": ["FAISS proofs"],
     "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
     "evaluation": ["torch.mm and topk", "users/s", "Both give NDCG@20"],
+    "serving": ["two networks, 1 history", "plain torch", "histories/s"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
