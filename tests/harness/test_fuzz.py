@@ -6,8 +6,9 @@ from tests.harness import fuzz
 
 
 def test_only_documented_errors_come_back() -> None:
-    counts = fuzz.fuzz(640, seed=1)
+    counts = fuzz.fuzz(26 * 70, seed=1)
     targets = {name for name, _ in counts}
-    assert len(targets) == 16
+    assert len(targets) == 26
     assert all(counts[name, False] > 0 for name in targets - {"state"})  # a state that cannot be used is left out
-    assert all(counts[name, True] > 0 for name in ("log .csv", "settings values", "bindings", "state"))
+    read = {name for name in targets if name.startswith("log ")} - {"log .csv.gz"}  # which seldom unpacks
+    assert all(counts[name, True] > 0 for name in (*read, "settings values", "bindings", "state"))
