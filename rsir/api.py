@@ -20,6 +20,7 @@ from rsir.config.changes import with_settings
 from rsir.data import EvaluationSet, Sequences, from_frame, leave_one_out, read
 from rsir.data.alignment import align, check_catalogue
 from rsir.data.load import split
+from rsir.data.sequences import item_popularity
 from rsir.errors import ConfigError, DataError
 from rsir.files import local
 from rsir.models.protocol import Backbone, check_backbone
@@ -30,7 +31,6 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
-from rsir.training.fit import item_popularity
 
 __all__ = ["evaluate", "run"]
 
@@ -72,7 +72,7 @@ def run(
     progress : Progress, optional
         Called as the work proceeds (:mod:`rsir.runtime.progress`).
     on_round : callable, optional
-        Called with each finished round's :class:`rsir.runs.results.RoundResult`.
+        Called with each finished round's :class:`rsir.runs.rounds.RoundResult`.
     **settings
         Changes to ``config`` by the names of :class:`rsir.RecursionConfig`: ``rounds=3``; of a section as a mapping of
         what changes, ``generation={"m": 5}``, or as its dataclass, ``generation=rsir.GenerationConfig(m=5)``; with a

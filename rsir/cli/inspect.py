@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rsir.cli.parsing import Parser
 from rsir.cli.show import cut_short, rounds_table, verdict
+from rsir.config import as_text, changed
 from rsir.errors import DataError, RunError
 from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory
 
@@ -36,7 +37,6 @@ def main(arguments: list[str]) -> int:
     if not (run / MANIFEST).exists():
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
-    from rsir.report.page import changed, shown
     from rsir.runs.directory import DATA
     from rsir.runs.inputs import read_data
     from rsir.runs.rounds import best_round, is_over, read_round
@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
         print(f"Unfinished: {so_far}. Resume: rsir --out {shlex.quote(str(run))} --resume")
     print(f"\nData:     {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
-    differing = [f"  {name} {shown(value)} [{shown(default)}]" for name, (value, default) in changed(config).items()]
+    differing = [
+        f"  {name} {as_text(value)} [{as_text(default)}]" for name, (value, default) in changed(config).items()
+    ]
     print("\n".join(["Settings: other than the [defaults]", *differing] if differing else ["Settings: the defaults"]))
     try:
         versions = directory.read_json(ENVIRONMENT)

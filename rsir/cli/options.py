@@ -19,10 +19,9 @@ import yaml
 
 from rsir.cli.commands import COMMANDS, listed
 from rsir.cli.parsing import Parser, unknown_option
-from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.config import RecursionConfig, flat, from_dict, to_dict
 from rsir.errors import ConfigError
 from rsir.files import local
-from rsir.runs.manifest import flat
 
 __all__ = ["OPTIONS", "Option", "configuration", "dump", "parser", "read_file", "split_arguments"]
 
@@ -284,7 +283,7 @@ def configuration(base: RecursionConfig, path: str | None, given: Mapping[str, s
         raise ConfigError(f"{empty[0]}: expected a value, got an empty text")
     settings = {} if path is None else read_file(path)
     backbone = str({**settings, **given}.get("model.name", base.model.name))
-    values = flat(to_dict(dataclasses.replace(base, model=base.model.for_backbone(backbone))))
+    values = flat(dataclasses.replace(base, model=base.model.for_backbone(backbone)))
     for texts in (settings, given):
         values.update({name: OPTIONS[name].value(text) for name, text in texts.items()})
     nested: dict[str, Any] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from rsir.metrics import CRITERION, HEADLINE, change, title
+
 if TYPE_CHECKING:
     from rsir.config import TrainingConfig
     from rsir.runs.rounds import RoundResult
@@ -13,7 +15,6 @@ __all__ = ["cut_short", "line", "rounds_table", "verdict"]
 
 _METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation", "ndcg@10")]
 _METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
-_NAMES = {"ndcg@20": "NDCG@20", "recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
 _CELL = 15
 
 
@@ -34,7 +35,7 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
             )
         )
     groups = f"{'':8}{'validation':<{3 * (_CELL + 2)}}test"
-    names = f"{'round':>6}  " + "  ".join(f"{_NAMES[metric]:<{_CELL}}" for _, metric in _METRICS)
+    names = f"{'round':>6}  " + "  ".join(f"{title(metric):<{_CELL}}" for _, metric in _METRICS)
     lines += ["", groups, names.rstrip()]
     for result in rounds:
         cells = [_value(result, rounds[0], part, metric) for part, metric in _METRICS]
@@ -48,10 +49,10 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
 def line(result: RoundResult, base: RoundResult) -> str:
     """One finished round in one line."""
     kept = f", {result.acquired:,} of {result.generated:,} generated kept" if result.round else ""
-    change = _change(result.validation["ndcg@20"], base.validation["ndcg@20"]) if result.round else ""
+    gain = change(result.validation[CRITERION], base.validation[CRITERION], none="") if result.round else ""
     return (
         f"round {result.round}: {result.sequences:,} sequences{kept}, validation NDCG@20 "
-        f"{result.validation['ndcg@20']:.4f}{change and f' ({change})'}, {_seconds(result)} s"
+        f"{result.validation[CRITERION]:.4f}{gain and f' ({gain})'}, {_seconds(result)} s"
     )
 
 
@@ -71,15 +72,11 @@ def verdict(rounds: list[RoundResult], best: int, asked: int, *, guard: bool) ->
         lines.append(f"Ended after round {last.round} of {asked}: {cause}.")
     if best == 0:
         others = "" if len(rounds) == 1 else "; no later round beat it"
-        lines.append(f"Best by validation NDCG@20: round 0, the base ({winner.validation['ndcg@20']:.4f}{others}).")
+        lines.append(f"Best by validation NDCG@20: round 0, the base ({winner.validation[CRITERION]:.4f}{others}).")
     else:
         changes = [
-            f"{part} {_NAMES[metric]} {winner_part[metric]:.4f} ({_change(winner_part[metric], base_part[metric])})"
-            for part, metric, winner_part, base_part in (
-                ("validation", "ndcg@20", winner.validation, base.validation),
-                ("test", "recall@10", winner.test, base.test),
-                ("test", "ndcg@10", winner.test, base.test),
-            )
+            f"{title(metric, part)} {value:.4f} ({change(value, getattr(base, part)[metric], none='')})"
+            for part, metric, value in ((part, metric, getattr(winner, part)[metric]) for part, metric in HEADLINE)
         ]
         lines.append(f"Best by validation NDCG@20: round {best}; {', '.join(changes)}.")
     return "\n".join(lines)
@@ -111,11 +108,7 @@ def _mark(result: RoundResult, best: int) -> str:
 
 def _value(result: RoundResult, base: RoundResult, part: str, metric: str) -> str:
     value, before = getattr(result, part)[metric], getattr(base, part)[metric]
-    return f"{value:.4f}" if result.round == 0 else f"{value:.4f} {_change(value, before):>7}"
-
-
-def _change(value: float, before: float) -> str:
-    return f"{(value / before - 1) * 100:+.1f}%" if before else ""
+    return f"{value:.4f}" if result.round == 0 else f"{value:.4f} {change(value, before, none=''):>7}"
 
 
 def _seconds(result: RoundResult) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
 from rsir.cli.parsing import Parser
-from rsir.config import RecursionConfig, to_dict
+from rsir.config import RecursionConfig, flat
 from rsir.errors import ConfigError
-from rsir.runs.manifest import flat
 from rsir.runtime.environment import check_device
 from rsir.studies.recipes import CHOSEN
 
@@ -110,8 +109,8 @@ def _refuse_what_does_not_hold(
     if options.rounds is not None and options.study not in _ROUNDS:
         has = f"{options.study} has one round; {', '.join(_ROUNDS)} take it"
         raise ConfigError(f"--rounds: expected none, as {has}, got {options.rounds}")
-    default = flat(to_dict(RecursionConfig()))
-    in_file = flat(to_dict(configuration(RecursionConfig(), run_options.config, {})))
+    default = flat(RecursionConfig())
+    in_file = flat(configuration(RecursionConfig(), run_options.config, {}))
     for name in default:
         if name not in given and in_file[name] == default[name]:
             continue

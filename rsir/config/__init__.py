@@ -5,9 +5,10 @@ Defaults follow the paper; where they differ from the authors' released code, th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rsir.config.changes import as_text, flat
 from rsir.config.counting import ItemKnnConfig
 from rsir.config.data import DataConfig, SimulationConfig
 from rsir.config.learning import ModelConfig, TrainingConfig
@@ -25,6 +26,9 @@ __all__ = [
     "RecursionConfig",
     "SimulationConfig",
     "TrainingConfig",
+    "as_text",
+    "changed",
+    "flat",
     "from_dict",
     "to_dict",
 ]
@@ -110,3 +114,11 @@ class RecursionConfig:
         choice("successor", self.successor, ("scratch", "finetune"))
         choice("retention", self.retention, ("none", "pair", "all"))
         choice("item_table", self.item_table, ("float32", "float16"))
+
+
+def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
+    """Settings other than the defaults, (value, default) by dotted name."""
+    standard = RecursionConfig()
+    own = flat(replace(standard, model=standard.model.for_backbone(config.model.name)))
+    defaults = own | {"model.name": standard.model.name}  # a backbone has defaults of its own
+    return {name: (value, defaults[name]) for name, value in flat(config).items() if value != defaults[name]}

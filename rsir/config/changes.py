@@ -1,4 +1,4 @@
-"""Settings given by name, as in ``rsir.run(rounds=2, generation={"m": 5})``."""
+"""Settings by name: given as in ``rsir.run(rounds=2, generation={"m": 5})``, and those of a configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rsir.config.values import from_dict, to_dict
 from rsir.errors import ConfigError
 
-__all__ = ["nearest", "with_settings"]
+__all__ = ["as_text", "flat", "nearest", "with_settings"]
 
 Config = typing.TypeVar("Config")
 
@@ -52,6 +52,20 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         section, _, setting = name.rpartition(".")
         (values[section] if section else values)[setting] = value
     return from_dict(type(config), values)
+
+
+def flat(config: Any, where: str = "") -> dict[str, Any]:
+    """Settings by dotted name, in their order, of a configuration or of what :func:`to_dict` made of one."""
+    result: dict[str, Any] = {}
+    for key, value in (config if isinstance(config, Mapping) else to_dict(config)).items():
+        name = f"{where}.{key}" if where else str(key)
+        result |= flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return result
+
+
+def as_text(value: object) -> str:
+    """A setting as it is given on the command line."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def nearest(name: str, known: list[str]) -> str | None:

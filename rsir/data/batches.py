@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rsir.data.io.ordering import counts_of
+from rsir.data.ragged import counts_of
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError
 from rsir.runtime import interrupts, memory

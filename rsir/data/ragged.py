@@ -172,3 +172,11 @@ def label_arrays(labels: pa.Array | None) -> list[npt.NDArray[Any]]:
     if data is None or data.size == 0:
         return [np.diff(offsets)]
     return [np.diff(offsets), np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]]
+
+
+def counts_of(codes: Int32Array | Int64Array, size: int) -> Int64Array:
+    """How often each code 0..size - 1 occurs, (size,) int64."""
+    counts = np.zeros(size, np.int64)
+    for block in memory.blocks(codes.size):
+        counts += np.bincount(codes[block], minlength=size)
+    return counts

@@ -21,6 +21,7 @@ from rsir.data.ragged import (
     checked_labels,
     checked_offsets,
     checked_times,
+    counts_of,
     extent,
     frozen,
     gathered,
@@ -41,6 +42,7 @@ __all__ = [
     "Int32Array",
     "Int64Array",
     "Sequences",
+    "item_popularity",
     "offsets_of",
     "ragged_indices",
 ]
@@ -348,3 +350,8 @@ def _counted(n: int) -> Int64Array:
     for block in memory.blocks(n):
         out[block] = np.arange(block.start, block.stop)
     return sealed(out)
+
+
+def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
+    """(N + 1,) int64: how often each item occurs in the real sequences."""
+    return counts_of(train.items[: train.offsets[train.num_real]], train.num_items + 1)

@@ -18,8 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsir import __version__
-from rsir import files as durable
+from rsir import __version__, files
 from rsir.config import FidelityConfig, GenerationConfig, RecursionConfig
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, DataError
@@ -59,8 +58,8 @@ def scatter(data: Sequences, folder: str, rows: int = 100_000) -> int:
     """
     if rows < 1:
         raise DataError(f"rows: expected at least 1, got {rows}")
-    files = range(0, data.num_real, rows)
-    for number, first in enumerate(files):
+    starts = range(0, data.num_real, rows)
+    for number, first in enumerate(starts):
         last = min(first + rows, data.num_real)
         begin, end = data.offsets[first], data.offsets[last]
         lists = pa.ListArray.from_arrays(
@@ -69,7 +68,7 @@ def scatter(data: Sequences, folder: str, rows: int = 100_000) -> int:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({"source": pa.array(np.arange(first, last)), "items": lists}), sink)
         _put(f"{folder}/part-{number:06d}.parquet", sink.getvalue().to_pybytes())
-    return len(files)
+    return len(starts)
 
 
 def generate(
@@ -235,7 +234,7 @@ class _Worker:
 
     def _make(self, name: str) -> dict[str, int]:
         content = _get(f"{self.sources}/{name}")
-        made_from = durable.checksum({**self.made_from, "sources": _sha256(content)})
+        made_from = files.checksum({**self.made_from, "sources": _sha256(content)})
         target, card = f"{self.out}/{name}", f"{self.out}/{Path(name).stem}.json"
         try:
             known = json.loads(_get(card))
@@ -266,7 +265,7 @@ class _Worker:
         ).to_bytes()
         counts = asdict(found.stats) | {"files": 1, "kept": 0, "trajectories": len(own)}
         _put(target, trajectories)
-        _put(card, durable.to_json({"made_from": made_from, "sha256": _sha256(trajectories), "counts": counts}))
+        _put(card, files.to_json({"made_from": made_from, "sha256": _sha256(trajectories), "counts": counts}))
         return counts
 
 
@@ -307,7 +306,7 @@ def _put(path: str, content: bytes) -> None:
     system, path = _storage(path)
     if "file" in system.protocol:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(Path(path), content, DataError)
+        files.replace(Path(path), content, DataError)
     else:
         system.pipe_file(path, content)
 

@@ -15,9 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rsir.config import RecursionConfig, to_dict
+from rsir.config import RecursionConfig, flat, to_dict
 from rsir.errors import ConfigError
-from rsir.runs.manifest import flat
 
 if TYPE_CHECKING:
     from rsir.runs.rounds import RoundResult
@@ -81,7 +80,7 @@ class WandB:
             project=os.environ.get("WANDB_PROJECT", "rsir"),
             name=folder.name,
             dir=str(folder),
-            config=flat(to_dict(config)),
+            config=flat(config),
             mode=os.environ.get("WANDB_MODE", "offline"),
         )
 
@@ -107,7 +106,7 @@ class MLflow:
         known = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if known is None else known.experiment_id
         self._id = self._client.create_run(experiment, run_name=folder.name).info.run_id
-        for option, value in flat(to_dict(config)).items():
+        for option, value in flat(config).items():
             self._client.log_param(self._id, option, value)
 
     def log(self, values: dict[str, float], step: int) -> None:

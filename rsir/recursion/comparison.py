@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 from rsir.evaluation import Evaluation, difference_beyond_seeds, mean_interval
+from rsir.metrics import CRITERION, HEADLINE
 from rsir.runs.rounds import RoundResult, best_round
-from rsir.training.fit import CRITERION
 
 __all__ = ["Comparison"]
-
-_COMPARED = [("validation", "ndcg@20"), ("test", "recall@10"), ("test", "ndcg@10")]
-"""What is compared with round 0."""
 
 
 class Comparison:
@@ -43,7 +40,7 @@ class Comparison:
         found : mapping
             Its evaluations on "validation" and "test".
         """
-        gains = {f"{part}/{metric}": found[part].gains(metric) for part, metric in _COMPARED}
+        gains = {f"{part}/{metric}": found[part].gains(metric) for part, metric in HEADLINE}
         if not before:
             self._best, self._base = gains[f"validation/{CRITERION}"], gains
             return {"against_best": {}, "against_base": {}}
@@ -66,5 +63,5 @@ class Comparison:
         """The differences from round 0."""
         if not self._base:  # read back, or taken over
             found = {part: self._evaluate(0, part) for part in ("validation", "test")}
-            self._base = {f"{part}/{metric}": found[part].gains(metric) for part, metric in _COMPARED}
+            self._base = {f"{part}/{metric}": found[part].gains(metric) for part, metric in HEADLINE}
         return {name: list(mean_interval(gains[name] - base)) for name, base in self._base.items() if len(base) > 1}

@@ -16,7 +16,7 @@ from rsir.config import RecursionConfig
 from rsir.data.batches import SoftTargets
 from rsir.data.io.events import Reading
 from rsir.data.load import load_log, split
-from rsir.data.sequences import Sequences
+from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.data.summary import summary
 from rsir.errors import DataError, Interrupted
@@ -40,7 +40,7 @@ from rsir.runtime.interrupts import check, prepare_arrow
 from rsir.runtime.progress import Progress, silent, timed
 from rsir.runtime.resume import Checkpointer, never
 from rsir.runtime.world import ALONE, World
-from rsir.training.fit import fit, item_popularity
+from rsir.training.fit import fit
 from rsir.training.soft_targets import soft_targets
 
 __all__ = ["Interrupted", "recurse"]

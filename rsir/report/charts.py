@@ -9,20 +9,13 @@ from math import nan
 import numpy as np
 
 from rsir.data.sequences import Sequences
+from rsir.metrics import CRITERION, HEADLINE, percent_change, title
 from rsir.report.html import figure, table
 from rsir.report.svg import Series, bars, lines
 from rsir.runs.rounds import RoundResult
 from rsir.runtime import memory
-from rsir.training.fit import CRITERION
 
-__all__ = ["INTERVALS", "SHOWN", "Made", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
-
-SHOWN = [
-    ("validation", "ndcg@20", "validation NDCG@20"),
-    ("test", "recall@10", "test Recall@10"),
-    ("test", "ndcg@10", "test NDCG@10"),
-]
-"""Part and metric that the page is about, and their name."""
+__all__ = ["INTERVALS", "Made", "changes", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
 
 INTERVALS = (
     "Error bars are 95% intervals of the difference from round 0, paired user by user. They say what other users would "
@@ -36,13 +29,9 @@ def gains(rounds: Sequence[RoundResult]) -> str:
     """Change against the base by round, in percent, and the values."""
     numbers = [result.round for result in rounds]
     series, rows = [], [[f"{number}"] for number in numbers]
-    for part, metric, name in SHOWN:
-        before = getattr(rounds[0], part)[metric]
-        scale = 100 / before if before else nan
-        intervals = [result.against_base.get(f"{part}/{metric}", [nan] * 3) for result in rounds]
-        values = [scale * (getattr(result, part)[metric] - before) for result in rounds]
-        low, high = ([scale * interval[end] for interval in intervals] for end in (1, 2))
-        series.append(Series(name, numbers, values, low, high))
+    for part, metric in HEADLINE:
+        values, low, high = changes(rounds, part, metric)
+        series.append(Series(title(metric, part), numbers, values, low, high))
         for row, result, value, a, b in zip(rows, rounds, values, low, high, strict=True):
             interval = f" ({a:+.1f} to {b:+.1f})" if a == a else ""
             change = f"<br><small>{value:+.1f}%{interval}</small>" if result.round and value == value else ""
@@ -61,8 +50,17 @@ def gains(rounds: Sequence[RoundResult]) -> str:
     caption = "Metrics by round (gain, interval)"
     return _row(
         figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True),
-        table(caption, ["round", *(name for *_, name in SHOWN)], rows),
+        table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows),
     )
+
+
+def changes(rounds: Sequence[RoundResult], part: str, metric: str) -> tuple[list[float], list[float], list[float]]:
+    """Change of a metric against the base by round, in percent, and the ends of its interval; nan where unknown."""
+    before = getattr(rounds[0], part)[metric]
+    intervals = [result.against_base.get(f"{part}/{metric}", [nan] * 3) for result in rounds]
+    values = [percent_change(getattr(result, part)[metric], before) for result in rounds]
+    low, high = ([percent_change(before + interval[end], before) for interval in intervals] for end in (1, 2))
+    return values, low, high
 
 
 def training(rounds: Sequence[RoundResult]) -> str:
@@ -76,14 +74,14 @@ def training(rounds: Sequence[RoundResult]) -> str:
         rows.append([f"{r.round}", f"{r.steps:,}", f"{r.best_step:,}", f"{max(values):.4f}", f"{losses[-1]:.4f}"])
     figures = table("Trainings", ["round", "steps", "best step", "best validation NDCG@20", "last loss"], rows)
     drawn = []
-    for name, title, label in (
-        (CRITERION, "Validation NDCG@20", "validation NDCG@20"),
+    for name, heading, label in (
+        (CRITERION, f"Validation {title(CRITERION)}", title(CRITERION, "validation")),
         ("loss", "Training loss", "loss"),
     ):
         series = [Series(f"round {r.round}", r.history["step"], r.history[name]) for r in kept]
         chart = lines(
             f"training-{name.partition('@')[0]}",
-            f"{title} by step",
+            f"{heading} by step",
             f"A line a round, {len(series)} in all; the figures are in the table that follows.",
             series,
             x_label="training steps",
@@ -91,7 +89,7 @@ def training(rounds: Sequence[RoundResult]) -> str:
             show=_short,
             whole=False,
         )
-        drawn.append(figure(chart, f"{title} during each round's training", _labels(series), line=True))
+        drawn.append(figure(chart, f"{heading} during each round's training", _labels(series), line=True))
     return _row(*drawn) + figures
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan
 from pathlib import Path
 
-from rsir.config import RecursionConfig, to_dict
-from rsir.report.charts import INTERVALS, SHOWN, signed
+from rsir.config import RecursionConfig, as_text, flat
+from rsir.metrics import HEADLINE, change, title
+from rsir.report.charts import INTERVALS, changes, signed
 from rsir.report.html import document, figure, section, table, text
-from rsir.report.page import percent, shown
 from rsir.report.svg import KINDS, Series, lines
-from rsir.runs.manifest import flat
 from rsir.runs.rounds import RoundResult, best_round
 
 __all__ = ["Finished", "comparison"]
@@ -54,35 +52,31 @@ def _best(names: list[str], runs: Sequence[Finished]) -> str:
     for name, (_, config, _, rounds) in zip(names, runs, strict=True):
         best, base = rounds[best_round(rounds)], rounds[0]
         row = [text(name), f"{len(rounds) - 1} of {config.rounds}", f"{best.round}"]
-        for part, metric, _ in SHOWN:
+        for part, metric in HEADLINE:
             value, before = getattr(best, part)[metric], getattr(base, part)[metric]
             interval = best.against_base.get(f"{part}/{metric}")
             cell = f"{value:.4f}"
             if best.round:
                 ends = [100 * end / before for end in interval[1:]] if interval and before else []
-                cell += f"<br><small>{percent(value, before)}"
+                cell += f"<br><small>{change(value, before)}"
                 cell += (f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else "") + "</small>"
             row += [f"{before:.4f}", cell]
         rows.append(row)
     header = ["run", "rounds", "best"]
-    header += [name for _, _, title in SHOWN for name in (f"{title}: base", "best")]
+    header += [name for part, metric in HEADLINE for name in (f"{title(metric, part)}: base", "best")]
     return table("Best rounds by validation NDCG@20 (gain, interval)", header, rows)
 
 
 def _gains(names: list[str], runs: Sequence[Finished]) -> str:
     drawn, most = [], max(len(rounds) for *_, rounds in runs)
-    for part, metric, title in SHOWN:
-        series = []
+    for part, metric in HEADLINE:
+        name_of, series = title(metric, part), []
         for name, (*_, rounds) in zip(names, runs, strict=True):
-            before = getattr(rounds[0], part)[metric]
-            scale = 100 / before if before else nan
-            intervals = [result.against_base.get(f"{part}/{metric}", [nan] * 3) for result in rounds]
-            low, high = ([scale * interval[end] for interval in intervals] for end in (1, 2))
-            values = [scale * (getattr(result, part)[metric] - before) for result in rounds]
+            values, low, high = changes(rounds, part, metric)
             series.append(Series(name, [result.round for result in rounds], values, low, high))
         chart = lines(
             f"gains-{part}-{metric.partition('@')[0]}",
-            f"Gain in {title} over each run's base, by round",
+            f"Gain in {name_of} over each run's base, by round",
             "In the last round: " + "; ".join(f"{one.label} {signed(one.y[-1])}%" for one in series),
             series,
             x_label="round",
@@ -92,16 +86,16 @@ def _gains(names: list[str], runs: Sequence[Finished]) -> str:
         )
         rows = [[text(one.label), *(signed(value) for value in one.y)] for one in series]
         rows = [row + ["-"] * (most + 1 - len(row)) for row in rows]
-        figures = table(f"Gain in {title}, %", ["run", *(f"round {number}" for number in range(most))], rows)
-        drawn.append(figure(chart, title, names, line=True, figures=figures))
+        figures = table(f"Gain in {name_of}, %", ["run", *(f"round {number}" for number in range(most))], rows)
+        drawn.append(figure(chart, name_of, names, line=True, figures=figures))
     again = f"<p>From the {KINDS + 1}th run on, colours and markers come again.</p>" if len(runs) > KINDS else ""
     return f'{again}<div class="charts">{"".join(drawn)}</div>'
 
 
 def _settings(names: list[str], configs: list[RecursionConfig]) -> str:
-    values = [flat(to_dict(config)) for config in configs]
+    values = [flat(config) for config in configs]
     rows = [
-        [text(setting), *(text(shown(one[setting])) for one in values)]
+        [text(setting), *(text(as_text(one[setting])) for one in values)]
         for setting in values[0]
         if any(one[setting] != values[0][setting] for one in values)
     ]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-from rsir.config import RecursionConfig, to_dict
-from rsir.data.sequences import Sequences
+from rsir.config import RecursionConfig, as_text, changed, flat
+from rsir.data.sequences import Sequences, item_popularity
+from rsir.metrics import HEADLINE, change, title
 from rsir.report import charts
 from rsir.report.examples import example_users
 from rsir.report.html import document, section, table, text
-from rsir.runs.manifest import flat
 from rsir.runs.rounds import RoundResult, best_round, is_over
-from rsir.training.fit import item_popularity
 
-__all__ = ["REPORT", "Report", "changed", "percent", "shown"]
+__all__ = ["REPORT", "Report"]
 
 REPORT = "report.html"
 """In a run's folder. It shows wall clocks, so it is no part of what is the same on every repetition."""
@@ -82,30 +80,14 @@ class Report:
         return document(f"rsir: {name}", _lead(self._config, self._data, rounds, best_round(rounds)), sections)
 
 
-def percent(value: float, before: float) -> str:
-    """A change as text."""
-    return f"{(value / before - 1) * 100:+.1f}%" if before else "-"
-
-
-def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
-    """Settings other than the defaults, (value, default) by dotted name."""
-    standard = RecursionConfig()
-    own = flat(to_dict(dataclasses.replace(standard, model=standard.model.for_backbone(config.model.name))))
-    defaults = own | {"model.name": standard.model.name}  # a backbone has defaults of its own
-    return {name: (value, defaults[name]) for name, value in flat(to_dict(config)).items() if value != defaults[name]}
-
-
-def shown(value: object) -> str:
-    """A setting as it is given on the command line."""
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
 def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult], best: int) -> str:
     base, winner = rounds[0], rounds[best]
     tiles = [("best round", f"{best}", "the base" if best == 0 else "by validation NDCG@20")]
-    for part, metric, name in charts.SHOWN:
+    for part, metric in HEADLINE:
         value, before = getattr(winner, part)[metric], getattr(base, part)[metric]
-        tiles.append((name, f"{value:.4f}", "the base" if best == 0 else f"{percent(value, before)} over the base"))
+        tiles.append(
+            (title(metric, part), f"{value:.4f}", "the base" if best == 0 else f"{change(value, before)} over the base")
+        )
     tiles.append(("rounds", f"{len(rounds) - 1} of {config.rounds}", "after the base"))
     source = "simulated users" if config.data.path is None else f"{text(config.data.path)}"
     intro = (
@@ -132,10 +114,12 @@ def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult
 
 
 def _settings(config: RecursionConfig) -> str:
-    values, other = flat(to_dict(config)), changed(config)
-    rows = [[text(name), text(shown(value)), text(shown(default))] for name, (value, default) in other.items()]
+    values, other = flat(config), changed(config)
+    rows = [[text(name), text(as_text(value)), text(as_text(default))] for name, (value, default) in other.items()]
     differing = table("Settings other than the defaults", ["setting", "here", "default"], rows, left=3)
-    every = table("All settings", ["setting", "value"], [[text(k), text(shown(v))] for k, v in values.items()], left=2)
+    every = table(
+        "All settings", ["setting", "value"], [[text(k), text(as_text(v))] for k, v in values.items()], left=2
+    )
     none = "<p>All settings are the defaults.</p>"
     return f"{differing if rows else none}<details><summary>All settings</summary>{every}</details>"
 

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rsir.errors import RunError
+from rsir.metrics import HEADLINE, percent_change, title
 from rsir.runs.directory import RunDirectory
 
 __all__ = ["panels", "plot_rounds", "save"]
 
-_LINES = [
-    ("validation", "ndcg@20", "validation NDCG@20", "-"),
-    ("test", "ndcg@10", "test NDCG@10", "--"),
-    ("test", "recall@10", "test Recall@10", ":"),
-]
+_STYLES = ("-", ":", "--")
 
 
 def plot_rounds(run: str | Path, file: str | Path) -> None:
@@ -37,10 +34,9 @@ def plot_rounds(run: str | Path, file: str | Path) -> None:
     if not rounds:
         raise RunError(f"{run}: no round is finished yet, so there is nothing to draw")
     figure, (gains, counts) = panels(2, width_ratios=(3, 2))
-    for part, metric, label, style in _LINES:
-        base = rounds[0][part][metric] or float("nan")
-        values = [100 * (result[part][metric] / base - 1) for result in rounds]
-        gains.plot(range(len(rounds)), values, style, marker="o", label=label)
+    for (part, metric), style in zip(HEADLINE, _STYLES, strict=True):
+        values = [percent_change(result[part][metric], rounds[0][part][metric]) for result in rounds]
+        gains.plot(range(len(rounds)), values, style, marker="o", label=title(metric, part))
     gains.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     gains.set(title="gain over the base", xlabel="round", ylabel="%", xticks=range(len(rounds)))
     later = range(1, len(rounds))

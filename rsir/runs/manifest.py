@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rsir import files as durable
-from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir import files
+from rsir.config import RecursionConfig, flat, from_dict, to_dict
 from rsir.errors import ConfigError, RunError
 
-__all__ = ["CHANGEABLE", "compare", "encode", "flat", "read", "settled"]
+__all__ = ["CHANGEABLE", "compare", "encode", "read", "settled"]
 
 Rounds = dict[str, dict[str, dict[str, Any]]]
 """Size and SHA-256 of every file of every finished round, by the names of folder and file."""
@@ -19,18 +19,9 @@ CHANGEABLE = ("rounds", "stop_after", "guard", "data.path", "generation.slots")
 """Options that a resumed run may have other values for, as they change nothing that has been computed."""
 
 
-def flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, in their order."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}.{key}" if where else str(key)
-        result |= flat(value, name) if isinstance(value, dict) else {name: value}
-    return result
-
-
 def compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data: bool) -> None:
     """RunError unless a run with some settings can be gone on with by others."""
-    old, new = flat(to_dict(before)), flat(to_dict(now))
+    old, new = flat(before), flat(now)
     mend = "repeat the run's own settings, or start another run in another --out"
     for name in old:
         if name not in CHANGEABLE and new[name] != old[name]:
@@ -62,22 +53,22 @@ def settled(values: dict[str, Any]) -> dict[str, Any]:
 def encode(config: RecursionConfig, data: str, rounds: Rounds) -> bytes:
     """Content of a manifest."""
     content = {"format": FORMAT, "config": to_dict(config), "data": data, "rounds": rounds}
-    return durable.to_json({**content, "checksum": durable.checksum(content)})
+    return files.to_json({**content, "checksum": files.checksum(content)})
 
 
 def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
     """Settings, fingerprint of the data and recorded rounds of a manifest, whose settings a file beside it repeats."""
-    manifest = durable.read_json(path)
+    manifest = files.read_json(path)
     if manifest.get("format", FORMAT) != FORMAT:
         raise RunError(
             f"{path}: has format {manifest['format']!r}, this rsir reads {FORMAT}: use the rsir that wrote it"
         )
     checksum = manifest.pop("checksum", None)
-    if checksum != durable.checksum(manifest) or not _well_formed(manifest):
+    if checksum != files.checksum(manifest) or not _well_formed(manifest):
         raise RunError(f"{path}: is damaged; put the original back, or start another run")
-    values = durable.read_json(beside)
+    values = files.read_json(beside)
     changed = RunError(f"{beside}: has been changed since the run began; put the original back")
-    if "config" not in manifest and manifest["settings"] != durable.checksum(settled(values)):
+    if "config" not in manifest and manifest["settings"] != files.checksum(settled(values)):
         raise changed
     try:
         repeated = from_dict(RecursionConfig, values)
@@ -93,9 +84,9 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
     rounds = manifest.get("rounds")
-    if not isinstance(rounds, dict) or not all(isinstance(files, dict) for files in rounds.values()):
+    if not isinstance(rounds, dict) or not all(isinstance(entries, dict) for entries in rounds.values()):
         return False
-    entries = (entry for files in rounds.values() for entry in files.values())
+    entries = (entry for recorded in rounds.values() for entry in recorded.values())
     return (
         isinstance(manifest.get("data"), str)
         and isinstance(manifest.get("config", {}), dict)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rsir import __version__
-from rsir.config import RecursionConfig, to_dict
+from rsir.config import RecursionConfig, flat
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, RunError, WorldError
 from rsir.runs.directory import DATA, LOG, RunDirectory
-from rsir.runs.manifest import flat
 from rsir.runs.store import FolderRun, Follower, MemoryRun, RunStore
 from rsir.runtime.world import World
 
@@ -53,7 +52,7 @@ def open_run(out: str | Path | None, config: RecursionConfig, data: Sequences, r
 
 def _agree(world: World, config: RecursionConfig, data: Sequences) -> None:
     """Refuse processes that were not started alike; the data may lie elsewhere."""
-    own: dict[str, Any] = {"the version": __version__, **flat(to_dict(config)), "the data": data.fingerprint()}
+    own: dict[str, Any] = {"the version": __version__, **flat(config), "the data": data.fingerprint()}
     first = world.broadcast_object(lambda: own)
     differs = [name for name in own if name != "data.path" and own[name] != first.get(name)]
     if not world.any(bool(differs)):

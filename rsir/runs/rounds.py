@@ -7,8 +7,8 @@ from typing import Any
 
 from rsir import files
 from rsir.config import RecursionConfig
+from rsir.metrics import CRITERION
 from rsir.runs.directory import RunDirectory
-from rsir.training.fit import CRITERION
 
 __all__ = ["RoundResult", "best_round", "is_over", "read_round", "voters"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from rsir.metrics import HEADLINE, title
+
 if TYPE_CHECKING:
     from rsir.runs.results import Run
     from rsir.runs.rounds import RoundResult
 
 __all__ = ["html", "text"]
 
-_HEAD = ("round", "sequences", "generated", "kept", "validation NDCG@20", "test NDCG@10", "test Recall@10")
+_HEAD = ("round", "sequences", "generated", "kept", *(title(metric, part) for part, metric in HEADLINE))
 
 
 def text(run: Run) -> str:
@@ -45,5 +47,5 @@ def _title(run: Run) -> str:
 
 def _cells(result: RoundResult) -> tuple[str, ...]:
     counts = (f"{result.generated:,}", f"{result.acquired:,}") if result.round else ("-", "-")
-    values = (result.validation["ndcg@20"], result.test["ndcg@10"], result.test["recall@10"])
+    values = (getattr(result, part)[metric] for part, metric in HEADLINE)
     return (str(result.round), f"{result.sequences:,}", *counts, *(f"{value:.4f}" for value in values))

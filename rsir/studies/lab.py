@@ -20,6 +20,7 @@ from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
 from rsir.errors import RunError
 from rsir.evaluation import Evaluation, evaluate, paired_test
+from rsir.metrics import CRITERION, HEADLINE, title
 from rsir.models import Ensemble, checkpoint
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import MANIFEST, RunDirectory
@@ -30,7 +31,7 @@ from rsir.training.fit import fit
 
 __all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]
 
-METRICS = ("recall@10", "ndcg@10")
+METRICS = tuple(metric for part, metric in HEADLINE if part == "test")
 """The test metrics that studies compare."""
 
 
@@ -224,7 +225,8 @@ class Lab:
         self.lines.put({**cell, **noted, "validation": validation.metrics, "test": test.metrics, **extra})
         gain = ", ".join(f"{name} {test.metrics[name]:.4f}" for name in METRICS)
         self.say(
-            f"{self._where()} {arm}, round {round_}: validation NDCG@20 {validation.metrics['ndcg@20']:.4f}; {gain}"
+            f"{self._where()} {arm}, round {round_}: {title(CRITERION, 'validation')} "
+            f"{validation.metrics[CRITERION]:.4f}; {gain}"
         )
 
     def note(self, arm: str, round_: int, config: RecursionConfig, **values: float) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rsir import files
 from rsir.errors import RunError
+from rsir.metrics import CRITERION, title
 from rsir.report.plot import panels, save
 from rsir.studies.lab import METRICS, Lines
 
@@ -18,7 +19,6 @@ __all__ = ["page", "write"]
 Line = dict[str, Any]
 Group = tuple[str, str]
 
-_NAMES = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10", "ndcg@20": "NDCG@20"}
 _PUBLISHED = {  # SASRec, Recall@10, tables of arXiv 2602.15659: the best other method, RSIR after one and three rounds
     "amazon-toys": (0.0834, 0.0872, None),
     "amazon-beauty": (0.0557, 0.0594, None),
@@ -122,7 +122,7 @@ def _table(lines: Lines, group: Group) -> list[str]:
         f"### {data}, {backbone}",
         "",
         "| arm | round | seeds | added | validation NDCG@20 | gain | "
-        + " | ".join(f"test {_NAMES[metric]} | gain | p" for metric in METRICS)
+        + " | ".join(f"test {title(metric)} | gain | p" for metric in METRICS)
         + " |",
         "|---|---|---|---|" + "---|" * (2 + 3 * len(METRICS)),
     ]
@@ -130,7 +130,7 @@ def _table(lines: Lines, group: Group) -> list[str]:
         same = _of_same_seeds(base, found)
         added = [line["acquired"] for line in found if line.get("acquired") is not None]
         cells = [arm, str(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else ""]
-        cells += _cells(found, same, "validation", "ndcg@20", arm)
+        cells += _cells(found, same, "validation", CRITERION, arm)
         for metric in METRICS:
             p = _p_value(compared.get((arm, round_), []), found, metric)
             cells += [*_cells(found, same, "test", metric, arm), _known(p, ".4f")]
@@ -240,10 +240,10 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     before, taken = _mean(trained["base", 0], "seconds"), _mean(trained["base", 0], "operations")
-    reference = float(np.mean([line["validation"]["ndcg@20"] for line in trained["base", 0]]))
+    reference = float(np.mean([line["validation"][CRITERION] for line in trained["base", 0]]))
     for (arm, round_), found in trained.items():
         seconds, operations = _mean(found, "seconds"), _mean(found, "operations")
-        value = float(np.mean([line["validation"]["ndcg@20"] for line in found]))
+        value = float(np.mean([line["validation"][CRITERION] for line in found]))
         gain = 100 * (value / reference - 1)
         each = gain if gain > 0 else np.nan
         extra = _known((seconds - before) / each, "+,.0f", " s"), _known((operations - taken) / 1e12 / each, "+,.1f")
@@ -313,7 +313,7 @@ def _draw_gains(lines: Lines) -> Any:
             where = np.arange(len(groups)) + (number - (len(_SUMMARY) - 1) / 2) * width
             axis.bar(where, values, width, label=column)
         axis.axhline(0, color="0.4", linewidth=0.8)
-        axis.set(title=f"test {_NAMES[metric]}, change against the base (%)", xticks=range(len(groups)))
+        axis.set(title=f"test {title(metric)}, change against the base (%)", xticks=range(len(groups)))
         axis.set_xticklabels([f"{data.removeprefix('amazon-')}\n{backbone}" for data, backbone in groups], fontsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_SUMMARY), frameon=False)

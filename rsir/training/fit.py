@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data.batches import Batches, SoftTargets, TrainingBatch
-from rsir.data.io.ordering import counts_of
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.errors import TrainingError
 from rsir.evaluation import evaluate
+from rsir.metrics import CRITERION
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
 from rsir.runtime.memory import first_line, out_of_memory
@@ -28,10 +27,7 @@ from rsir.runtime.world import ALONE, World
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
 
-__all__ = ["CRITERION", "Checkpoint", "Trained", "fit", "item_popularity"]
-
-CRITERION = "ndcg@20"
-"""The validation metric that decides when to stop, which weights to keep, and which round is the best."""
+__all__ = ["Checkpoint", "Trained", "fit"]
 
 _LEAST_STEPS = 10  # between validations: patience would otherwise end trainings on few users within some dozen steps
 _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
@@ -350,11 +346,6 @@ def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:
     trainable = train.lengths >= 2
     real = int(np.count_nonzero(trainable & train.is_real)) or int(np.count_nonzero(trainable))
     return -(-real // config.batch_size)
-
-
-def item_popularity(train: Sequences) -> npt.NDArray[np.int64]:
-    """(N + 1,) int64: how often each item occurs in the real sequences."""
-    return counts_of(train.items[: train.offsets[train.num_real]], train.num_items + 1)
 
 
 def _start_from(model: nn.Module, init: nn.Module | Mapping[str, Tensor]) -> None:

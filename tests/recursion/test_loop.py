@@ -26,6 +26,7 @@ from rsir.config import (
 )
 from rsir.data import Sequences
 from rsir.data.load import load_data, split
+from rsir.data.sequences import item_popularity
 from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, SASRec, checkpoint, registry
@@ -33,7 +34,6 @@ from rsir.recursion import loop
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
-from rsir.training.fit import item_popularity
 
 SMALL = RecursionConfig(
     rounds=2,

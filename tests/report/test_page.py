@@ -12,15 +12,14 @@ import pyarrow as pa
 import pytest
 
 from rsir.cli import main as command
-from rsir.config import RecursionConfig
+from rsir.config import RecursionConfig, changed
 from rsir.data import Sequences, simulate
 from rsir.data.load import split
+from rsir.data.sequences import item_popularity
 from rsir.recursion.loop import recurse
 from rsir.report.html import text
-from rsir.report.page import changed
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
-from rsir.training.fit import item_popularity
 from tests.recursion.test_loop import SMALL, small
 
 EVIL = '<script>alert("x")</script>'

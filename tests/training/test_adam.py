@@ -12,12 +12,13 @@ import torch
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import Sequences, Split, leave_one_out
 from rsir.errors import Interrupted
+from rsir.metrics import CRITERION
 from rsir.models import build
 from rsir.runtime import resume
 from rsir.runtime.resume import Checkpointer
 from rsir.training import adam
 from rsir.training.adam import TableAdam, table_adam
-from rsir.training.fit import CRITERION, Trained, fit
+from rsir.training.fit import Trained, fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(

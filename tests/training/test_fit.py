@@ -12,12 +12,13 @@ from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.errors import BackboneError, DataError, TrainingError
 from rsir.evaluation import evaluate
+from rsir.metrics import CRITERION
 from rsir.models import SASRec, build, registry
 from rsir.ops import network
 from rsir.ops.backend import load
 from rsir.training import fit as training
 from rsir.training.adam import table_adam
-from rsir.training.fit import CRITERION, fit
+from rsir.training.fit import fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
 SETTINGS = TrainingConfig(batch_size=32, negatives=20, learning_rate=5e-3, patience=2, max_evaluations=6)

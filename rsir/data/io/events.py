@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsir.config import DataConfig
-from rsir.data.io.ordering import by_block, core, counts_of, in_order, where
-from rsir.data.ragged import sealed
+from rsir.data.io.ordering import by_block, core, in_order, where
+from rsir.data.ragged import counts_of, sealed
 from rsir.data.sequences import Int64Array, Sequences, offsets_of
 from rsir.data.warn import warn
 from rsir.errors import DataError

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.ragged import Int32Array, Int64Array, offsets_of, sealed
+from rsir.data.ragged import Int64Array, offsets_of, sealed
 from rsir.runtime import memory
 
-__all__ = ["by_block", "core", "counts_of", "in_order", "where"]
+__all__ = ["by_block", "core", "in_order", "where"]
 
 
 def by_block(size: int, dtype: npt.DTypeLike, make: Callable[[slice], npt.ArrayLike]) -> npt.NDArray[Any]:
@@ -31,14 +31,6 @@ def where(mask: npt.NDArray[np.bool_]) -> Int64Array:
         out[first:last] = block.start + np.flatnonzero(mask[block])
         memory.release()
     return sealed(out)
-
-
-def counts_of(codes: Int32Array | Int64Array, size: int) -> Int64Array:
-    """How often each code 0..size - 1 occurs, (size,) int64."""
-    counts = np.zeros(size, np.int64)
-    for block in memory.blocks(codes.size):
-        counts += np.bincount(codes[block], minlength=size)
-    return counts
 
 
 def in_order(users: Int64Array, times: Int64Array | None, counts: Int64Array) -> Int64Array:

@@ -21,6 +21,7 @@ from rsir.config import DataConfig
 from rsir.data import Sequences, from_frame, read
 from rsir.data.io import columns, ordering
 from rsir.data.io.kcore import k_core
+from rsir.data.ragged import counts_of
 from rsir.errors import ConfigError, DataError, DataWarning
 from rsir.runtime import memory
 
@@ -127,7 +128,7 @@ def test_text_is_held_whole_and_says_what_that_takes(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(-2, 2)), min_size=1, max_size=90))
 def test_orders_and_cores_by_block(events: list[tuple[int, int, int]]) -> None:
     users, items, times = np.array(events, np.int64).T.copy()
-    counts = ordering.counts_of(users, 12)
+    counts = counts_of(users, 12)
     np.testing.assert_array_equal(counts, np.bincount(users, minlength=12))
     np.testing.assert_array_equal(ordering.in_order(users, times, counts), np.lexsort((times, users)))
     np.testing.assert_array_equal(ordering.in_order(users, None, counts), np.argsort(users, kind="stable"))
