@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 import rsir
 from rsir import files
 from rsir.config import ModelConfig, from_dict, to_dict
-from rsir.errors import CheckpointError, ConfigError
+from rsir.errors import BackboneError, CheckpointError, ConfigError
 from rsir.models.registry import build
 from rsir.runtime.resume import tensors_to_bytes
 
@@ -24,6 +25,8 @@ __all__ = ["CARD", "WEIGHTS", "load", "read_card", "save", "to_files"]
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 _FORMAT = 2  # 1 had no checksum
+_LAYERS = 64  # of a backbone whose layers may share their weights
+_SPARE = 2**26  # bytes that a model may take beside its weights
 
 
 def to_files(
@@ -132,8 +135,8 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
     Raises
     ------
     CheckpointError
-        A file is missing or damaged, the two do not belong together, or another version of rsir wrote them with
-        settings that this one does not know; the message names the version.
+        A file is missing or damaged, the two do not belong together, a weight is not finite, or another version of
+        rsir wrote them with settings that this one does not know; the message names the version.
     BackboneError
         The backbone is not registered: import the module that registers it first.
     """
@@ -152,24 +155,57 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
             f"{path.parent / CARD}: has settings that rsir {rsir.__version__} does not know ({cause}); rsir "
             f"{card.get('rsir', 'of another version')} wrote it: load it with that version"
         ) from cause
-    _check_size(config, card["num_items"], len(content), path)
-    model = build(config, card["num_items"])
+    mismatch = f"{path} does not hold the weights of the model in {CARD}"
     try:
-        model.load_state_dict(safetensors.torch.load(content))
+        tensors = safetensors.torch.load(content)
+        _check_sizes(config, card["num_items"], tensors, mismatch)
+        model = build(config, card["num_items"])
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as cause:
-        raise CheckpointError(f"{path} does not hold the weights of the model in {CARD}: {cause}") from cause
+        raise CheckpointError(f"{mismatch}: {cause}") from cause
+    _check_finite(tensors, path)
     return model.eval()
 
 
-def _check_size(config: ModelConfig, num_items: int, size: int, path: Path) -> None:
-    """Refuse a card that asks for a far larger model than the weights beside it could fill."""
-    numbers = {
-        "num_items x dim": num_items * config.dim,
-        "layers x dim x feedforward": config.layers * config.dim * config.feedforward,
-        "max_len x dim": config.max_len * config.dim,
-    }
-    for name, number in numbers.items():
-        if number > max(size, 2**26):
+def _check_sizes(config: ModelConfig, num_items: int, tensors: Mapping[str, Tensor], mismatch: str) -> None:
+    """Refuse a card that asks for another model than the tensors beside it are of, before anything of its size is made.
+
+    The model is built without memory first, on torch's meta device, where its backbone can be.
+    """
+    there = sum(tensor.nbytes for tensor in tensors.values())
+    if config.layers > max(len(tensors), _LAYERS):
+        raise CheckpointError(f"{mismatch}: model.layers is {config.layers:,}, it has {len(tensors)} tensors")
+    try:
+        with torch.device("meta"):
+            model = build(config, num_items)
+    except BackboneError:
+        raise
+    except Exception:  # a backbone of one's own, which computes with numbers when it is made
+        numbers = {
+            "num_items x dim": num_items * config.dim,
+            "layers x dim x feedforward": config.layers * config.dim * config.feedforward,
+            "max_len x dim": config.max_len * config.dim,
+        }
+        for name, number in numbers.items():
+            if number > max(there, _SPARE):
+                raise CheckpointError(f"{mismatch}: {name} is {number:,}, it has {there:,} bytes") from None
+        return
+    expected = model.state_dict()
+    for name in {**expected, **tensors}:
+        ours, theirs = (tuple(where[name].shape) if name in where else "none" for where in (expected, tensors))
+        if ours != theirs:
+            raise CheckpointError(f"{mismatch}: {name}: expected {ours}, got {theirs}")
+    others = sum(buffer.nbytes for buffer in model.buffers()) - sum(tensor.nbytes for tensor in expected.values())
+    if others > there + _SPARE:
+        raise CheckpointError(f"{mismatch}: the model has {others:,} bytes of its own beside the {there:,} of the file")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that no score can be computed with."""
+    for name, tensor in tensors.items():
+        wrong = int((~tensor.isfinite()).sum())
+        if wrong:
             raise CheckpointError(
-                f"{path} does not hold the weights of the model in {CARD}: {name} is {number:,}, it has {size:,} bytes"
+                f"{path}: {wrong:,} of the {tensor.numel():,} numbers of {name} are nan or infinite, expected finite "
+                "weights; go back to a model from before, or train again"
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from contextlib import suppress
 
 import pytest
 import safetensors.torch
@@ -13,7 +15,7 @@ import rsir
 from rsir import files
 from rsir.config import ModelConfig
 from rsir.errors import BackboneError, CheckpointError
-from rsir.models import build, checkpoint, names
+from rsir.models import build, checkpoint, names, register, registry
 
 
 @pytest.mark.parametrize("name", names())
@@ -93,6 +95,9 @@ def test_a_card_of_the_format_before_is_read(saved):
     [
         ({"num_items": 10**12}, "does not hold the weights of the model"),
         ({"model": {"dim": 2**40, "heads": 1}}, "does not hold the weights of the model"),
+        ({"model": {"dim": 8, "layers": 10**6}}, r"model\.layers is 1,000,000, it has \d+ tensors"),
+        ({"model": {"dim": 8, "max_len": 7, "feedforward": 2**22}}, r"expected \(4194304"),
+        ({"model": {"dim": 8, "max_len": 65_535}}, r"does not hold the weights .* expected"),
         ({"model": {"max_len": 10**12}}, r"model\.max_len: expected in 2\.\.65535, got 1000000000000"),
     ],
 )
@@ -100,6 +105,59 @@ def test_a_card_cannot_ask_for_all_memory(saved, changes, message):
     edit_card(saved, **changes)
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_card_cannot_ask_for_more_than_its_tensors(name, tmp_path):
+    """Whatever size it gives, memory and time are those of the file: 2 KB cards took all there is."""
+    config = ModelConfig(name=name, dim=8, feedforward=8, max_len=7)
+    checkpoint.save(build(config, 20), config, tmp_path)
+    card = checkpoint.read_card(tmp_path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    changes = [
+        {"num_items": 2**31},
+        *({"model": card["model"] | {key: 2**30, "heads": 1}} for key in ("dim", "layers")),
+    ]
+    for change in changes:
+        edit_card(tmp_path, **card | change)
+        with pytest.raises(CheckpointError, match="does not hold the weights of the model"):
+            checkpoint.load(tmp_path)
+    for key in ("feedforward", "max_len"):  # some backbones have no use for it
+        edit_card(tmp_path, **card | {"model": card["model"] | {key: 2**30 if key == "feedforward" else 65_535}})
+        with suppress(CheckpointError):
+            checkpoint.load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
+
+
+def test_a_backbone_of_ones_own_is_bounded_too(saved):
+    @register("computes when it is made")
+    class Computing(torch.nn.Module):
+        def __init__(self, config, num_items, generator):
+            super().__init__()
+            self.num_items, self.config, self.max_len = num_items, config, config.max_len
+            self.weight = torch.nn.Parameter(torch.ones(num_items + 1, config.dim))
+            assert float(self.weight.detach().sum()) > 0
+
+    try:
+        config = ModelConfig(name="computes when it is made", dim=8)
+        checkpoint.save(build(config, 20), config, saved)
+        assert checkpoint.load(saved).num_items == 20
+        edit_card(saved, **checkpoint.read_card(saved) | {"num_items": 10**12})
+        with pytest.raises(CheckpointError, match="num_items x dim is 8,000,000,000,000, it has 672 bytes"):
+            checkpoint.load(saved)
+    finally:
+        del registry._MAKERS["computes when it is made"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    config = ModelConfig(dim=8, feedforward=8, max_len=7)
+    model = build(config, 20)
+    with torch.no_grad():
+        model.items.weight[3, :2] = value
+    checkpoint.save(model, config, tmp_path)
+    with pytest.raises(CheckpointError, match=r"2 of the 168 numbers of items\.weight are nan or infinite"):
+        checkpoint.load(tmp_path)
 
 
 def test_a_failed_write_is_a_checkpoint_error(saved, monkeypatch):
