@@ -323,7 +323,8 @@ class RunDirectory:
             for folder in folders:
                 _remove_temporary(folder)
         except OSError as cause:
-            raise files.refused(Path(cause.filename or self.path), cause) from cause
+            named = isinstance(cause.filename, str) and os.path.dirname(cause.filename)
+            raise files.refused(Path(cause.filename) if named else self.path, cause) from cause
         self._rounds = {folder.name: self._rounds[folder.name] for folder in keep}
 
     def _write_manifest(self) -> None:
