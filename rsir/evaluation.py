@@ -17,6 +17,7 @@ from rsir.models.encoding import encode_sequences
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
 from rsir.runtime import memory
+from rsir.runtime.torch_state import plain_torch
 from rsir.runtime.world import ALONE, World
 
 __all__ = [
@@ -61,6 +62,7 @@ class Evaluation:
         return _gains(self.ranks, name, int(cutoff))
 
 
+@plain_torch()
 def evaluate(
     model: Backbone,
     tasks: EvaluationSet,
@@ -152,6 +154,7 @@ def evaluate(
     return Evaluation(metrics, ranks)
 
 
+@plain_torch()
 def recommend(
     model: Backbone,
     items: npt.NDArray[np.integer],

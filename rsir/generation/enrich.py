@@ -11,10 +11,12 @@ from rsir.generation.generate import generate
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.ops import ItemTable
 from rsir.runtime.progress import Progress, silent
+from rsir.runtime.torch_state import plain_torch
 
 __all__ = ["enrich"]
 
 
+@plain_torch()
 def enrich(
     data: Sequences,
     encoder: Backbone,

@@ -20,6 +20,7 @@ from rsir.config import ModelConfig, from_dict, to_dict
 from rsir.errors import BackboneError, CheckpointError, ConfigError
 from rsir.models.registry import build
 from rsir.runtime.resume import tensors_to_bytes
+from rsir.runtime.torch_state import plain_torch
 
 __all__ = ["CARD", "WEIGHTS", "load", "read_card", "save", "to_files"]
 
@@ -124,6 +125,7 @@ def read_card(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
+@plain_torch()
 def load(directory: str | os.PathLike[str]) -> nn.Module:
     """Read a model that :func:`save` wrote.
 

@@ -39,6 +39,7 @@ from rsir.runs.store import RunStore
 from rsir.runtime.interrupts import check, prepare_arrow
 from rsir.runtime.progress import Progress, silent, timed
 from rsir.runtime.resume import Checkpointer, never
+from rsir.runtime.torch_state import plain_torch
 from rsir.runtime.world import ALONE, World
 from rsir.training.fit import fit
 from rsir.training.soft_targets import soft_targets
@@ -46,6 +47,7 @@ from rsir.training.soft_targets import soft_targets
 __all__ = ["Interrupted", "recurse"]
 
 
+@plain_torch()
 def recurse(
     config: RecursionConfig,
     *,

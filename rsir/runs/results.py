@@ -27,6 +27,7 @@ from rsir.runs.lineage import Lineage
 from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower
 from rsir.runtime.environment import check_device
+from rsir.runtime.torch_state import plain_torch
 
 __all__ = ["Run", "enriched", "load"]
 
@@ -124,6 +125,7 @@ class Run:
         return ids.tolist() if labels is None else labels.take(pa.array(ids - 1)).to_pylist()
 
 
+@plain_torch()
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     """A run back from its folder: its rounds, its best model, its data and labels.
 

@@ -23,6 +23,7 @@ from rsir.models.registry import build
 from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.progress import Progress, silent
 from rsir.runtime.resume import Checkpointer, Snapshot
+from rsir.runtime.torch_state import plain_torch
 from rsir.runtime.world import ALONE, World
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
@@ -78,6 +79,7 @@ class Trained:
         return self.tokens / max(self.seconds - self.evaluation_seconds, 1e-9)
 
 
+@plain_torch()
 def fit(
     model_config: ModelConfig,
     config: TrainingConfig,
