@@ -121,8 +121,8 @@ def evaluate(
 ) -> evaluation.Evaluation:
     """How well a run's best model, or a model of one's own, ranks what users took next.
 
-    The whole catalogue is ranked for every user, without the items in the user's history; a target in the history
-    is found all the same. :func:`rsir.evaluation.evaluate` has further options.
+    The whole catalogue is ranked for every user, without the items in the user's history, unless the data's setting
+    ``repeats`` is "included". :func:`rsir.evaluation.evaluate` has further options.
 
     Parameters
     ----------

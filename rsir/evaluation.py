@@ -77,7 +77,8 @@ def evaluate(
 ) -> Evaluation:
     """Rank the whole catalogue for every task.
 
-    Items of the (untruncated) history are left out of the ranking unless they are the target. Ties: lower id first.
+    Items of the (untruncated) history are not ranked, and a target among them is a miss, unless ``tasks.repeats`` is
+    "included". Ties: lower id first.
 
     Parameters
     ----------
@@ -119,6 +120,8 @@ def evaluate(
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
+    excluding = tasks.repeats == "excluded"
+    known = tasks.known() if excluding and not spread else None  # misses
     parts = world.parts(len(tasks), _positive("batch_size", batch_size), _FEWEST)
     for number in world.claims(len(parts)):
         memory.release()
@@ -126,16 +129,14 @@ def evaluate(
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
         queries = encode_sequences(model, items, offsets)
+        history = _ragged(items, offsets, queries.device) if excluding else None
         if not spread:
-            history = _ragged(items, offsets, queries.device)
             target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
             place = ops.place_within(queries, table, target, max(CUTOFFS), excluded=history, threads=threads)
-            ranks[first:last] = torch.where(place > max(CUTOFFS), 0, place).cpu().numpy()
+            found = torch.where(place > max(CUTOFFS), 0, place).cpu().numpy()
+            ranks[first:last] = found if known is None else np.where(known[first:last], 0, found)
             continue
-        keep = items != np.repeat(targets, np.diff(offsets))
-        counts = np.concatenate([[0], np.cumsum(keep)])[offsets]
-        excluded = _ragged(items[keep], counts, queries.device)
-        ids = ops.topk(queries, table, max(CUTOFFS), excluded=excluded, threads=threads).ids.cpu().numpy()
+        ids = ops.topk(queries, table, max(CUTOFFS), excluded=history, threads=threads).ids.cpu().numpy()
         hit = ids == targets[:, None]
         ranks[first:last] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
         shown = ids[:, :SPREAD_CUTOFF]
@@ -143,9 +144,9 @@ def evaluate(
         seen[shown] = True
         places += shown.size
         popular += 0 if popularity is None else int(popularity[shown].sum())
-    found = torch.from_numpy(np.concatenate([ranks, seen, [places, popular]]))  # int64: sums are exact
-    world.all_reduce(found)
-    ranks, seen, (places, popular) = np.split(found.numpy(), [len(tasks), len(tasks) + len(seen)])
+    sums = torch.from_numpy(np.concatenate([ranks, seen, [places, popular]]))  # int64: sums are exact
+    world.all_reduce(sums)
+    ranks, seen, (places, popular) = np.split(sums.numpy(), [len(tasks), len(tasks) + len(seen)])
     metrics = {f"{name}@{k}": float(_gains(ranks, name, k).mean()) for k in CUTOFFS for name in _RANKED}
     if spread:
         metrics[f"coverage@{SPREAD_CUTOFF}"] = float((seen[1:] > 0).mean())

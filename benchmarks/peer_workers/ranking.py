@@ -19,7 +19,7 @@ CHUNK = 256
 
 
 def validation_ndcg(score: Callable[[list[np.ndarray]], Tensor], tasks: dict[str, np.ndarray]) -> float:
-    """NDCG@20 over the whole catalogue; items of the history are left out unless they are the target.
+    """NDCG@20 over the whole catalogue; items of the history are not ranked, and a target among them is a miss.
 
     ``score`` maps histories (item ids from 1, oldest first) to (B, N + 1) scores by item id.
     """
@@ -34,10 +34,9 @@ def validation_ndcg(score: Callable[[list[np.ndarray]], Tensor], tasks: dict[str
         for number, row in enumerate(rows):
             target = int(targets[row])
             own = scores[number, target].clone()
-            if own == -torch.inf:  # an item that the library left out of its catalogue
+            if own == -torch.inf or target in histories[number]:  # the library may have left an item out
                 continue
             scores[number, torch.from_numpy(histories[number].astype(np.int64))] = -torch.inf
-            scores[number, target] = own
             rank = 1 + int((scores[number] > own).sum()) + int((scores[number, :target] == own).sum())
             gain += 1 / np.log2(rank + 1) if rank <= K else 0.0
     return gain / len(targets)

@@ -103,6 +103,7 @@ class Adapter(nn.Module):
             items=items[inside].astype(np.int32),
             offsets=offsets_of(np.diff(counts)[kept]),
             targets=targets[kept].astype(np.int32),
+            repeats=tasks.repeats,
         )
 
 

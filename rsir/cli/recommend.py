@@ -56,7 +56,11 @@ def parser() -> Parser:
         made.add_argument(
             f"--{role}", metavar="COLUMN", help=f"column of the {role}s in FILE [as in the run, or found]"
         )
-    made.add_argument("--repeat", action="store_true", help="also recommend items that a user had already")
+    made.add_argument(
+        "--repeats",
+        choices=("excluded", "included"),
+        help="whether items that a user had already are recommended [as the run was evaluated: its data.repeats]",
+    )
     made.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
     return made
 
@@ -82,7 +86,7 @@ def main(arguments: list[str]) -> int:
         run.data,
         histories,
         options.k,
-        exclude_history=not options.repeat,
+        exclude_history=(options.repeats or run.config.data.repeats) == "excluded",
         table=run.item_table(),
     )
     if histories.unknown_events:

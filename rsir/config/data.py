@@ -79,6 +79,9 @@ class DataConfig:
         Share of the newest interactions used for testing (global-time only).
     target
         Which held-out item of a user is to be predicted (global-time only).
+    repeats
+        Whether items that a user had already are ranked and recommended: excluded (a held-out item that the user had
+        before is a miss) or included, for logs whose users come back to the same items.
     """
 
     path: str | None = None
@@ -97,6 +100,7 @@ class DataConfig:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     target: Literal["last", "first", "all", "random"] = "last"
+    repeats: Literal["excluded", "included"] = "excluded"
 
     def __post_init__(self) -> None:
         check_types(self, "data")
@@ -108,6 +112,7 @@ class DataConfig:
         )
         choice("data.split", self.split, ("leave-one-out", "global-time"))
         choice("data.target", self.target, ("last", "first", "all", "random"))
+        choice("data.repeats", self.repeats, ("excluded", "included"))
         require(self.k_core >= 0, "data.k_core", "0 or more", self.k_core)
         for name in ("validation_fraction", "test_fraction"):
             value = getattr(self, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rsir.config import DataConfig, RecursionConfig
 from rsir.data.io.events import Reading
 from rsir.data.io.readers import read_log
@@ -30,5 +32,8 @@ def load_log(config: RecursionConfig) -> tuple[Sequences, Reading]:
 def split(data: Sequences, config: DataConfig, seed: int = 0) -> Split:
     """Training, validation and test part of the data, as the configuration says."""
     if config.split == "leave-one-out":
-        return leave_one_out(data)
-    return global_time(data, config.validation_fraction, config.test_fraction, config.target, seed)
+        parts = leave_one_out(data)
+    else:
+        parts = global_time(data, config.validation_fraction, config.test_fraction, config.target, seed)
+    validation, test = (replace(tasks, repeats=config.repeats) for tasks in (parts.validation, parts.test))
+    return Split(parts.train, validation, test)

@@ -11,8 +11,11 @@ import numpy.typing as npt
 from rsir.data.ragged import gathered, sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
 from rsir.errors import DataError
+from rsir.runtime import memory
 
 Target = Literal["last", "first", "all", "random"]
+Repeats = Literal["excluded", "included"]
+"""Whether items that a user had already are ranked and recommended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +31,15 @@ class EvaluationSet:
         The history of task i is ``items[offsets[i]:offsets[i + 1]]``: oldest first, never empty, untruncated.
     targets : (n,) int32
         The item that came next.
+    repeats : {"excluded", "included"}, default "excluded"
+        Whether items of the history are ranked. Where they are excluded, a target among them is a miss.
     """
 
     rows: Int64Array
     items: Int32Array
     offsets: Int64Array
     targets: Int32Array
+    repeats: Repeats = "excluded"
 
     def __post_init__(self) -> None:
         for name in ("rows", "items", "offsets", "targets"):
@@ -42,6 +48,15 @@ class EvaluationSet:
     def __len__(self) -> int:
         """Number of tasks."""
         return self.rows.size
+
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: whether each target is in the history before it."""
+        known = np.zeros(len(self), np.bool_)
+        for rows in memory.row_blocks(self.offsets):
+            offsets = self.offsets[rows.start : rows.stop + 1]
+            hits = self.items[offsets[0] : offsets[-1]] == np.repeat(self.targets[rows], np.diff(offsets))
+            known[rows] = np.logical_or.reduceat(hits, offsets[:-1] - offsets[0])
+        return known
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ import numpy as np
 from rsir.data.io.events import Reading
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet, Split
-from rsir.runtime import memory
 
 __all__ = ["known_share", "summary"]
 
@@ -41,13 +40,7 @@ def summary(data: Sequences, parts: Split, reading: Reading | None = None) -> st
 
 def known_share(tasks: EvaluationSet) -> float:
     """Share of targets that are in the history they follow: what a recommender of new items cannot find."""
-    known = 0
-    for rows in memory.row_blocks(tasks.offsets):
-        offsets = tasks.offsets[rows.start : rows.stop + 1]
-        histories = tasks.items[offsets[0] : offsets[-1]]
-        hits = histories == np.repeat(tasks.targets[rows], np.diff(offsets))
-        known += int(np.count_nonzero(np.logical_or.reduceat(hits, offsets[:-1] - offsets[0])))
-    return known / max(len(tasks), 1)
+    return np.count_nonzero(tasks.known()) / max(len(tasks), 1)
 
 
 def _source(reading: Reading | None) -> str:

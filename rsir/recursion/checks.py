@@ -15,7 +15,8 @@ from rsir.runtime import memory
 
 __all__ = ["check_run"]
 
-_SPLIT = ("split", "validation_fraction", "test_fraction", "target")  # the options of the data that it is split by
+# the options of the data that it is split and evaluated by
+_SPLIT = ("split", "validation_fraction", "test_fraction", "target", "repeats")
 _LOOSE = 0.9  # share of random ranks that pass the check, above which users are told
 _LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FAISS, the optimizer
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from rsir.config import RecursionConfig
 from rsir.data.load import split
 from rsir.data.sequences import Sequences, offsets_of
+from rsir.data.splits import Repeats
 from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
 from rsir.models import pack_items
@@ -68,7 +69,9 @@ class Run:
         """A run back from its folder; see :func:`rsir.load`."""
         return load(path, device=device)
 
-    def recommend(self, histories: Iterable[Sequence[Any]], k: int = 10) -> list[list[Any]]:
+    def recommend(
+        self, histories: Iterable[Sequence[Any]], k: int = 10, *, repeats: Repeats | None = None
+    ) -> list[list[Any]]:
         """The k items to recommend after each history, best first, by the best round's model.
 
         Parameters
@@ -76,7 +79,8 @@ class Run:
         histories : iterable of sequences of item labels
             Oldest first, each with at least one item, named as in the data the run was made from.
         k : int
-            Items already in a history are not recommended.
+        repeats : {"excluded", "included"}, optional
+            Whether items already in a history are recommended; default: the run's setting ``data.repeats``.
 
         Returns
         -------
@@ -93,8 +97,12 @@ class Run:
         empty = next((number for number, history in enumerate(listed) if not history), None)
         if empty is not None:
             raise DataError(f"history {empty} is empty: expected at least one item; leave it out")
-        best = recommend(self.model, self._ids(listed, offsets), offsets, k, table=self.item_table()).ids.cpu().numpy()
-        return [self._labels(row[row > 0]) for row in best]
+        repeats = repeats or self.config.data.repeats
+        if repeats not in ("excluded", "included"):
+            raise DataError(f"repeats: expected excluded or included, got {repeats!r}")
+        ids, table = self._ids(listed, offsets), self.item_table()
+        best = recommend(self.model, ids, offsets, k, exclude_history=repeats == "excluded", table=table)
+        return [self._labels(row[row > 0]) for row in best.ids.cpu().numpy()]
 
     def item_table(self) -> ItemTable:
         """The model's items as the run's setting ``item_table`` has them scored; packed at the first call."""

@@ -56,9 +56,10 @@ def check(adapter, data, own_scores):
         items=np.array([1, 2, 2, 3, 1], np.int32),
         offsets=np.array([0, 2, 3, 5]),
         targets=np.array([3, 1, 2], np.int32),
+        repeats="included",
     )
     kept = adapter.align_tasks(tasks, more)  # the second history is unknown, and so is the third target
-    assert (kept.rows.tolist(), kept.offsets.tolist()) == ([0], [0, 1])
+    assert (kept.rows.tolist(), kept.offsets.tolist(), kept.repeats) == ([0], [0, 1], "included")
     assert [theirs[i - 1] for i in (*kept.items, *kept.targets)] == ["item 2", "item 1"]
     with pytest.raises(DataError, match="knows none of the items, 'x' for one"):
         adapter.align(Sequences.from_lists([[1, 1, 1]], 1, item_labels=pa.array(["x"])))

@@ -67,6 +67,20 @@ def test_a_run_comes_back_whole(data, tmp_path, retention):
     assert all(label.startswith("item ") for row in again.recommend(histories) for label in row)
 
 
+def test_repeats_are_one_rule_for_what_is_measured_and_what_is_recommended(data):
+    """Users who only ever come back: nothing that is new to them can be the target."""
+    again = Sequences.from_lists([[a, a + 1, a, a + 1, a] for a in range(1, 40)], 40)
+    configs = [dataclasses.replace(SMALL, rounds=0, data=DataConfig(repeats=rule)) for rule in ("excluded", "included")]
+    excluded, included = (recurse(config, data=again) for config in configs)
+    assert excluded.rounds[0].test["recall@20"] == 0 < included.rounds[0].test["recall@20"]
+    for run, rule in ((excluded, "excluded"), (included, "included")):
+        assert (5 in run.recommend([[5]], k=40)[0]) == (rule == "included")
+        assert 5 in run.recommend([[5]], k=40, repeats="included")[0]
+        assert 5 not in run.recommend([[5]], k=40, repeats="excluded")[0]
+    with pytest.raises(DataError, match="repeats: expected excluded or included, got 'no'"):
+        included.recommend([[5]], repeats="no")
+
+
 def test_the_card_names_data_and_settings(data, run):
     from rsir.models import checkpoint
 
