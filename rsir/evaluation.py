@@ -13,7 +13,7 @@ from rsir import ops
 from rsir.data.ragged import extent
 from rsir.data.splits import EvaluationSet
 from rsir.errors import DataError
-from rsir.models.encoding import encode_sequences
+from rsir.models.encoding import added_scores, encode_sequences
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
 from rsir.runtime import memory
@@ -128,15 +128,18 @@ def evaluate(
         first, last = parts[number].start, parts[number].stop
         items, offsets = _slice(tasks.items, tasks.offsets, first, last)
         targets = tasks.targets[first:last]
-        queries = encode_sequences(model, items, offsets)
+        queries, added = encode_sequences(model, items, offsets), added_scores(model, items, offsets)
         history = _ragged(items, offsets, queries.device) if excluding else None
         if not spread:
             target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
-            place = ops.place_within(queries, table, target, max(CUTOFFS), excluded=history, threads=threads)
+            place = ops.place_within(
+                queries, table, target, max(CUTOFFS), excluded=history, added=added, threads=threads
+            )
             found = torch.where(place > max(CUTOFFS), 0, place).cpu().numpy()
             ranks[first:last] = found if known is None else np.where(known[first:last], 0, found)
             continue
-        ids = ops.topk(queries, table, max(CUTOFFS), excluded=history, threads=threads).ids.cpu().numpy()
+        best = ops.topk(queries, table, max(CUTOFFS), excluded=history, added=added, threads=threads)
+        ids = best.ids.cpu().numpy()
         hit = ids == targets[:, None]
         ranks[first:last] = np.where(hit.any(1), hit.argmax(1) + 1, 0)
         shown = ids[:, :SPREAD_CUTOFF]
@@ -187,7 +190,7 @@ def recommend(
     Returns
     -------
     TopK
-        ids (n, k) int64, best first, and their logits (n, k) float32; 0 and -inf where no item is left.
+        ids (n, k) int64, best first, and their scores (n, k) float32; 0 and -inf where no item is left.
 
     Raises
     ------
@@ -199,7 +202,9 @@ def recommend(
     ids = items.astype(np.int32, copy=False)
     queries = encode_sequences(model, ids, offsets)
     excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
-    return ops.topk(queries, pack_items(model, table, backend=backend), k, excluded=excluded, threads=threads)
+    table = pack_items(model, table, backend=backend)
+    added = added_scores(model, ids, offsets)
+    return ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
 
 
 @dataclass(frozen=True)

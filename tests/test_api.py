@@ -25,8 +25,8 @@ from rsir.errors import ConfigError, DataError, DataWarning, RunError
 from rsir.models import Ensemble
 
 PUBLIC = [
-    *("AcquisitionConfig", "DataConfig", "DistillationConfig", "FidelityConfig", "GenerationConfig", "ModelConfig"),
-    *("RecursionConfig", "RsirError", "Sequences", "SimulationConfig", "TrainingConfig", "__version__"),
+    *("AcquisitionConfig", "DataConfig", "DistillationConfig", "FidelityConfig", "GenerationConfig", "ItemKnnConfig"),
+    *("ModelConfig", "RecursionConfig", "RsirError", "Sequences", "SimulationConfig", "TrainingConfig", "__version__"),
     *("enrich", "evaluate", "from_frame", "load", "read", "run"),
 ]
 SMALL: dict[str, Any] = {

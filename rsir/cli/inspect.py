@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     if not (run / MANIFEST).exists():
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
+    from rsir.runs.baselines import read_baselines, remarks
     from rsir.runs.directory import DATA
     from rsir.runs.inputs import read_data
     from rsir.runs.rounds import best_round, is_over, read_round
@@ -61,7 +62,10 @@ def main(arguments: list[str]) -> int:
     over = bool(rounds) and is_over(config, rounds)
     if rounds:
         best, asked = best_round(rounds), config.rounds if over else len(rounds) - 1
-        print(rounds_table(rounds, best), verdict(rounds, best, asked, guard=config.guard), sep="\n\n")
+        beside = read_baselines(directory)
+        print(rounds_table(rounds, best, beside), verdict(rounds, best, asked, guard=config.guard), sep="\n\n")
+        for sentence in remarks(rounds, beside):
+            print(f"Note:      {sentence}")
         print(cut_short(rounds, config.training), end="")
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"

@@ -114,7 +114,7 @@ def write(
     """Recommend after every history, and write a Parquet file, row group by row group.
 
     Memory holds the histories and one block of recommendations, however many users there are. The file appears when it
-    is whole. A row is ``user_id``, ``item_id``, ``rank`` (int32 from 1) and ``score`` (float32, the model's logit);
+    is whole. A row is ``user_id``, ``item_id``, ``rank`` (int32 from 1) and ``score`` (float32, the model's);
     users come in the order of the histories, their items best first.
 
     Parameters
@@ -179,7 +179,7 @@ def _blocks(
     import torch
 
     from rsir import ops
-    from rsir.models.encoding import encode_sequences
+    from rsir.models.encoding import added_scores, encode_sequences
     from rsir.models.items import pack_items
 
     table = pack_items(model, table)
@@ -188,7 +188,9 @@ def _blocks(
         ids = histories.items[offsets[0] : offsets[-1]]
         queries = encode_sequences(model, ids, offsets - offsets[0])
         own = [torch.tensor(array, device=queries.device) for array in (ids, offsets - offsets[0])]
-        best = ops.topk(queries, table, k, excluded=ops.Ragged(*own) if exclude else None, threads=threads)
+        added = added_scores(model, ids, offsets - offsets[0])
+        excluded = ops.Ragged(*own) if exclude else None
+        best = ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
         yield first, best.ids.cpu().numpy(), best.logits.cpu().numpy()
 
 

@@ -11,6 +11,7 @@ from rsir.errors import ConfigError, RunError
 from rsir.report.comparison import comparison
 from rsir.report.page import REPORT, Report
 from rsir.report.plot import plot_rounds
+from rsir.runs.baselines import read_baselines
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.rounds import RoundResult, read_round
@@ -62,7 +63,8 @@ def main(arguments: list[str]) -> int:
 
 def _page(directory: RunDirectory, rounds: list[RoundResult]) -> str:
     data, store = read_data(directory), Follower(directory)
-    report = Report(directory.config, data, split(data, directory.config.data, directory.config.seed).train)
+    train = split(data, directory.config.data, directory.config.seed).train
+    report = Report(directory.config, data, train, read_baselines(directory))
     for result in rounds:
         report.add(result, store.trajectories(result.round) if result.round > 0 else None)
     return report.page(directory.path.resolve().name, store.environment())

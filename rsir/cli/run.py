@@ -153,10 +153,14 @@ def _existing(folder: Path) -> Path:
 
 
 def _summarise(run: Run, out: Path, world: World) -> None:
+    from rsir.runs.baselines import remarks
+
     print()
-    print(rounds_table(run.rounds, run.best))
+    print(rounds_table(run.rounds, run.best, run.baselines))
     print()
     print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
+    for sentence in remarks(run.rounds, run.baselines):
+        print(f"Note:      {sentence}")
     print(cut_short(run.rounds, run.config.training), end="")
     print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
     print(f"The run:   {out} (report.html shows it in a browser)")

@@ -9,6 +9,7 @@ from rsir.metrics import CRITERION, HEADLINE, change, title
 
 if TYPE_CHECKING:
     from rsir.config import TrainingConfig
+    from rsir.runs.baselines import Baselines
     from rsir.runs.rounds import RoundResult
 
 __all__ = ["cut_short", "line", "rounds_table", "verdict"]
@@ -16,9 +17,10 @@ __all__ = ["cut_short", "line", "rounds_table", "verdict"]
 _METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation", "ndcg@10")]
 _METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
 _CELL = 15
+_SHORT = {"item-kNN": "kNN", "popularity": "pop."}
 
 
-def rounds_table(rounds: list[RoundResult], best: int) -> str:
+def rounds_table(rounds: list[RoundResult], best: int, baselines: Baselines | None = None) -> str:
     """Two blocks, at most 100 columns wide: what each round was trained on, and how well its model ranks."""
     lines = [_row("round", "sequences", "generated", "verified", "kept", "kept %", "novel", "length", "seconds")]
     for result in rounds:
@@ -40,6 +42,9 @@ def rounds_table(rounds: list[RoundResult], best: int) -> str:
     for result in rounds:
         cells = [_value(result, rounds[0], part, metric) for part, metric in _METRICS]
         lines.append((f"{_mark(result, best):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
+    for name, parts in (baselines or {}).items():
+        cells = [f"{parts[part][metric]:.4f}" for part, metric in _METRICS]
+        lines.append((f"{_SHORT.get(name, name):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
     lines.append("     *  best by validation NDCG@20; changes are against round 0")
     if any(result.worse for result in rounds):
         lines.append("     -  worse on validation than the best round before it, by more than the noise")

@@ -81,6 +81,8 @@ class RecursionConfig:
         Which of them are kept.
     distillation
         What else the successor learns of the generator.
+    itemknn
+        The count of sequences that every run is measured beside.
     """
 
     rounds: int = 2
@@ -101,6 +103,7 @@ class RecursionConfig:
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    itemknn: ItemKnnConfig = field(default_factory=ItemKnnConfig)
 
     def __post_init__(self) -> None:
         check_types(self)

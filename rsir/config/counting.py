@@ -33,6 +33,8 @@ class ItemKnnConfig:
         Items of a history that are looked at, its last ones.
     neighbours
         Items kept of each item, those of the largest counts, which bounds memory.
+    listed
+        Items scored after a history, those of the largest scores; all others have score 0.
     """
 
     window: int = 20
@@ -43,6 +45,7 @@ class ItemKnnConfig:
     age_decay: float = 0.7
     newest: int = 50
     neighbours: int = 500
+    listed: int = 200
 
     def __post_init__(self) -> None:
         require(1 <= self.window < 2**16, "itemknn.window", "in 1..65535", self.window)
@@ -51,5 +54,5 @@ class ItemKnnConfig:
         require(0 <= self.backward <= 1e6, "itemknn.backward", "in [0, 1e6]", self.backward)
         for name in ("history_exponent", "item_exponent"):
             require(0 <= getattr(self, name) <= 8, f"itemknn.{name}", "in [0, 8]", getattr(self, name))
-        for name in ("newest", "neighbours"):
+        for name in ("newest", "neighbours", "listed"):
             require(1 <= getattr(self, name) <= 2**40, f"itemknn.{name}", "in 1..2**40", getattr(self, name))

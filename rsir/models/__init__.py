@@ -7,8 +7,11 @@ from rsir.models.ensemble import Ensemble
 from rsir.models.esasrec import ESASRec
 from rsir.models.gru4rec import GRU4Rec
 from rsir.models.hstu import HSTU
+from rsir.models.itemknn import ItemKnn, WithItemKnn
 from rsir.models.items import pack_items
+from rsir.models.popularity import Popularity
 from rsir.models.protocol import (
+    AddingBackbone,
     Backbone,
     HistoryBackbone,
     IncrementalBackbone,
@@ -23,6 +26,7 @@ from rsir.models.sasrec import SASRec
 
 __all__ = [
     "HSTU",
+    "AddingBackbone",
     "BSARec",
     "Backbone",
     "CL4SRec",
@@ -31,10 +35,13 @@ __all__ = [
     "GRU4Rec",
     "HistoryBackbone",
     "IncrementalBackbone",
+    "ItemKnn",
     "LookupBackbone",
+    "Popularity",
     "SASRec",
     "State",
     "TrainableBackbone",
+    "WithItemKnn",
     "build",
     "check_backbone",
     "encode_sequences",

@@ -1,6 +1,7 @@
 """The item-kNN: a recommender that is counted in one pass over the sequences and not trained.
 
-It is no backbone of the registry: it has no weights to draw or to train, and no vectors whose dot product is its score.
+It is no backbone of the registry, whose models are trained by gradients. As a :class:`rsir.models.Backbone` it has
+embeddings of 0, to which it adds its scores: whatever evaluates or recommends takes it as any other.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from rsir import _core
 from rsir.config.counting import ItemKnnConfig
 from rsir.data.sequences import Sequences
-from rsir.errors import DataError
+from rsir.errors import BackboneError, DataError
 from rsir.models.itemknn_reference import ReferenceItemKnn
+from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone
+from rsir.ops import Ragged, SparseScores
 from rsir.ops.checks import thread_count
 
-__all__ = ["ItemKnn", "Shares"]
+__all__ = ["ItemKnn", "Shares", "WithItemKnn"]
 
 _BACKENDS: dict[str, Any] = {"cpp": _core.ItemKnn, "reference": ReferenceItemKnn}
 _ALL = 2**40
+_FLOOR = 1e-4  # what an item that is not listed counts as: the logarithm of a share of 0 is taken of this
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +60,13 @@ class ItemKnn:
     Attributes
     ----------
     num_items : int
+    max_len : int
+        Items of a history that are looked at.
     config : ItemKnnConfig
     """
 
     def __init__(self, lists: Any, config: ItemKnnConfig) -> None:
-        self.lists, self.config, self.num_items = lists, config, int(lists.num_items)
+        self.lists, self.config, self.num_items, self.max_len = lists, config, int(lists.num_items), config.newest
 
     @classmethod
     def fit(
@@ -155,3 +163,64 @@ class ItemKnn:
         except ValueError as cause:
             raise DataError(f"histories: {cause}") from cause
         return Shares(*found)
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 1) zeros; see :class:`rsir.models.Backbone`."""
+        return torch.zeros(len(items), 1)
+
+    def item_embeddings(self) -> Tensor:
+        """(N + 1, 1) zeros."""
+        return torch.zeros(self.num_items + 1, 1)
+
+    def added_scores(self, histories: Ragged) -> SparseScores:
+        """The shares; see :class:`rsir.models.AddingBackbone`."""
+        found = self.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.config.listed)
+        return SparseScores(*map(torch.from_numpy, (found.ids, found.offsets, found.values)))
+
+
+class WithItemKnn(nn.Module):
+    """A network and the item-kNN as one recommender: a sum of log-probabilities, the count's weighted.
+
+    The score of an item is its logit + weight * log((share + 1e-4) / 1e-4): that of the network alone for all items
+    that the count does not list. So it is exact at the cost of a few items a history.
+
+    Parameters
+    ----------
+    network : Backbone
+        In its place as a backbone; it generates and trains without the count.
+    knn : ItemKnn
+    weight : float
+        At least 0.
+    """
+
+    def __init__(self, network: Backbone, knn: ItemKnn, weight: float) -> None:
+        super().__init__()
+        if network.num_items != knn.num_items:
+            raise BackboneError(
+                f"knn: expected a count of {network.num_items} items as the network has, got one of {knn.num_items}"
+            )
+        self.network: Any = network
+        self.knn, self.weight = knn, weight
+        self.num_items, self.max_len = network.num_items, network.max_len
+        if isinstance(network, IncrementalBackbone):
+            self.new_state, self.step = network.new_state, network.step
+        if isinstance(network, HistoryBackbone):
+            self.encode_histories = network.encode_histories
+        self.eval()
+
+    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Query of the network after each history; see :class:`rsir.models.Backbone`."""
+        query: Tensor = self.network.encode(items, lengths)
+        return query
+
+    def item_embeddings(self) -> Tensor:
+        """Those of the network, (N + 1, d) float32."""
+        embeddings: Tensor = self.network.item_embeddings()
+        return embeddings
+
+    def added_scores(self, histories: Ragged) -> SparseScores:
+        """The count's part of the scores; see :class:`rsir.models.AddingBackbone`."""
+        found = self.knn.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.knn.config.listed)
+        values = (self.weight * np.log1p(found.values.astype(np.float64) / _FLOOR)).astype(np.float32)
+        device = self.network.item_embeddings().device
+        return SparseScores(*(torch.from_numpy(array).to(device) for array in (found.ids, found.offsets, values)))

@@ -11,9 +11,10 @@ from rsir.errors import BackboneError
 
 if TYPE_CHECKING:
     from rsir.data.batches import TrainingBatch
-    from rsir.ops import Ragged
+    from rsir.ops import Ragged, SparseScores
 
 __all__ = [
+    "AddingBackbone",
     "Backbone",
     "HistoryBackbone",
     "IncrementalBackbone",
@@ -123,6 +124,26 @@ class HistoryBackbone(Backbone, Protocol):
         (n, d) float32, or None
             A history's query must not depend on the other histories. None, the same for all histories, where the model
             cannot do so in its present state (on its device, say): then :meth:`encode` is used.
+        """
+        ...
+
+
+@runtime_checkable
+class AddingBackbone(Backbone, Protocol):
+    """Optional: adds scores to the logits of a few items a history, as a count of sequences does."""
+
+    def added_scores(self, histories: Ragged) -> SparseScores:
+        """What is added to the logits after each history.
+
+        Parameters
+        ----------
+        histories : Ragged
+            int32 ids on the CPU, oldest item first, whole.
+
+        Returns
+        -------
+        SparseScores
+            A row for each history, on the device of :meth:`item_embeddings`. A row must not depend on the other ones.
         """
         ...
 

@@ -21,15 +21,16 @@ from rsir.data.splits import Split
 from rsir.data.summary import summary
 from rsir.errors import DataError, Interrupted
 from rsir.evaluation import Evaluation, evaluate
-from rsir.files import local
+from rsir.files import local, plain
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
 from rsir.models import pack_items
+from rsir.recursion.baselines import baselines
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
 from rsir.report.page import REPORT, Report
-from rsir.runs.directory import DATA, METRICS, RunDirectory
+from rsir.runs.directory import BASELINES, DATA, METRICS, RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.lineage import Lineage
 from rsir.runs.opening import open_run
@@ -129,7 +130,9 @@ def recurse(
     try:
         traced = store.traced(progress) if profile else progress
         loop = _Loop(config, parts, store, base, device, threads, traced, stop, world)
-        report = Report(config, data, parts.train)
+        beside = baselines(parts, loop.popularity, config.itemknn, threads=threads, world=world)
+        store.write(BASELINES, lambda: _json(beside))
+        report = Report(config, data, parts.train, beside)
         tell = world.on_main(on_round)
         rounds, name = loop.results, "" if store.path is None else store.path.resolve().name
         for round_ in range(config.rounds + 1):
@@ -143,7 +146,7 @@ def recurse(
             if ended and is_over(config, rounds):
                 break
         best = best_round(rounds)
-        return Run(config, data, rounds, best, loop.lineage.recommender(best), store.path)
+        return Run(config, data, rounds, best, loop.lineage.recommender(best), store.path, beside)
     finally:
         store.close()
 
@@ -155,6 +158,10 @@ def _data_of(config: RecursionConfig, resumed: str | Path | None) -> tuple[Seque
         if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
             return read_data(directory), Reading(name=str(Path(resumed) / DATA), format="kept by the run")
     return load_log(config)
+
+
+def _json(values: Any) -> bytes:
+    return (json.dumps(plain(values), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _lines(rounds: list[RoundResult]) -> bytes:

@@ -10,6 +10,7 @@ from rsir.metrics import HEADLINE, change, title
 from rsir.report import charts
 from rsir.report.examples import example_users
 from rsir.report.html import document, section, table, text
+from rsir.runs.baselines import Baselines, remarks
 from rsir.runs.rounds import RoundResult, best_round, is_over
 
 __all__ = ["REPORT", "Report"]
@@ -26,10 +27,14 @@ class Report:
     config : RecursionConfig
     data, train : Sequences
         The real sequences of the run, and what of them is left to train on.
+    baselines : mapping, optional
+        What the rounds stand beside (:mod:`rsir.runs.baselines`).
     """
 
-    def __init__(self, config: RecursionConfig, data: Sequences, train: Sequences) -> None:
-        self._config, self._data = config, data
+    def __init__(
+        self, config: RecursionConfig, data: Sequences, train: Sequences, baselines: Baselines | None = None
+    ) -> None:
+        self._config, self._data, self._baselines = config, data, baselines or {}
         self._popularity = item_popularity(train)
         self._real = charts.Made.of(train, self._popularity)
         self._rounds: list[RoundResult] = []
@@ -58,8 +63,10 @@ class Report:
         rounds = self._rounds
         sections = [
             section("gains", "Gains by round", charts.gains(rounds), charts.INTERVALS),
-            section("training", "Training", charts.training(rounds)),
         ]
+        if self._baselines:
+            sections.append(section("baselines", "Beside the baselines", _beside(rounds, self._baselines)))
+        sections.append(section("training", "Training", charts.training(rounds)))
         if self._shown is not None:
             number, acquired = self._shown
             sections += [
@@ -111,6 +118,17 @@ def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult
         for name, value, note in tiles
     )
     return f'{intro}</p><dl class="tiles">{cells}</dl>'
+
+
+def _beside(rounds: Sequence[RoundResult], baselines: Baselines) -> str:
+    """A table of the rounds and the baselines, and what is to be said of them."""
+    rows = [
+        [f"round {one.round}", *(f"{getattr(one, part)[metric]:.4f}" for part, metric in HEADLINE)] for one in rounds
+    ]
+    rows += [[text(name), *(f"{by[part][metric]:.4f}" for part, metric in HEADLINE)] for name, by in baselines.items()]
+    said = "".join(f"<p>{text(sentence)}</p>" for sentence in remarks(rounds, baselines))
+    caption = "The rounds, and recommenders that are counted and not trained"
+    return table(caption, ["recommender", *(title(metric, part) for part, metric in HEADLINE)], rows) + said
 
 
 def _settings(config: RecursionConfig) -> str:

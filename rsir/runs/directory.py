@@ -7,6 +7,7 @@ A run's folder::
     data.parquet    the real sequences
     manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
     metrics.jsonl   a line for each finished round
+    baselines.json  metrics of the item-kNN and of popularity
     log.jsonl       what happened when
     report.html     the run to look at (rsir.report), written anew after every round
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
@@ -47,6 +48,7 @@ DATA = "data.parquet"
 """The real sequences with their labels, so that the run is complete without the file they came from. The manifest holds
 their fingerprint."""
 METRICS = "metrics.jsonl"
+BASELINES = "baselines.json"
 """A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
 PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rsir.evaluation import recommend
 from rsir.models import pack_items
 from rsir.ops import ItemTable
 from rsir.runs import summary
+from rsir.runs.baselines import Baselines, read_baselines
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.lineage import Lineage
@@ -49,6 +50,9 @@ class Run:
         That round's model; with retention, the ensemble that it is one of.
     path : Path or None
         The run's folder.
+    baselines : dict
+        What the rounds stand beside: metrics of the item-kNN and of popularity, by name and part; empty for a run of an
+        earlier version.
     """
 
     config: RecursionConfig
@@ -57,6 +61,7 @@ class Run:
     best: int
     model: Any
     path: Path | None
+    baselines: Baselines = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return summary.text(self)
@@ -167,7 +172,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     rounds = [store.read_round(number) for number in range(store.finished)]
     best = best_round(rounds)
     model = Lineage(store, directory.config.retention, device).recommender(best)
-    return Run(directory.config, read_data(directory), rounds, best, model, directory.path)
+    data = read_data(directory)
+    return Run(directory.config, data, rounds, best, model, directory.path, read_baselines(directory))
 
 
 def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> Sequences:

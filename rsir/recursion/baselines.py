@@ -1,0 +1,68 @@
+"""Recommenders that every run is measured beside: the item-kNN and popularity."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from rsir.config import ItemKnnConfig
+from rsir.data.splits import Split
+from rsir.errors import ConfigError, DataWarning
+from rsir.evaluation import evaluate
+from rsir.models import ItemKnn, Popularity
+from rsir.models.protocol import Backbone
+from rsir.runs.baselines import Baselines
+from rsir.runtime import memory
+from rsir.runtime.world import ALONE, World
+
+__all__ = ["baselines"]
+
+
+def baselines(
+    parts: Split,
+    popularity: npt.NDArray[np.int64],
+    config: ItemKnnConfig,
+    *,
+    threads: int | None = None,
+    world: World = ALONE,
+) -> Baselines:
+    """The metrics of the item-kNN and of popularity on validation and test.
+
+    Parameters
+    ----------
+    parts : Split
+    popularity : (N + 1,) int64
+        How often each item occurs in the training part.
+    config : ItemKnnConfig
+    threads : int, optional
+        As for :func:`rsir.ops.topk`.
+    world : World, optional
+        Processes that call this together.
+    """
+    models: dict[str, Backbone] = {}
+    if _fits(parts, config):
+        models["item-kNN"] = ItemKnn.fit(parts.train, config, threads=threads)
+    models["popularity"] = Popularity(popularity)
+    return {
+        name: {
+            part: evaluate(model, tasks, popularity=popularity, threads=threads, world=world).metrics
+            for part, tasks in (("validation", parts.validation), ("test", parts.test))
+        }
+        for name, model in models.items()
+    }
+
+
+def _fits(parts: Split, config: ItemKnnConfig) -> bool:
+    """Whether the item-kNN is sure to stay within the limit on memory; where it is not, users are told."""
+    limit, events = memory.current(), parts.train.num_interactions
+    if limit is None:
+        return True
+    pairs = min(2 * config.window * events, config.neighbours * parts.train.num_items)
+    try:
+        limit.left({"the item-kNN": 16 * events + 16 * pairs})
+    except ConfigError as cause:
+        warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""What a run's rounds stand beside: recommenders that are counted and not trained, and what to say of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rsir.metrics import CRITERION
+from rsir.runs.directory import BASELINES, RunDirectory
+from rsir.runs.rounds import RoundResult
+
+__all__ = ["Baselines", "read_baselines", "remarks"]
+
+Baselines = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Metrics by name of the baseline, part ("validation", "test") and name of the metric."""
+
+_COVERAGE = "coverage@10"
+_NARROW = 0.05  # a share of the catalogue; of trained models that rank well, the first ten places hold half of it
+_EARLY, _MANY = 3, 10  # validations
+
+
+def read_baselines(directory: RunDirectory) -> Baselines:
+    """Those of a run; none of one that an earlier version wrote."""
+    found: Baselines = directory.read_json(BASELINES) if (directory.path / BASELINES).exists() else {}
+    return found
+
+
+def remarks(rounds: Sequence[RoundResult], baselines: Baselines) -> list[str]:
+    """What anybody who reads the figures of these rounds should know, a sentence each; mostly nothing."""
+    found = []
+    for name, parts in baselines.items():
+        value = parts["validation"][CRITERION]
+        below = [result for result in rounds if result.validation[CRITERION] < value]
+        if below:
+            found.append(
+                f"{_these(below)} below {name} on validation (NDCG@20 "
+                f"{', '.join(f'{result.validation[CRITERION]:.4f}' for result in below)} against {value:.4f})."
+            )
+    narrow = [result for result in rounds if result.validation.get(_COVERAGE, 1.0) < _NARROW]
+    if narrow:
+        found.append(
+            f"{_these(narrow)} narrow: the first ten places of all users together hold "
+            f"{', '.join(f'{result.validation[_COVERAGE]:.1%}' for result in narrow)} of the catalogue."
+        )
+    early = [result for result in rounds if _stopped_early(result)]
+    if early:
+        found.append(
+            f"{_these(early)} best within the first {_EARLY} validations of the training and never after, which is "
+            "mostly too high a learning rate or too little data."
+        )
+    return found
+
+
+def _these(rounds: Sequence[RoundResult]) -> str:
+    numbers = ", ".join(str(result.round) for result in rounds)
+    return f"Round {numbers} is" if len(rounds) == 1 else f"Rounds {numbers} are"
+
+
+def _stopped_early(result: RoundResult) -> bool:
+    steps = result.history.get("step", [])
+    return len(steps) >= _MANY and result.best_step <= steps[_EARLY - 1]
