@@ -258,10 +258,13 @@ void check_softmax(const rsir::Unit& unit, std::int64_t columns, int threads) {
     expect_close(grad_negatives[i], want_negatives[i], 1e-5, unit.name, "softmax, gradient of items", i);
 }
 
+constexpr double kShare = 0.75, kDecay = 0.625;  // of the filter
+
 // A layer without dropout, in double precision; parameters stand one after the other as in LayerGradients.
 Doubles plain_layer(const rsir::LayerShape& s, const Doubles& w, const std::int64_t* segments, const Doubles& x) {
   const std::int64_t d = s.dim, f = s.feedforward, part = d / s.heads;
   const double* next = w.data();
+  const double* distances = s.reach ? next + rsir::layer_parameters(s) - s.heads * s.reach - 3 * d : nullptr;
   const auto affine = [&](const Doubles& a, std::int64_t k, std::int64_t n) {
     const double *weight = next, *bias = next + n * k;
     next = bias + n;
@@ -294,24 +297,40 @@ Doubles plain_layer(const rsir::LayerShape& s, const Doubles& w, const std::int6
       for (std::int64_t j = 0; j <= i; ++j) {
         if (segments[j] != segments[i]) continue;
         double product = 0.0;
+        const double bias = distances ? distances[head * s.reach + i - j] : 0.0;
         for (std::int64_t t = head * part; t < (head + 1) * part; ++t)
           product += qkv[i * 3 * d + t] * qkv[j * 3 * d + d + t];
-        total += share[j] = std::exp(product / std::sqrt(static_cast<double>(part)));
+        total += share[j] = std::exp(product / std::sqrt(static_cast<double>(part)) + bias);
       }
       for (std::int64_t j = 0; j <= i; ++j)
         for (std::int64_t t = head * part; t < (head + 1) * part; ++t)
           attended[i * d + t] += share[j] / total * qkv[j * 3 * d + 2 * d + t];
     }
   const Doubles projected = affine(attended, d, d);
-  const Doubles middle = normalise(x, projected);
+  Doubles middle = normalise(x, projected);
+  if (distances) {
+    const double *beta = distances + s.heads * s.reach, *after = next;
+    Doubles low(s.width * d), filtered(s.width * d);
+    for (std::int64_t i = 0; i < s.width; ++i)
+      for (std::int64_t t = 0; t < d; ++t) {
+        const bool goes_on = i > 0 && segments[i] == segments[i - 1];
+        double& here = low[i * d + t];
+        here = (goes_on ? kDecay * low[(i - 1) * d + t] : 0.0) + (1.0 - kDecay) * x[i * d + t];
+        filtered[i * d + t] = here + beta[t] * beta[t] * (x[i * d + t] - here);
+      }
+    next = beta + d;
+    filtered = normalise(x, filtered);
+    next = after;
+    for (std::int64_t i = 0; i < s.width * d; ++i) middle[i] = kShare * filtered[i] + (1.0 - kShare) * middle[i];
+  }
   Doubles hidden = affine(middle, d, f);
   for (double& value : hidden) value *= 0.5 * std::erfc(-value / std::sqrt(2.0));
   const Doubles down = affine(hidden, f, d);
   return normalise(middle, down);
 }
 
-void check_layer(const rsir::Unit& unit, int threads) {
-  const rsir::LayerShape shape{10, 13, 2, 9, 1e-5f, 0, 1.0f};
+void check_layer(const rsir::Unit& unit, bool filtered, int threads) {
+  const rsir::LayerShape shape{10, 13, 2, 9, 1e-5f, 0, 1.0f, filtered ? 11 : 0};
   constexpr std::int64_t kRows = 3;
   const std::int64_t d = shape.dim, f = shape.feedforward, wide = shape.width * d;
   const std::int64_t segments[kRows * 9] = {1, 1, 1, 2, 2, 3, 3, 3, 3, 0, 0, 1, 1, 1,
@@ -325,6 +344,11 @@ void check_layer(const rsir::Unit& unit, int threads) {
   w.in_weight = take(3 * d * d), w.in_bias = take(3 * d), w.out_weight = take(d * d), w.out_bias = take(d);
   w.norm1_weight = take(d), w.norm1_bias = take(d), w.up_weight = take(f * d), w.up_bias = take(f);
   w.down_weight = take(d * f), w.down_bias = take(d), w.norm2_weight = take(d), w.norm2_bias = take(d);
+  if (filtered) {
+    w.distances = take(shape.heads * shape.reach), w.beta = take(d);
+    w.filter_weight = take(d), w.filter_bias = take(d);
+    w.share = static_cast<float>(kShare), w.decay = static_cast<float>(kDecay);
+  }
   Floats saved(rsir::layer_saved(shape, kRows)), y(kRows * wide), grad_x(kRows * wide), gradients(weights.size());
   const rsir::LayerBatch batch{kRows, segments, x.data(), {}};
   rsir::layer_forward(unit, shape, w, batch, threads, saved.data(), y.data());
@@ -383,7 +407,8 @@ int main() {
     for (const int threads : {1, 3}) {
       check_softmax(*unit, 30, threads);
       check_softmax(*unit, 4500, threads);
-      check_layer(*unit, threads);
+      check_layer(*unit, false, threads);
+      check_layer(*unit, true, threads);
     }
     std::printf("%s: %lld checks\n", unit->name, static_cast<long long>(checks - before));
   }

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 _Lists = tuple[NDArray[np.int32], NDArray[np.int64]]
 """ids (nnz,) and offsets (B + 1,): row b owns ids[offsets[b]:offsets[b + 1]]."""
 
+_Filter = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float, float]
+"""Of a layer: distances (heads, L), beta (d,), norm weight and bias (d,), share and decay."""
+
 class PackedTable:
     """Item embeddings laid out for one instruction set. ``weights`` (N + 1, d) is kept by reference; with ``half``,
     float32 or the bits of float16, it is not."""
@@ -109,6 +112,7 @@ def layer_forward(
     segments: NDArray[np.int64],
     parameters: Sequence[NDArray[np.float32]],
     bytes: Sequence[NDArray[np.uint8]] | None,
+    filter: _Filter | None,
     heads: int,
     dropped: int,
     epsilon: float,
@@ -122,6 +126,7 @@ def layer_backward(
     segments: NDArray[np.int64],
     parameters: Sequence[NDArray[np.float32]],
     bytes: Sequence[NDArray[np.uint8]] | None,
+    filter: _Filter | None,
     heads: int,
     dropped: int,
     epsilon: float,
@@ -159,8 +164,9 @@ def encode(
     items: NDArray[np.int32],
     offsets: NDArray[np.int64],
     table: NDArray[np.float32],
-    positions: NDArray[np.float32],
+    positions: NDArray[np.float32] | None,
     layers: Sequence[Sequence[NDArray[np.float32]]],
+    filters: Sequence[_Filter] | None,
     heads: int,
     epsilon: float,
     threads: int,
@@ -174,9 +180,11 @@ def step(
     at: NDArray[np.int64],
     keys: NDArray[np.float32],
     values: NDArray[np.float32],
+    low: NDArray[np.float32] | None,
     table: NDArray[np.float32],
-    positions: NDArray[np.float32],
+    positions: NDArray[np.float32] | None,
     layers: Sequence[Sequence[NDArray[np.float32]]],
+    filters: Sequence[_Filter] | None,
     heads: int,
     epsilon: float,
     threads: int,

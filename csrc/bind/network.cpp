@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <tuple>
 
 #include "bind/arguments.hpp"
 #include "bind/module.hpp"
@@ -15,7 +16,8 @@ namespace {
 
 using Optional = std::optional<py::array>;
 using Parameters = std::array<py::array, 12>;  // of a layer, in the order of LayerWeights
-using Bytes = std::array<py::array, 4>;        // in the order of LayerBytes
+using Bytes = std::vector<py::array>;          // in the order of LayerBytes
+using Filter = std::tuple<py::array, py::array, py::array, py::array, float, float>;  // as LayerWeights ends
 
 py::tuple sampled_softmax(const py::array& queries, const py::array& positives, const py::array& negatives,
                           const py::array& targets, const py::array& negative_ids, const py::array& weights,
@@ -74,7 +76,18 @@ LayerWeights weights_of(const Parameters& parameters, py::ssize_t d, py::ssize_t
   const float* p[12];
   for (std::size_t i = 0; i < 12; ++i)
     p[i] = data_of<float>("parameter " + std::to_string(i), parameters[i], shapes[i]);
-  return {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11]};
+  return {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], {}, {}, {}, {}, {}, {}};
+}
+
+// Adds the filter to a layer's weights; reach is the number of distances, or kAny for those there are, and is returned.
+py::ssize_t add_filter(const Filter& filter, std::int64_t heads, py::ssize_t d, py::ssize_t reach, LayerWeights& w) {
+  const auto& [distances, beta, weight, bias, share, decay] = filter;
+  w.distances = data_of<float>("distances", distances, {heads, reach});
+  w.beta = data_of<float>("beta", beta, {d});
+  w.filter_weight = data_of<float>("filter weight", weight, {d});
+  w.filter_bias = data_of<float>("filter bias", bias, {d});
+  w.share = share, w.decay = decay;
+  return distances.shape(1);
 }
 
 void check_heads(std::int64_t heads, py::ssize_t d) {
@@ -90,7 +103,7 @@ struct Layer {
   Shape sizes;  // of x
 
   Layer(const py::array& x, const py::array& segments, const Parameters& parameters, const std::optional<Bytes>& bytes,
-        std::int64_t heads, int dropped, float epsilon) {
+        const std::optional<Filter>& filter, std::int64_t heads, int dropped, float epsilon) {
     batch.x = data_of<float>("x", x, {kAny, kAny, kAny});
     const py::ssize_t rows = x.shape(0), width = x.shape(1), d = x.shape(2);
     sizes = {rows, width, d};
@@ -101,27 +114,38 @@ struct Layer {
     const py::ssize_t f = feedforward_of(parameters, d);
     shape = {d, f, heads, width, epsilon, dropped, 256.0f / static_cast<float>(256 - dropped)};
     weights = weights_of(parameters, d, f);
+    if (filter) shape.reach = add_filter(*filter, heads, d, kAny, weights);
+    const std::int64_t least = std::max<py::ssize_t>(width, 1);
+    if (filter && shape.reach < least)
+      throw py::value_error("distances: expected at least " + std::to_string(least) + " columns, got " +
+                            std::to_string(shape.reach));
     if (!bytes) return;
+    const std::size_t kinds = filter ? 5 : 4;
+    if (bytes->size() != kinds)
+      throw py::value_error("bytes: expected " + std::to_string(kinds) + " arrays, got " +
+                            std::to_string(bytes->size()));
     batch.bytes.attention = data_of<unsigned char>("attention bytes", (*bytes)[0], {rows, heads, width, width});
     batch.bytes.out = data_of<unsigned char>("out bytes", (*bytes)[1], {rows, width, d});
     batch.bytes.hidden = data_of<unsigned char>("hidden bytes", (*bytes)[2], {rows, width, f});
     batch.bytes.down = data_of<unsigned char>("down bytes", (*bytes)[3], {rows, width, d});
+    if (filter) batch.bytes.low = data_of<unsigned char>("low bytes", (*bytes)[4], {rows, width, d});
   }
 };
 
 py::tuple layer_forward(const py::array& x, const py::array& segments, const Parameters& parameters,
-                        const std::optional<Bytes>& bytes, std::int64_t heads, int dropped, float epsilon,
-                        Threads threads, const Unit& unit) {
-  const Layer l(x, segments, parameters, bytes, heads, dropped, epsilon);
+                        const std::optional<Bytes>& bytes, const std::optional<Filter>& filter, std::int64_t heads,
+                        int dropped, float epsilon, Threads threads, const Unit& unit) {
+  const Layer l(x, segments, parameters, bytes, filter, heads, dropped, epsilon);
   Output<float> saved({layer_saved(l.shape, l.batch.rows)}), y(l.sizes);
   run_native([&] { rsir::layer_forward(unit, l.shape, l.weights, l.batch, threads, saved.data, y.data); });
   return py::make_tuple(y.array, saved.array);
 }
 
 py::tuple layer_backward(const py::array& x, const py::array& segments, const Parameters& parameters,
-                         const std::optional<Bytes>& bytes, std::int64_t heads, int dropped, float epsilon,
-                         Threads threads, const Unit& unit, const py::array& saved, const py::array& grad_y) {
-  const Layer l(x, segments, parameters, bytes, heads, dropped, epsilon);
+                         const std::optional<Bytes>& bytes, const std::optional<Filter>& filter, std::int64_t heads,
+                         int dropped, float epsilon, Threads threads, const Unit& unit, const py::array& saved,
+                         const py::array& grad_y) {
+  const Layer l(x, segments, parameters, bytes, filter, heads, dropped, epsilon);
   const float* from = data_of<float>("saved", saved, {layer_saved(l.shape, l.batch.rows)});
   const float* upstream = data_of<float>("grad_y", grad_y, l.sizes);
   Output<float> grad_x(l.sizes), gradients({layer_parameters(l.shape)});
@@ -134,28 +158,34 @@ py::tuple layer_backward(const py::array& x, const py::array& segments, const Pa
 // A stack of layers, and what their input is looked up in.
 struct Encoder {
   const float *table, *positions;
-  py::ssize_t known, width, d;
+  py::ssize_t known, width = kAny, d;
   LayerShape shape = {};
   std::vector<LayerWeights> layers;
 
-  Encoder(const py::array& table, const py::array& positions, const std::vector<Parameters>& layers,
-          std::int64_t heads, float epsilon)
+  Encoder(const py::array& table, const Optional& positions, const std::vector<Parameters>& layers,
+          const std::optional<std::vector<Filter>>& filters, std::int64_t heads, float epsilon)
       : table(data_of<float>("table", table, {kAny, kAny})),
         positions(data_of<float>("positions", positions, {kAny, table.shape(1)})),
         known(table.shape(0)),
-        width(positions.shape(0)),
         d(table.shape(1)) {
     check_heads(heads, d);
-    if (layers.empty() || width < 1) throw py::value_error("expected at least one layer and one position");
-    shape = {d, feedforward_of(layers[0], d), heads, width, epsilon, 0, 1.0f};
-    for (const Parameters& layer : layers) this->layers.push_back(weights_of(layer, d, shape.feedforward));
+    if (layers.empty()) throw py::value_error("expected at least one layer");
+    if (filters && filters->size() != layers.size()) throw py::value_error("filters: expected one a layer");
+    if (!positions && !filters) throw py::value_error("positions: expected some without filters");
+    const std::int64_t f = feedforward_of(layers[0], d);
+    for (const Parameters& layer : layers) this->layers.push_back(weights_of(layer, d, f));
+    if (positions) width = positions->shape(0);
+    for (std::size_t i = 0; filters && i < layers.size(); ++i)
+      width = add_filter((*filters)[i], heads, d, width, this->layers[i]);
+    if (width < 1) throw py::value_error("expected at least one position");
+    shape = {d, f, heads, width, epsilon, 0, 1.0f, filters ? width : 0};
   }
 };
 
-py::object encode(const py::array& items, const py::array& offsets, const py::array& table, const py::array& positions,
-                  const std::vector<Parameters>& layers, std::int64_t heads, float epsilon, Threads threads,
-                  const Unit& unit) {
-  const Encoder e(table, positions, layers, heads, epsilon);
+py::object encode(const py::array& items, const py::array& offsets, const py::array& table, const Optional& positions,
+                  const std::vector<Parameters>& layers, const std::optional<std::vector<Filter>>& filters,
+                  std::int64_t heads, float epsilon, Threads threads, const Unit& unit) {
+  const Encoder e(table, positions, layers, filters, heads, epsilon);
   Histories h = {};
   h.table = e.table, h.positions = e.positions;
   h.items = data_of<std::int32_t>("items", items, {kAny});
@@ -177,10 +207,10 @@ py::object encode(const py::array& items, const py::array& offsets, const py::ar
 }
 
 py::object step(const py::array& slots, const py::array& items, const py::array& at, py::array& keys,
-                py::array& values, const py::array& table, const py::array& positions,
-                const std::vector<Parameters>& layers, std::int64_t heads, float epsilon, Threads threads,
-                const Unit& unit) {
-  const Encoder e(table, positions, layers, heads, epsilon);
+                py::array& values, Optional& low, const py::array& table, const Optional& positions,
+                const std::vector<Parameters>& layers, const std::optional<std::vector<Filter>>& filters,
+                std::int64_t heads, float epsilon, Threads threads, const Unit& unit) {
+  const Encoder e(table, positions, layers, filters, heads, epsilon);
   Steps h = {};
   h.table = e.table, h.positions = e.positions;
   h.slot = data_of<std::int64_t>("slots", slots, {kAny});
@@ -191,6 +221,8 @@ py::object step(const py::array& slots, const py::array& items, const py::array&
   h.keys = writeable<float>("keys", keys, caches);
   h.slots = keys.shape(1);
   h.values = writeable<float>("values", values, {caches[0], h.slots, heads, e.width, caches[4]});
+  h.low = writeable<float>("low", low, {caches[0], h.slots, e.d});
+  if (filters.has_value() != low.has_value()) throw py::value_error("low: expected with filters, and only then");
   std::vector<char> named(static_cast<std::size_t>(h.slots), 0);
   for (std::int64_t row = 0; row < h.rows; ++row) {
     const std::int64_t slot = h.slot[row];
@@ -253,14 +285,14 @@ void register_network(py::module_& m) {
         "weights"_a, "target_offsets"_a, "negative_offsets"_a, "threads"_a, "instruction_set"_a);
   m.def("full_softmax", &full_softmax, "queries"_a, "items"_a, "targets"_a, "weights"_a, "threads"_a,
         "instruction_set"_a);
-  m.def("layer_forward", &layer_forward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "heads"_a, "dropped"_a,
-        "epsilon"_a, "threads"_a, "instruction_set"_a);
-  m.def("layer_backward", &layer_backward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "heads"_a, "dropped"_a,
-        "epsilon"_a, "threads"_a, "instruction_set"_a, "saved"_a, "grad_y"_a);
-  m.def("encode", &encode, "items"_a, "offsets"_a, "table"_a, "positions"_a, "layers"_a, "heads"_a, "epsilon"_a,
-        "threads"_a, "instruction_set"_a);
-  m.def("step", &step, "slots"_a, "items"_a, "at"_a, "keys"_a, "values"_a, "table"_a, "positions"_a, "layers"_a,
+  m.def("layer_forward", &layer_forward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "filter"_a, "heads"_a,
+        "dropped"_a, "epsilon"_a, "threads"_a, "instruction_set"_a);
+  m.def("layer_backward", &layer_backward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "filter"_a, "heads"_a,
+        "dropped"_a, "epsilon"_a, "threads"_a, "instruction_set"_a, "saved"_a, "grad_y"_a);
+  m.def("encode", &encode, "items"_a, "offsets"_a, "table"_a, "positions"_a, "layers"_a, "filters"_a,
         "heads"_a, "epsilon"_a, "threads"_a, "instruction_set"_a);
+  m.def("step", &step, "slots"_a, "items"_a, "at"_a, "keys"_a, "values"_a, "low"_a, "table"_a, "positions"_a,
+        "layers"_a, "filters"_a, "heads"_a, "epsilon"_a, "threads"_a, "instruction_set"_a);
   m.def("adam_rows", &adam_rows, "weights"_a, "first"_a, "second"_a, "last"_a, "ids"_a, "gradients"_a, "step"_a,
         "rate"_a, "betas"_a, "epsilon"_a, "average"_a, "decay"_a, "padding"_a, "threads"_a, "instruction_set"_a);
 }

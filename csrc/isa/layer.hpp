@@ -5,40 +5,9 @@
 
 #include <cstdint>
 
-#include "isa/dense.hpp"
-#include "isa/unit.hpp"
+#include "isa/filter.hpp"
 
 namespace {
-
-using rsir::LayerBytes;
-using rsir::LayerGradients;
-using rsir::LayerSaved;
-using rsir::LayerShape;
-using rsir::LayerTransposed;
-using rsir::LayerWeights;
-
-typedef unsigned char ByteVector __attribute__((vector_size(kLanes)));
-
-// Factors of dropout: 0 where a byte is below `dropped`, else the scale; 1 everywhere without bytes.
-class Dropout {
- public:
-  explicit Dropout(const LayerShape& s) : dropped_(s.dropped), scale_(s.kept_scale) {}
-
-  Vector factors(const unsigned char* bytes, std::int64_t i, Full) const { return get(bytes, i, kLanes); }
-  Vector factors(const unsigned char* bytes, std::int64_t i, int lanes) const { return get(bytes, i, lanes); }
-
- private:
-  Vector get(const unsigned char* bytes, std::int64_t i, int lanes) const {
-    if (!bytes) return Isa::set1(1.0f);
-    ByteVector some = {};
-    __builtin_memcpy(&some, bytes + i, static_cast<std::size_t>(lanes));
-    const IntVector wide = __builtin_convertvector(some, IntVector);
-    return wide < dropped_ ? Isa::set1(0.0f) : Isa::set1(scale_);
-  }
-
-  int dropped_;
-  float scale_;
-};
 
 // The normal distribution at x: share below, and density. The share is within 1e-7 (Abramowitz and Stegun 7.1.26).
 struct Normal {
@@ -76,56 +45,6 @@ void affine_backward(std::int64_t rows, std::int64_t n, std::int64_t k, const fl
   product(false, rows, k, n, grad_out, n, weight, k, grad_a, k, add);
 }
 
-// normed = (x + dropout(z)) normalised, y = normed weight + bias; one position. Returns the reciprocal deviation.
-// normed and y may be the same, and be x or z.
-inline float normalise(std::int64_t n, float epsilon, const Dropout& dropout, const unsigned char* bytes,
-                       const float* x, const float* z, const float* weight, const float* bias, float* normed,
-                       float* y) {
-  Vector sum = Isa::set1(0.0f);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector here = Isa::madd(load(z + i, lanes), dropout.factors(bytes, i, lanes), load(x + i, lanes));
-    store(normed + i, here, lanes);
-    sum += here;
-  });
-  const float mean = Isa::sum(sum) / static_cast<float>(n);
-  Vector square = Isa::set1(0.0f);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    store(normed + i, load(normed + i, lanes) - Isa::set1(mean), lanes);
-    const Vector here = load(normed + i, lanes);  // lanes beyond the end are zero again
-    square = Isa::madd(here, here, square);
-  });
-  const float rstd = 1.0f / __builtin_sqrtf(Isa::sum(square) / static_cast<float>(n) + epsilon);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector here = load(normed + i, lanes) * Isa::set1(rstd);
-    store(normed + i, here, lanes);
-    store(y + i, Isa::madd(here, load(weight + i, lanes), load(bias + i, lanes)), lanes);
-  });
-  return rstd;
-}
-
-// From the gradient of y that of x, and of z behind its dropout; adds to those of weight and bias.
-inline void normalise_backward(std::int64_t n, const Dropout& dropout, const unsigned char* bytes, const float* normed,
-                               float rstd, const float* weight, const float* grad_y, float* grad_weight,
-                               float* grad_bias, float* grad_x, float* grad_z) {
-  Vector sum = Isa::set1(0.0f), along = Isa::set1(0.0f);
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector upstream = load(grad_y + i, lanes), here = load(normed + i, lanes);
-    const Vector grad = upstream * load(weight + i, lanes);
-    sum += grad;
-    along = Isa::madd(grad, here, along);
-    store(grad_weight + i, Isa::madd(upstream, here, load(grad_weight + i, lanes)), lanes);
-    store(grad_bias + i, load(grad_bias + i, lanes) + upstream, lanes);
-  });
-  const Vector mean = Isa::set1(Isa::sum(sum) / static_cast<float>(n));
-  const Vector slope = Isa::set1(-Isa::sum(along) / static_cast<float>(n));
-  each_vector(n, [&](std::int64_t i, auto lanes) {
-    const Vector centred = load(grad_y + i, lanes) * load(weight + i, lanes) - mean;
-    const Vector grad = Isa::madd(slope, load(normed + i, lanes), centred) * Isa::set1(rstd);
-    store(grad_x + i, grad, lanes);
-    store(grad_z + i, grad * dropout.factors(bytes, i, lanes), lanes);
-  });
-}
-
 // Calls use(first, end) for every segment of a row; positions of segment 0 belong to none.
 template <class Use>
 void each_segment(const std::int64_t* segments, std::int64_t width, Use use) {
@@ -137,12 +56,19 @@ void each_segment(const std::int64_t* segments, std::int64_t width, Use use) {
   }
 }
 
+// The bias of one head for distances, or null.
+inline const float* bias_of(const LayerShape& s, const LayerWeights& w, std::int64_t head) {
+  return w.distances ? w.distances + head * s.reach : nullptr;
+}
+
 // The shares of a query of one head in n keys, stride apart, before they are divided by their total, which is returned.
+// bias: for distances, from that of the last key, 0; or null.
 inline float attend(std::int64_t part, std::int64_t stride, float scale, const float* query, const float* keys,
-                    std::int64_t n, float* out) {
+                    const float* bias, std::int64_t n, float* out) {
   float top = -__builtin_inff();
   for (std::int64_t j = 0; j < n; ++j) {
     out[j] = scale * dot(query, keys + j * stride, part);
+    if (bias) out[j] += bias[n - 1 - j];
     if (out[j] > top) top = out[j];
   }
   each_vector(n, [&](std::int64_t j, auto lanes) {
@@ -155,12 +81,14 @@ inline float attend(std::int64_t part, std::int64_t stride, float scale, const f
 
 struct Attention {
   const LayerShape& s;
+  const LayerWeights& w;
   const Dropout dropout;
   std::int64_t part, stride;  // width of a head; of a row of queries, keys and values
   float scale;
 
-  explicit Attention(const LayerShape& shape)
+  Attention(const LayerShape& shape, const LayerWeights& weights)
       : s(shape),
+        w(weights),
         dropout(shape),
         part(shape.dim / shape.heads),
         stride(3 * shape.dim),
@@ -170,8 +98,9 @@ struct Attention {
     return bytes.attention ? bytes.attention + (head * s.width + i) * s.width + first : nullptr;
   }
 
-  void shares(const float* query, const float* keys, std::int64_t n, float* out) const {
-    const Vector factor = Isa::set1(1.0f / attend(part, stride, scale, query, keys, n, out));
+  void shares(std::int64_t head, const float* query, const float* keys, std::int64_t n, float* out) const {
+    const float total = attend(part, stride, scale, query, keys, bias_of(s, w, head), n, out);
+    const Vector factor = Isa::set1(1.0f / total);
     each_vector(n, [&](std::int64_t j, auto lanes) { store(out + j, load(out + j, lanes) * factor, lanes); });
   }
 
@@ -184,7 +113,7 @@ struct Attention {
         const float* keys = queries + s.dim + first * stride;
         for (std::int64_t i = first; i < end; ++i) {
           const std::int64_t n = i - first + 1;
-          shares(queries + i * stride, keys, n, share);
+          shares(head, queries + i * stride, keys, n, share);
           const unsigned char* random = bytes_of(bytes, head, i, first);
           each_vector(n, [&](std::int64_t j, auto lanes) {
             store(share + j, load(share + j, lanes) * dropout.factors(random, j, lanes), lanes);
@@ -196,9 +125,9 @@ struct Attention {
     });
   }
 
-  // grad_qkv is set; share, factor and grad hold width floats each.
+  // grad_qkv is set, grad_distances (null without a filter) added to; share, factor and grad hold width floats each.
   void backward(const std::int64_t* segments, const LayerBytes& bytes, const float* qkv, const float* grad_attended,
-                float* grad_qkv, float* share, float* factor, float* grad) const {
+                float* grad_qkv, float* grad_distances, float* share, float* factor, float* grad) const {
     for (std::int64_t i = 0; i < s.width * stride; ++i) grad_qkv[i] = 0.0f;
     each_segment(segments, s.width, [&](std::int64_t first, std::int64_t end) {
       for (std::int64_t head = 0; head < s.heads; ++head) {
@@ -210,7 +139,7 @@ struct Attention {
         for (std::int64_t i = first; i < end; ++i) {
           const std::int64_t n = i - first + 1;
           const float* upstream = grad_attended + i * s.dim + head * part;
-          shares(queries + i * stride, keys, n, share);
+          shares(head, queries + i * stride, keys, n, share);
           const unsigned char* random = bytes_of(bytes, head, i, first);
           each_vector(n, [&](std::int64_t j, auto lanes) {
             store(factor + j, dropout.factors(random, j, lanes), lanes);
@@ -226,14 +155,14 @@ struct Attention {
             add_scaled(part, slope, keys + j * stride, grad_queries + i * stride);
             add_scaled(part, slope, queries + i * stride, grad_keys + j * stride);
           }
+          if (!grad_distances) continue;
+          float* grad_bias = grad_distances + head * s.reach;
+          for (std::int64_t j = 0; j < n; ++j) grad_bias[n - 1 - j] += share[j] * (grad[j] - along);
         }
       }
     });
   }
 };
-
-// Where dropout's bytes of a position are, or null.
-inline const unsigned char* at(const unsigned char* bytes, std::int64_t i) { return bytes ? bytes + i : nullptr; }
 
 void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransposed& t, const LayerBytes& bytes,
                    const std::int64_t* segments, const float* x, const LayerSaved& saved, float* y, float* scratch) {
@@ -244,11 +173,12 @@ void layer_forward(const LayerShape& s, const LayerWeights& w, const LayerTransp
   float* hidden = middle + s.width * d;
   float* share = hidden + s.width * f;
   affine(s.width, 3 * d, d, x, t.in, 3 * d, w.in_bias, saved.qkv);
-  Attention(s).forward(segments, bytes, saved.qkv, saved.attended, share);
+  Attention(s, w).forward(segments, bytes, saved.qkv, saved.attended, share);
   affine(s.width, d, d, saved.attended, t.out, d, w.out_bias, z);
   for (std::int64_t i = 0; i < s.width; ++i)
     saved.rstd[2 * i] = normalise(d, s.epsilon, dropout, at(bytes.out, i * d), x + i * d, z + i * d, w.norm1_weight,
                                   w.norm1_bias, saved.normed1 + i * d, middle + i * d);
+  if (w.distances) filter_forward(s, w, bytes, segments, x, saved, middle, z, share);
   affine(s.width, f, d, middle, t.up, f, w.up_bias, hidden);
   each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
     const Vector here = load(hidden + i, lanes), factor = dropout.factors(bytes.hidden, i, lanes);
@@ -274,6 +204,7 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
   float* grad_qkv = grad_attended + s.width * d;
   float* grad_active = grad_qkv + 3 * s.width * d;
   float* share = grad_active + s.width * f;
+  float* filtered = grad_attended;  // with a filter: what its norm gave, then the gradient of that
   for (std::int64_t i = 0; i < s.width; ++i) {
     normalise_backward(d, dropout, at(bytes.down, i * d), saved.normed2 + i * d, saved.rstd[2 * i + 1], w.norm2_weight,
                        grad_y + i * d, g.norm2_weight, g.norm2_bias, grad_middle + i * d, grad_z + i * d);
@@ -282,18 +213,32 @@ void layer_backward(const LayerShape& s, const LayerWeights& w, const LayerBytes
       const Vector weight = load(w.norm1_weight + j, lanes), bias = load(w.norm1_bias + j, lanes);
       store(middle + i * d + j, Isa::madd(normed, weight, bias), lanes);
     });
+    if (!w.distances) continue;
+    each_vector(d, [&](std::int64_t j, auto lanes) {
+      const Vector normed = load(saved.filtered + i * d + j, lanes);
+      const Vector weight = load(w.filter_weight + j, lanes), bias = load(w.filter_bias + j, lanes);
+      store(filtered + i * d + j, Isa::madd(normed, weight, bias), lanes);
+    });
   }
+  if (w.distances) mix(s.width * d, w.share, filtered, middle);
   affine_backward(s.width, d, f, saved.active, w.down_weight, grad_z, g.down_weight, g.down_bias, grad_active, false);
   each_vector(s.width * f, [&](std::int64_t i, auto lanes) {
     store(grad_active + i, load(grad_active + i, lanes) * load(saved.slopes + i, lanes), lanes);
   });
   affine_backward(s.width, f, d, middle, w.up_weight, grad_active, g.up_weight, g.up_bias, grad_middle, true);
+  if (w.distances)
+    each_vector(s.width * d, [&](std::int64_t i, auto lanes) {
+      const Vector grad = load(grad_middle + i, lanes);
+      store(filtered + i, grad * Isa::set1(w.share), lanes);
+      store(grad_middle + i, grad * Isa::set1(1.0f - w.share), lanes);
+    });
   for (std::int64_t i = 0; i < s.width; ++i)
     normalise_backward(d, dropout, at(bytes.out, i * d), saved.normed1 + i * d, saved.rstd[2 * i], w.norm1_weight,
                        grad_middle + i * d, g.norm1_weight, g.norm1_bias, grad_x + i * d, grad_z + i * d);
+  if (w.distances) filter_backward(s, w, bytes, segments, x, saved, filtered, grad_x, g, grad_qkv, middle, middle + d);
   affine_backward(s.width, d, d, saved.attended, w.out_weight, grad_z, g.out_weight, g.out_bias, grad_attended, false);
-  Attention(s).backward(segments, bytes, saved.qkv, grad_attended, grad_qkv, share, share + s.width,
-                        share + 2 * s.width);
+  Attention(s, w).backward(segments, bytes, saved.qkv, grad_attended, grad_qkv, g.distances, share, share + s.width,
+                           share + 2 * s.width);
   affine_backward(s.width, 3 * d, d, x, w.in_weight, grad_qkv, g.in_weight, g.in_bias, grad_x, true);
 }
 

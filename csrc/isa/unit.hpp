@@ -60,6 +60,7 @@ struct LayerShape {
   float epsilon;                                // of the layer norms
   int dropped;                                  // an element is dropped where its random byte is below this
   float kept_scale;                             // of the others
+  std::int64_t reach = 0;                       // distances that the filter's bias knows; 0: no filter
 };
 
 struct LayerWeights {
@@ -69,11 +70,16 @@ struct LayerWeights {
   const float *up_weight, *up_bias;      // (f, d), (f)
   const float *down_weight, *down_bias;  // (d, f), (d)
   const float *norm2_weight, *norm2_bias;
+  // Of a layer with a filter, else null.
+  const float *distances, *beta;         // (heads, reach) added to the logits of attention; (d)
+  const float *filter_weight, *filter_bias;  // of the filter's norm
+  float share, decay;
 };
 
 struct LayerGradients {  // the same shapes; added to
   float *in_weight, *in_bias, *out_weight, *out_bias, *norm1_weight, *norm1_bias;
   float *up_weight, *up_bias, *down_weight, *down_bias, *norm2_weight, *norm2_bias;
+  float *distances, *beta, *filter_weight, *filter_bias;
 };
 
 struct LayerTransposed {  // weights as right-hand sides of the forward products
@@ -85,6 +91,7 @@ struct LayerBytes {  // random bytes of one row of the batch; null: no dropout
   const unsigned char* out;        // (width, d)
   const unsigned char* hidden;     // (width, f)
   const unsigned char* down;       // (width, d)
+  const unsigned char* low;        // (width, d), with a filter
 };
 
 struct LayerSaved {  // what the backward pass needs, of one row of the batch
@@ -95,6 +102,8 @@ struct LayerSaved {  // what the backward pass needs, of one row of the batch
   float* slopes;     // (width, f) their slopes there
   float* normed2;    // (width, d)
   float* rstd;       // (width, 2)
+  float* filtered;   // (width, d) the filter's norm before weight and bias; null without one
+  float* filter_rstd;  // (width)
 };
 
 // One step of Adam, and of the average that follows the weights.
@@ -142,10 +151,11 @@ struct Unit {
   void (*encode_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, const std::int64_t* starts,
                        std::int64_t sequences, const float* x, bool last_only, float* y, float* scratch);
   // The same for one more position of each of many sequences: keys[r] and values[r] are the caches of row r, (heads,
-  // width, d / heads), filled up to at[r], where those of this position are written. Scratch as for encode_layer.
+  // width, d / heads), filled up to at[r], where those of this position are written, and lows[r] is what the filter of
+  // row r has averaged (d), brought up to date. Scratch as for encode_layer.
   void (*step_layer)(const LayerShape&, const LayerWeights&, const LayerTransposed&, std::int64_t rows,
-                     float* const* keys, float* const* values, const std::int64_t* at, const float* x, float* y,
-                     float* scratch);
+                     float* const* keys, float* const* values, float* const* lows, const std::int64_t* at,
+                     const float* x, float* y, float* scratch);
   // n elements; no gradient (null) is one of zeros, no average is kept where that is null.
   void (*adam)(const AdamStep&, std::int64_t n, const float* gradient, float* weights, float* first, float* second,
                float* average);
@@ -153,7 +163,9 @@ struct Unit {
 
 inline std::int64_t layer_scratch(const LayerShape& s) { return s.width * (7 * s.dim + s.feedforward + 3); }
 
-inline std::int64_t encode_scratch(const LayerShape& s) { return 5 * s.dim + s.feedforward + s.width; }
+inline std::int64_t encode_scratch(const LayerShape& s) {
+  return (s.reach ? 6 : 5) * s.dim + s.feedforward + s.width;
+}
 
 const Unit& unit_base();
 #ifdef RSIR_X86

@@ -16,14 +16,17 @@ LayerSaved saved_of(const LayerShape& s, float* saved, std::int64_t row) {
   float* p = saved + layer_saved(s, row);
   const std::int64_t wide = s.width * s.dim, hidden = s.width * s.feedforward;
   float* active = p + 6 * wide;
-  return {p, p + 3 * wide, p + 4 * wide, active, active + hidden, p + 5 * wide, active + 2 * hidden};
+  float* rstd = active + 2 * hidden;
+  float* filtered = s.reach ? rstd + 2 * s.width : nullptr;
+  float* filter_rstd = s.reach ? filtered + wide : nullptr;
+  return {p, p + 3 * wide, p + 4 * wide, active, active + hidden, p + 5 * wide, rstd, filtered, filter_rstd};
 }
 
 LayerBytes bytes_of(const LayerShape& s, const LayerBytes& all, std::int64_t row) {
   if (!all.attention) return {};
   const std::int64_t wide = row * s.width;
   return {all.attention + wide * s.heads * s.width, all.out + wide * s.dim, all.hidden + wide * s.feedforward,
-          all.down + wide * s.dim};
+          all.down + wide * s.dim, all.low ? all.low + wide * s.dim : nullptr};
 }
 
 // Writes (n, k) as (k, n); returns the end.
@@ -50,6 +53,15 @@ LayerTransposed turn(const LayerShape& s, const LayerWeights& w, Aligned<float>&
   return t;
 }
 
+// What the first layer reads of an item at a place.
+void embed(std::int64_t d, const float* table, std::int64_t item, const float* positions, std::int64_t place,
+           float* out) {
+  if (!positions)
+    std::copy_n(table + item * d, d, out);
+  else
+    for (std::int64_t t = 0; t < d; ++t) out[t] = table[item * d + t] + positions[place * d + t];
+}
+
 // The gradients as one array, in the order of the struct.
 LayerGradients gradients_in(const LayerShape& s, float* p) {
   const std::int64_t d = s.dim, f = s.feedforward;
@@ -65,6 +77,9 @@ LayerGradients gradients_in(const LayerShape& s, float* p) {
   g.up_weight = next(f * d), g.up_bias = next(f);
   g.down_weight = next(d * f), g.down_bias = next(d);
   g.norm2_weight = next(d), g.norm2_bias = next(d);
+  if (!s.reach) return g;
+  g.distances = next(s.heads * s.reach), g.beta = next(d);
+  g.filter_weight = next(d), g.filter_bias = next(d);
   return g;
 }
 
@@ -141,8 +156,7 @@ void encode(const Unit& unit, const LayerShape& s, const std::vector<LayerWeight
     for (std::int64_t row = first; row < first + count; ++row) {
       const std::int64_t length = std::min(h.offsets[row + 1] - h.offsets[row], s.width);
       const std::int32_t* items = h.items + h.offsets[row + 1] - length;
-      for (std::int64_t i = 0; i < length; ++i, x += d)
-        for (std::int64_t t = 0; t < d; ++t) x[t] = h.table[items[i] * d + t] + h.positions[i * d + t];
+      for (std::int64_t i = 0; i < length; ++i, x += d) embed(d, h.table, items[i], h.positions, i, x);
       own.starts.push_back(own.starts.back() + length);
     }
     const float* from = own.x.get();
@@ -167,18 +181,18 @@ void step(const Unit& unit, const LayerShape& s, const std::vector<LayerWeights>
     const Aligned<float> x = allocate_aligned<float>(rows * d), y = allocate_aligned<float>(rows * d);
     const Aligned<float> scratch = allocate_aligned<float>(rows * encode_scratch(s));
     for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t t = 0; t < d; ++t)
-        x[r * d + t] = h.table[h.items[first + r] * d + t] + h.positions[h.at[first + r] * d + t];
-    float *keys[kTogether], *values[kTogether];
+      embed(d, h.table, h.items[first + r], h.positions, h.at[first + r], x.get() + r * d);
+    float *keys[kTogether], *values[kTogether], *lows[kTogether];
     const float* from = x.get();
     for (std::size_t i = 0; i < layers.size(); ++i) {
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t place = (static_cast<std::int64_t>(i) * h.slots + h.slot[first + r]) * s.width * d;
         keys[r] = h.keys + place;
         values[r] = h.values + place;
+        lows[r] = h.low ? h.low + (static_cast<std::int64_t>(i) * h.slots + h.slot[first + r]) * d : nullptr;
       }
       float* to = i + 1 == layers.size() ? out + first * d : from == x.get() ? y.get() : x.get();
-      unit.step_layer(s, layers[i], turned[i], rows, keys, values, h.at + first, from, to, scratch.get());
+      unit.step_layer(s, layers[i], turned[i], rows, keys, values, lows, h.at + first, from, to, scratch.get());
       from = to;
     }
   });

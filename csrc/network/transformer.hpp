@@ -18,7 +18,7 @@ struct LayerBatch {
 
 // Floats that the forward pass saves for the backward pass.
 inline std::int64_t layer_saved(const LayerShape& s, std::int64_t rows) {
-  return rows * s.width * (6 * s.dim + 2 * s.feedforward + 2);
+  return rows * s.width * (6 * s.dim + 2 * s.feedforward + 2 + (s.reach ? s.dim + 1 : 0));
 }
 
 void layer_forward(const Unit&, const LayerShape&, const LayerWeights&, const LayerBatch&, int threads,
@@ -26,7 +26,8 @@ void layer_forward(const Unit&, const LayerShape&, const LayerWeights&, const La
 
 // Numbers in the layer's parameters.
 inline std::int64_t layer_parameters(const LayerShape& s) {
-  return 4 * s.dim * s.dim + 2 * s.dim * s.feedforward + 9 * s.dim + s.feedforward;
+  return 4 * s.dim * s.dim + 2 * s.dim * s.feedforward + 9 * s.dim + s.feedforward +
+         (s.reach ? s.heads * s.reach + 3 * s.dim : 0);
 }
 
 // gradients: (layer_parameters,), one after the other in the order of LayerGradients. Every element of it and of grad_x
@@ -39,7 +40,7 @@ struct Histories {
   const std::int32_t* items;    // of history r: items[offsets[r]..offsets[r + 1]), at least one
   const std::int64_t* offsets;  // (rows + 1,)
   const float* table;           // (N + 1, d) embeddings of the items
-  const float* positions;       // (shape.width, d); a longer history is cut to its last shape.width items
+  const float* positions;       // (shape.width, d), or null; a longer history is cut to its last shape.width items
 };
 
 // out (rows, d): what the layers give at each history's last item; the same bits whatever the other histories are.
@@ -52,8 +53,9 @@ struct Steps {
   const std::int64_t* items;  // (rows,)
   const std::int64_t* at;     // (rows,) items that the slot holds already
   const float* table;
-  const float* positions;
+  const float* positions;     // or null
   float *keys, *values;       // (layers, slots, heads, shape.width, d / heads)
+  float* low;                 // (layers, slots, d) what filters have averaged, or null without one
 };
 
 // out (rows, d): what encode gives for the sequences with their new items, to the bit; the caches grow with them.

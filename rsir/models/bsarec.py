@@ -19,19 +19,19 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsir import ops
 from rsir.config import ModelConfig
-from rsir.models.attention import AttentionBackbone, Reach
+from rsir.models.attention import Reach
 from rsir.models.dropout import Dropout
 from rsir.models.registry import register
-from rsir.models.sasrec import Block
+from rsir.models.sasrec import Block, SASRec
 from rsir.models.stepping import KeyValueState
 
-__all__ = ["BSARec", "BSARecBlock", "FilterState"]
+__all__ = ["BSARec", "BSARecBlock"]
 
 
 class BSARecBlock(Block):
@@ -65,6 +65,15 @@ class BSARecBlock(Block):
     def dropout_elements(self, width: int) -> int:
         return super().dropout_elements(width) + self.up.in_features
 
+    def dropout_shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        attention, out, *others = super().dropout_shapes(width).items()
+        return dict([attention, out, ("low", out[1]), *others])
+
+    def parameters_of_op(self) -> ops.LayerParameters:
+        norm = self.filter_norm
+        own = ops.LayerFilter(self.distances, self.beta, norm.weight, norm.bias, self.share, self.decay)
+        return super().parameters_of_op()._replace(filter=own)
+
     def forward(self, x: Tensor, reach: Reach, dropout: Dropout) -> Tensor:
         queries, keys, values = self.project(x).unbind(0)
         attended = self.attend(queries, keys, values, reach, dropout)
@@ -78,27 +87,9 @@ class BSARecBlock(Block):
         return self.mix(last, self.low_pass(x, reach), attended, dropout)
 
 
-class FilterState(KeyValueState):
-    """Cached keys and values, and what the filters have averaged.
-
-    Attributes
-    ----------
-    low : (layers, slots + 1, d) float32
-        Of a slot without items it means nothing.
-    """
-
-    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
-        super().__init__(config, slots, device)
-        self.low = torch.from_numpy(np.zeros((config.layers, slots + 1, config.dim), np.float32)).to(device)
-
-    def copy(self, sources: Tensor, targets: Tensor) -> None:
-        super().copy(sources, targets)
-        self.low[:, targets] = self.low[:, sources]
-
-
 @register("bsarec")
-class BSARec(AttentionBackbone):
-    """BSARec with a causal filter.
+class BSARec(SASRec):
+    """BSARec with a causal filter, trained by one fused op a layer.
 
     Parameters
     ----------
@@ -118,12 +109,12 @@ class BSARec(AttentionBackbone):
     def _blocks(self) -> list[BSARecBlock]:
         return cast("list[BSARecBlock]", self.layers)
 
-    def new_state(self, slots: int) -> FilterState:
-        """State for extending this many sequences."""
-        return FilterState(self.config, slots, self.items.weight.device)
+    def new_state(self, slots: int) -> KeyValueState:
+        """State for extending this many sequences: SASRec's, and 4 * layers * dim bytes a slot."""
+        return KeyValueState(self.config, slots, self.items.weight.device, filtered=True)
 
     def finish_step(self, number: int, x: Tensor, attended: Tensor, state: KeyValueState, slots: Tensor) -> Tensor:
-        block, kept = self._blocks[number], cast(FilterState, state).low[number]
+        block, kept = self._blocks[number], cast(Tensor, state.low)[number]
         before = torch.where(state.lengths[slots, None] > 0, kept[slots], 0.0)
         low = block.decay * before + (1 - block.decay) * x[:, 0]
         kept[slots] = low

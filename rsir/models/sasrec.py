@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -39,16 +40,23 @@ class Block(AttentionBlock):
 
     def parameters_of_op(self) -> ops.LayerParameters:
         linears = (self.in_projection, self.out_projection, self.norm1, self.up, self.down, self.norm2)
-        return ops.LayerParameters(*(value for linear in linears for value in (linear.weight, linear.bias)))
+        values = [value for linear in linears for value in (linear.weight, linear.bias)]
+        return ops.LayerParameters._make([*values, None])
+
+    def dropout_shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """What a row of a packed batch drops, in the order in which it is drawn; names are those of the op's bytes."""
+        wide = (width, self.up.in_features)
+        hidden = (width, self.up.out_features)
+        return {"attention": (self.heads, width, width), "out": wide, "hidden": hidden, "down": wide}
 
     def packed(self, x: Tensor, segments: Tensor, dropout: Dropout, threads: int | None) -> Tensor:
         """The layer over a packed batch, (R, W, d), within each segment of (R, W) alone: one fused op."""
-        rows, width, dim = x.shape
+        rows, width, _ = x.shape
         parameters = self.parameters_of_op()
         random = None
         if dropout.dropped:
-            shapes = ((self.heads, width, width), (width, dim), (width, self.up.out_features), (width, dim))
-            random = ops.LayerDropout(dropout.dropped, *(dropout.take(rows, *shape) for shape in shapes))
+            shapes = self.dropout_shapes(width).items()
+            random = ops.LayerDropout(dropout.dropped, **{name: dropout.take(rows, *shape) for name, shape in shapes})
         return ops.transformer_layer(
             x, segments, parameters, heads=self.heads, epsilon=self.norm1.eps, dropout=random, threads=threads
         )
@@ -64,10 +72,21 @@ class SASRec(AttentionBackbone):
     num_items : int
     generator : torch.Generator
         Draws the initial weights: normal(0, 0.02), biases 0.
+    block : callable, optional
+        Makes a layer from the config.
+    positions : bool, default True
+        As of :class:`rsir.models.attention.AttentionBackbone`.
     """
 
-    def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
-        super().__init__(config, num_items, generator, Block)
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_items: int,
+        generator: torch.Generator,
+        block: Callable[[ModelConfig], Block] = Block,
+        positions: bool = True,
+    ) -> None:
+        super().__init__(config, num_items, generator, block, positions=positions)
 
     def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
         for block in cast("list[Block]", self.layers):
@@ -95,6 +114,7 @@ class SASRec(AttentionBackbone):
             positions,
             layers,
             heads=self.config.heads,
+            low=state.low,
             threads=self.threads,
         )
         state.lengths[slots] = lengths
@@ -104,6 +124,6 @@ class SASRec(AttentionBackbone):
     def _fused(self) -> bool:
         return self.items.weight.device.type == "cpu" and self.items.weight.dtype == torch.float32
 
-    def _of_op(self) -> tuple[Tensor, Tensor, list[ops.LayerParameters]]:
+    def _of_op(self) -> tuple[Tensor, Tensor | None, list[ops.LayerParameters]]:
         layers = [block.parameters_of_op() for block in cast("list[Block]", self.layers)]
-        return self.items.weight, cast(nn.Embedding, self.positions).weight, layers
+        return self.items.weight, None if self.positions is None else self.positions.weight, layers

@@ -59,20 +59,26 @@ class KeyValueState(SlotState):
     Attributes
     ----------
     keys, values : (layers, slots + 1, heads, max_len, d / heads) float32
+    low : (layers, slots + 1, d) float32, or None
+        What the filters of the layers have averaged, where they have some; of a slot without items it means nothing.
     """
 
-    def __init__(self, config: ModelConfig, slots: int, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig, slots: int, device: torch.device, filtered: bool = False) -> None:
         super().__init__(slots, device)
         shape = (config.layers, slots + 1, config.heads, config.max_len, config.dim // config.heads)
         # numpy's zeros take no memory until they are written, and few trajectories are as long as there is room for:
         # torch's took 40 ms of the 1,040 that a generation for Amazon Toys takes.
         self.keys, self.values = (torch.from_numpy(np.zeros(shape, np.float32)).to(device) for _ in range(2))
+        averages = np.zeros((config.layers, slots + 1, config.dim), np.float32) if filtered else None
+        self.low = None if averages is None else torch.from_numpy(averages).to(device)
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         super().copy(sources, targets)
         width = int(self.lengths[sources].max()) if len(sources) else 0
         for cache in (self.keys, self.values):
             cache[:, targets, :, :width] = cache[:, sources, :, :width]
+        if self.low is not None:
+            self.low[:, targets] = self.low[:, sources]
 
 
 State = TypeVar("State", bound=SlotState)

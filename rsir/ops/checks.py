@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rsir.ops.types import AdamMoments, Draw, LayerParameters, Ragged, SparseScores
+from rsir.ops.types import AdamMoments, Draw, LayerDropout, LayerFilter, LayerParameters, Ragged, SparseScores
 
 __all__ = [
     "check_adam",
     "check_added",
+    "check_bytes",
     "check_count",
     "check_draw",
     "check_floats",
@@ -124,8 +125,31 @@ def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> N
     if heads < 1 or d % heads:
         raise ValueError(f"heads: expected a divisor of {d}, got {heads}")
     shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
-    for name, value, shape in zip(LayerParameters._fields, parameters, shapes, strict=True):
+    for name, value, shape in zip(LayerParameters._fields, parameters.tensors, shapes, strict=False):
         check_floats(name, value, shape, x)
+    if (own := parameters.filter) is None:
+        return
+    sizes: tuple[tuple[int | None, ...], ...] = ((heads, None), (d,), (d,), (d,))
+    for name, value, size in zip(LayerFilter._fields, own[:4], sizes, strict=False):
+        check_floats(f"filter.{name}", value, size, x)
+    if not (0 <= own.share <= 1 and 0 <= own.decay < 1):
+        raise ValueError(f"filter: expected a share in [0, 1] and a decay in [0, 1), got {own.share} and {own.decay}")
+
+
+def check_bytes(dropout: LayerDropout, parameters: LayerParameters, heads: int, x: Tensor) -> None:
+    """Refuse random bytes that do not fit inputs x (R, W, d) and a layer."""
+    rows, width, d = x.shape
+    if not 0 < dropout.dropped < 256:
+        raise ValueError(f"dropout.dropped: expected 1..255, got {dropout.dropped}")
+    wide = (rows, width, d)
+    shapes = ((rows, heads, width, width), wide, (rows, width, len(parameters.up_weight)), wide, wide)
+    if (parameters.filter is None) != (dropout.low is None):
+        raise ValueError("dropout.low: expected for a layer with a filter, and only then")
+    for name, value, shape in zip(LayerDropout._fields[1:], dropout[1:], shapes, strict=True):
+        if value is None:
+            continue
+        if value.shape != shape or value.dtype != torch.uint8:
+            raise ValueError(f"dropout.{name}: expected {shape} uint8, got {tuple(value.shape)} {value.dtype}")
 
 
 def check_adam(
@@ -195,13 +219,23 @@ def check_ids(name: str, value: Tensor, length: int, like: Tensor) -> None:
         )
 
 
-def check_stack(embeddings: Tensor, positions: Tensor, layers: Sequence[LayerParameters], heads: int) -> None:
+def check_stack(embeddings: Tensor, positions: Tensor | None, layers: Sequence[LayerParameters], heads: int) -> int:
+    """Refuse layers and tables that do not fit each other; the length of the longest history that they read."""
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    if positions is None:
+        if layers[0].filter is None:
+            raise ValueError("positions: expected (L, d), got None, which layers with a filter alone can do with")
+        positions = embeddings.new_empty(layers[0].filter.distances.shape[-1], embeddings.shape[-1])
     if embeddings.ndim != 2 or positions.ndim != 2 or embeddings.shape[1] != positions.shape[1] or not len(positions):
         raise ValueError(
             f"embeddings, positions: expected (N + 1, d) and (L, d) with L >= 1, got {tuple(embeddings.shape)} and "
             f"{tuple(positions.shape)}"
         )
-    if not layers:
-        raise ValueError("layers: expected at least one, got none")
     for layer in layers:
         check_layer(layer, heads, len(layers[0].up_weight), embeddings)
+        if (layer.filter is None) != (layers[0].filter is None):
+            raise ValueError("layers: expected a filter in all of them or in none")
+        if layer.filter is not None:
+            check_floats("filter.distances", layer.filter.distances, (heads, len(positions)), embeddings)
+    return len(positions)

@@ -197,7 +197,7 @@ class Cpp:
         threads: int,
         instruction_set: str | None,
     ) -> Tensor:
-        random = None if dropout is None else tuple(part.contiguous().numpy() for part in dropout[1:])
+        random = None if dropout is None else [part.contiguous().numpy() for part in dropout[1:] if part is not None]
         settings = {
             "bytes": random,
             "heads": heads,
@@ -206,7 +206,9 @@ class Cpp:
             "threads": threads,
             "instruction_set": _instruction_set(instruction_set),
         }
-        y: Tensor = _TransformerLayer.apply(settings, segments, x.contiguous(), *(p.contiguous() for p in parameters))
+        own = () if parameters.filter is None else parameters.filter[4:]
+        tensors = (parameter.contiguous() for parameter in parameters.tensors)
+        y: Tensor = _TransformerLayer.apply(settings, own, segments, x.contiguous(), *tensors)
         return y
 
     def adam_rows(
@@ -250,7 +252,7 @@ class Cpp:
         self,
         histories: Ragged,
         embeddings: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         layers: Sequence[LayerParameters],
         heads: int,
         epsilon: float,
@@ -260,8 +262,9 @@ class Cpp:
         queries = _core.encode(
             *_lists(histories),
             embeddings.detach().numpy(),
-            positions.detach().numpy(),
-            [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+            None if positions is None else positions.numpy(),
+            [[parameter.detach().numpy() for parameter in layer[:12]] for layer in layers],
+            _filters(layers),
             heads,
             epsilon,
             threads,
@@ -276,8 +279,9 @@ class Cpp:
         lengths: Tensor,
         keys: Tensor,
         values: Tensor,
+        low: Tensor | None,
         embeddings: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         layers: Sequence[LayerParameters],
         heads: int,
         epsilon: float,
@@ -290,9 +294,11 @@ class Cpp:
             lengths.numpy(),
             keys.numpy(),
             values.numpy(),
+            None if low is None else low.numpy(),
             embeddings.detach().numpy(),
-            positions.detach().numpy(),
-            [[parameter.detach().numpy() for parameter in layer] for layer in layers],
+            None if positions is None else positions.numpy(),
+            [[parameter.detach().numpy() for parameter in layer[:12]] for layer in layers],
+            _filters(layers),
             heads,
             epsilon,
             threads,
@@ -306,12 +312,14 @@ BACKEND: Backend = Cpp()
 
 class _TransformerLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, settings: dict[str, Any], segments: Tensor, x: Tensor, *parameters: Tensor) -> Tensor:
-        y, ctx.saved = _core.layer_forward(
-            x.detach().numpy(), segments.numpy(), [parameter.detach().numpy() for parameter in parameters], **settings
-        )
+    def forward(
+        ctx: Any, settings: dict[str, Any], own: tuple[float, ...], segments: Tensor, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        arrays = [parameter.detach().numpy() for parameter in parameters]
+        settings = settings | {"parameters": arrays[:12], "filter": (*arrays[12:], *own) if own else None}
+        y, ctx.saved = _core.layer_forward(x.detach().numpy(), segments.numpy(), **settings)
         ctx.settings = settings
-        ctx.save_for_backward(segments, x, *parameters)
+        ctx.save_for_backward(segments, x, *parameters)  # which refuses parameters that were changed since
         return torch.from_numpy(y)
 
     @staticmethod
@@ -321,14 +329,19 @@ class _TransformerLayer(torch.autograd.Function):
         grad_x, gradients = _core.layer_backward(
             x.detach().numpy(),
             segments.numpy(),
-            [parameter.detach().numpy() for parameter in parameters],
             **ctx.settings,
             saved=ctx.saved,
             grad_y=upstream[0].contiguous().numpy(),
         )
         parts = torch.from_numpy(gradients).split([parameter.numel() for parameter in parameters])
         shaped = (part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True))
-        return (None, None, torch.from_numpy(grad_x), *shaped)
+        return (None, None, None, torch.from_numpy(grad_x), *shaped)
+
+
+def _filters(layers: Sequence[LayerParameters]) -> list[tuple[Any, ...]] | None:
+    """What the core takes of layers' filters."""
+    filters = [layer.filter for layer in layers if layer.filter is not None]
+    return [(*(value.detach().numpy() for value in own[:4]), *own[4:]) for own in filters] or None
 
 
 @cache

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from rsir.ops.backend import resolve
-from rsir.ops.checks import check_adam, check_floats, check_ids, check_layer, check_ragged, check_stack, thread_count
+from rsir.ops.checks import (
+    check_adam,
+    check_bytes,
+    check_floats,
+    check_ids,
+    check_layer,
+    check_ragged,
+    check_stack,
+    thread_count,
+)
 from rsir.ops.types import AdamMoments, FullSoftmax, LayerDropout, LayerParameters, Ragged, SampledSoftmax
 
 _MOST_DIMENSIONS = 256  # of the Triton kernels: "auto" takes the reference for more
@@ -186,6 +195,12 @@ def transformer_layer(
         y = norm1(x + D(out(D(s(queries keys / sqrt(d / heads))) values)))
         norm2(y + D(down(D(gelu(up(y))))))
 
+    With a filter (BSARec with a causal one, :mod:`rsir.models.bsarec`), s takes a bias for the distance of a key, too,
+    and y is, within a segment::
+
+        low[t] = decay low[t - 1] + (1 - decay) x[t]
+        y = share norm(x + D(low + beta^2 (x - low))) + (1 - share) norm1(...)
+
     Parameters
     ----------
     x : (R, W, d) float
@@ -193,6 +208,7 @@ def transformer_layer(
         Equal and adjacent within a segment, different from the next one; 0 where a row is not filled, and what comes
         out there means nothing.
     parameters : LayerParameters
+        A filter must know at least W distances.
     heads : int
         Divides d.
     epsilon : float
@@ -213,18 +229,14 @@ def transformer_layer(
     """
     if x.ndim != 3:
         raise ValueError(f"x: expected (R, W, d), got {tuple(x.shape)}")
-    rows, width, d = x.shape
+    rows, width, _ = x.shape
     if segments.shape != (rows, width) or segments.dtype != torch.int64:
         raise ValueError(f"segments: expected ({rows}, {width}) int64, got {tuple(segments.shape)} {segments.dtype}")
-    f = len(parameters.up_weight)
-    check_layer(parameters, heads, f, x)
+    check_layer(parameters, heads, len(parameters.up_weight), x)
+    if parameters.filter is not None and (known := parameters.filter.distances.shape[1]) < width:
+        raise ValueError(f"filter.distances: expected at least {width} columns, got {known}")
     if dropout is not None:
-        if not 0 < dropout.dropped < 256:
-            raise ValueError(f"dropout.dropped: expected 1..255, got {dropout.dropped}")
-        byte_shapes = ((rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d))
-        for name, value, shape in zip(LayerDropout._fields[1:], dropout[1:], byte_shapes, strict=True):
-            if value.shape != shape or value.dtype != torch.uint8:
-                raise ValueError(f"dropout.{name}: expected {shape} uint8, got {tuple(value.shape)} {value.dtype}")
+        check_bytes(dropout, parameters, heads, x)
     return resolve(backend, "transformer_layer", x).transformer_layer(
         x, segments.contiguous(), parameters, heads, epsilon, dropout, thread_count(threads), instruction_set
     )
@@ -297,7 +309,7 @@ def adam_rows(
 def encode_histories(
     histories: Ragged,
     embeddings: Tensor,
-    positions: Tensor,
+    positions: Tensor | None,
     layers: Sequence[LayerParameters],
     *,
     heads: int,
@@ -313,11 +325,12 @@ def encode_histories(
     Parameters
     ----------
     histories : Ragged
-        Oldest item first; none is empty. Of one that is longer than there are positions its last items are read.
+        Oldest item first; none is empty. Of one that is longer than L its last items are read.
     embeddings : (N + 1, d) float
-    positions : (L, d) float
+    positions : (L, d) float or None
+        Layers with filters can do without.
     layers : sequence of LayerParameters
-        At least one, all of one feed-forward width.
+        At least one, all of one feed-forward width; all with a filter, of L distances, or none.
     heads, epsilon
         As for :func:`transformer_layer`.
     backend, threads, instruction_set
@@ -342,7 +355,7 @@ def encode_histories(
     return resolve(backend, "encode_histories", embeddings).encode_histories(
         lists,
         embeddings.contiguous(),
-        positions.contiguous(),
+        _plain(positions),
         _contiguous(layers),
         heads,
         epsilon,
@@ -359,10 +372,11 @@ def extend_histories(
     keys: Tensor,
     values: Tensor,
     embeddings: Tensor,
-    positions: Tensor,
+    positions: Tensor | None,
     layers: Sequence[LayerParameters],
     *,
     heads: int,
+    low: Tensor | None = None,
     epsilon: float = 1e-5,
     backend: str = "auto",
     threads: int | None = None,
@@ -382,6 +396,8 @@ def extend_histories(
         The caches, contiguous; what belongs to the new items is written into them.
     embeddings, positions, layers, heads, epsilon, backend, threads, instruction_set
         As for :func:`encode_histories`.
+    low : (layers, S, d) float, optional
+        With filters: what each has averaged of each history, contiguous; brought up to date.
 
     Returns
     -------
@@ -393,30 +409,37 @@ def extend_histories(
     ValueError, BackendUnavailable
         As for :func:`encode_histories`; slots or lengths out of range.
     """
-    check_stack(embeddings, positions, layers, heads)
-    shape = (len(layers), keys.shape[1] if keys.ndim == 5 else 0, heads, len(positions), positions.shape[1] // heads)
-    for name, cache in (("keys", keys), ("values", values)):
+    longest, dim = check_stack(embeddings, positions, layers, heads), embeddings.shape[1]
+    if (low is None) != (layers[0].filter is None):
+        raise ValueError("low: expected for layers with filters, and only then")
+    slots_known = keys.shape[1] if keys.ndim == 5 else 0
+    shape: tuple[int, ...] = (len(layers), slots_known, heads, longest, dim // heads)
+    caches = {"keys": (keys, shape), "values": (values, shape)}
+    if low is not None:
+        caches["low"] = (low, (len(layers), slots_known, dim))
+    for name, (cache, shape) in caches.items():
         if cache.shape != shape or cache.dtype != embeddings.dtype or not cache.is_contiguous():
             raise ValueError(
                 f"{name}: expected contiguous {shape} {embeddings.dtype}, got {tuple(cache.shape)} {cache.dtype}"
             )
-    for name, value, low, high in (
-        ("slots", slots, 0, shape[1] - 1),
+    for name, value, least, most in (
+        ("slots", slots, 0, keys.shape[1] - 1),
         ("items", items, 1, len(embeddings) - 1),
-        ("lengths", lengths, 0, len(positions) - 1),
+        ("lengths", lengths, 0, longest - 1),
     ):
         if value.shape != (len(slots),) or value.dtype != torch.int64:
             raise ValueError(f"{name}: expected ({len(slots)},) int64, got {tuple(value.shape)} {value.dtype}")
-        if len(value) and not low <= int(value.min()) <= int(value.max()) <= high:
-            raise ValueError(f"{name}: expected {low}..{high}, got {int(value.min())}..{int(value.max())}")
+        if len(value) and not least <= int(value.min()) <= int(value.max()) <= most:
+            raise ValueError(f"{name}: expected {least}..{most}, got {int(value.min())}..{int(value.max())}")
     return resolve(backend, "extend_histories", embeddings).extend_histories(
         slots.contiguous(),
         items.contiguous(),
         lengths.contiguous(),
         keys,
         values,
+        low,
         embeddings.contiguous(),
-        positions.contiguous(),
+        _plain(positions),
         _contiguous(layers),
         heads,
         epsilon,
@@ -434,4 +457,4 @@ def _plain(value: Tensor | None) -> Tensor | None:
 
 
 def _contiguous(layers: Sequence[LayerParameters]) -> list[LayerParameters]:
-    return [LayerParameters(*(parameter.contiguous() for parameter in layer)) for layer in layers]
+    return [layer.each(Tensor.contiguous) for layer in layers]

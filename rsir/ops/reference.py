@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as functional
@@ -204,10 +205,18 @@ class Reference:
         place = torch.arange(width, device=x.device)
         visible = (segments[:, :, None] == segments[:, None]) & (place[:, None] >= place)
         logits = (queries * (dim // heads) ** -0.5) @ keys.transpose(-1, -2)
+        distance = (place[:, None] - place).clamp(min=0)
+        if p.filter is not None:
+            logits = logits + p.filter.distances[:, distance]
         shares = drop(logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1), "attention")
         attended = (shares @ values).transpose(1, 2).flatten(2)
         out = drop(functional.linear(attended, p.out_weight, p.out_bias), "out")
         y = functional.layer_norm(x + out, (dim,), p.norm1_weight, p.norm1_bias, epsilon)
+        if (f := p.filter) is not None:
+            low = (1 - f.decay) * (f.decay ** distance.to(x.dtype) * visible) @ x
+            filtered = x + drop(low + f.beta**2 * (x - low), "low")
+            filtered = functional.layer_norm(filtered, (dim,), f.norm_weight, f.norm_bias, epsilon)
+            y = f.share * filtered + (1 - f.share) * y
         hidden = drop(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), "hidden")
         down = drop(functional.linear(hidden, p.down_weight, p.down_bias), "down")
         return functional.layer_norm(y + down, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
@@ -256,7 +265,7 @@ class Reference:
         self,
         histories: Ragged,
         embeddings: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         layers: Sequence[LayerParameters],
         heads: int,
         epsilon: float,
@@ -265,9 +274,11 @@ class Reference:
     ) -> Tensor:
         ids, offsets = histories.ids.long(), histories.offsets.tolist()
         queries = embeddings.new_empty(len(offsets) - 1, embeddings.shape[1])
+        own = layers[0].filter
+        longest = own.distances.shape[1] if positions is None and own is not None else len(cast(Tensor, positions))
         for row, (begin, end) in enumerate(pairwise(offsets)):
-            items = ids[max(begin, end - len(positions)) : end]
-            x = (embeddings[items] + positions[: len(items)])[None]
+            items = ids[max(begin, end - longest) : end]
+            x = embeddings[items][None] if positions is None else (embeddings[items] + positions[: len(items)])[None]
             together = torch.ones(1, len(items), dtype=torch.int64, device=x.device)
             for layer in layers:
                 x = self.transformer_layer(x, together, layer, heads, epsilon, None, threads, instruction_set)
@@ -281,8 +292,9 @@ class Reference:
         lengths: Tensor,
         keys: Tensor,
         values: Tensor,
+        low: Tensor | None,
         embeddings: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         layers: Sequence[LayerParameters],
         heads: int,
         epsilon: float,
@@ -292,15 +304,25 @@ class Reference:
         _no_instruction_set(instruction_set)
         queries = embeddings.new_empty(len(slots), embeddings.shape[1])
         for row, (slot, item, at) in enumerate(zip(slots.tolist(), items.tolist(), lengths.tolist(), strict=True)):
-            x = embeddings[item] + positions[at]
+            x = embeddings[item] if positions is None else embeddings[item] + positions[at]
             dim = len(x)
-            for p, own_keys, own_values in zip(layers, keys[:, slot], values[:, slot], strict=True):
+            for number, (p, own_keys, own_values) in enumerate(
+                zip(layers, keys[:, slot], values[:, slot], strict=True)
+            ):
                 query, key, value = functional.linear(x, p.in_weight, p.in_bias).view(3, heads, -1)
                 own_keys[:, at], own_values[:, at] = key, value
                 logits = (own_keys[:, : at + 1] @ query[:, :, None])[..., 0] * (dim // heads) ** -0.5
+                if p.filter is not None:
+                    logits = logits + p.filter.distances[:, : at + 1].flip(1)
                 attended = (logits.softmax(-1)[:, None] @ own_values[:, : at + 1]).flatten()
                 out = functional.linear(attended, p.out_weight, p.out_bias)
                 y = functional.layer_norm(x + out, (dim,), p.norm1_weight, p.norm1_bias, epsilon)
+                if (f := p.filter) is not None and low is not None:
+                    own_low = low[number, slot]
+                    own_low[:] = (f.decay * own_low if at else 0.0) + (1 - f.decay) * x
+                    filtered = x + own_low + f.beta**2 * (x - own_low)
+                    filtered = functional.layer_norm(filtered, (dim,), f.norm_weight, f.norm_bias, epsilon)
+                    y = f.share * filtered + (1 - f.share) * y
                 down = functional.linear(functional.gelu(functional.linear(y, p.up_weight, p.up_bias)), p.down_weight)
                 x = functional.layer_norm(y + down + p.down_bias, (dim,), p.norm2_weight, p.norm2_bias, epsilon)
             queries[row] = x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ __all__ = [
     "Draw",
     "FullSoftmax",
     "LayerDropout",
+    "LayerFilter",
     "LayerParameters",
     "Ragged",
     "RankedSample",
@@ -155,6 +157,22 @@ class FullSoftmax(NamedTuple):
     """(N + 1, d); row 0 is zero."""
 
 
+class LayerFilter(NamedTuple):
+    """A bias for distances in attention, and a causal low-pass filter of a layer's input beside it."""
+
+    distances: Tensor
+    """(heads, L), added to the logits of attention by how many items a key lies before its query."""
+    beta: Tensor
+    """(d,); its square weighs what the filter takes away."""
+    norm_weight: Tensor
+    """(d,)"""
+    norm_bias: Tensor
+    share: float
+    """Of the filtered input in the layer, beside attention."""
+    decay: float
+    """What the filter weighs an item by, for each item that came after it."""
+
+
 class LayerParameters(NamedTuple):
     """Parameters of a Transformer layer of width d and feed-forward width f, as ``torch.nn.Linear`` keeps them."""
 
@@ -176,6 +194,18 @@ class LayerParameters(NamedTuple):
     norm2_weight: Tensor
     """(d,)"""
     norm2_bias: Tensor
+    filter: LayerFilter | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them in this order, those of the filter at the end."""
+        return [*self[:12], *([] if self.filter is None else self.filter[:4])]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> LayerParameters:
+        """The same with every tensor changed."""
+        own = self.filter
+        changed = None if own is None else LayerFilter._make([*map(change, own[:4]), *own[4:]])
+        return LayerParameters._make([*map(change, self[:12]), changed])
 
 
 class LayerDropout(NamedTuple):
@@ -191,6 +221,8 @@ class LayerDropout(NamedTuple):
     """(R, W, f) uint8"""
     down: Tensor
     """(R, W, d) uint8"""
+    low: Tensor | None = None
+    """(R, W, d) uint8, of the filter; None without one."""
 
 
 class AdamMoments(NamedTuple):

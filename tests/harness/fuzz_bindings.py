@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -82,23 +83,37 @@ def learn(rng: np.random.Generator, threads: int) -> None:
             *arrays, _count(rng, 20), 1e-3, betas, 1e-8, average, decay, int(rng.integers(-2, 9)), threads, name
         )
         return
+    known_distances = width if rng.random() < 0.9 else int(rng.integers(0, 12))
+    filter_shapes = [(heads, known_distances), (d,), (d,), (d,)]
+    filtered = bool(rng.random() < 0.5)
+
+    def own_filter() -> tuple[Any, ...]:
+        return (*(_floats(rng, shape) for shape in filter_shapes), 0.7, float(rng.choice([0.8, np.nan])))
+
     if kind == "encode":
         layers = [[_floats(rng, shape) for shape in shapes] for _ in range(rng.integers(0, 3))]
         lists, known = _lists(rng, rows, MAX_ITEMS), int(rng.integers(0, 2 * MAX_ITEMS))
         if rng.random() < 0.8:
             lists = (_array(rng, (rows,), np.int32, 0, MAX_ITEMS), np.arange(rows + 1))
-        table, positions = _floats(rng, (known, d)), _floats(rng, (width, d))
-        queries = _core.encode(*lists, table, positions, layers, heads, 1e-5, threads, name)
+        table = _floats(rng, (known, d))
+        positions = _floats(rng, (width, d)) if rng.random() < 0.6 else None
+        filters = [own_filter() for _ in layers] if filtered else None
+        queries = _core.encode(*lists, table, positions, layers, filters, heads, 1e-5, threads, name)
         assert queries.shape == (rows, d)
         slots = rng.permutation(rows + 1)[:rows] if rng.random() < 0.9 else _array(rng, (rows,), np.int64, -1, rows + 1)
         items, at = _array(rng, (rows,), np.int64, 0, known), _array(rng, (rows,), np.int64, 0, width)
         caches = [np.zeros((len(layers), rows + 1, heads, width, part), np.float32) for _ in range(2)]
-        queries = _core.step(slots, items, at, *caches, table, positions, layers, heads, 1e-5, threads, name)
+        low = np.zeros((len(layers), rows + 1, d), np.float32) if filtered == (rng.random() < 0.95) else None
+        stack = (table, positions, layers, filters, heads, 1e-5)
+        queries = _core.step(slots, items, at, *caches, low, *stack, threads, name)
         assert queries.shape == (rows, d)
         return
     if kind == "layer":
         byte_shapes = [(rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d)]
+        byte_shapes += [(rows, width, d)] if filtered == (rng.random() < 0.95) else []
+        own = own_filter() if filtered else None
         settings = {
+            "filter": own,
             "bytes": None if rng.random() < 0.3 else [_array(rng, shape, np.uint8, 0, 256) for shape in byte_shapes],
             "heads": heads,
             "dropped": int(rng.integers(-2, 258)) if rng.random() < 0.1 else 100,
@@ -114,7 +129,8 @@ def learn(rng: np.random.Generator, threads: int) -> None:
             x, segments, parameters, **settings, saved=saved, grad_y=_floats(rng, y.shape)
         )
         assert grad_x.shape == y.shape
-        assert gradients.shape == (sum(parameter.size for parameter in parameters),)
+        filter_sizes = sum(value.size for value in own[:4]) if own else 0
+        assert gradients.shape == (sum(parameter.size for parameter in parameters) + filter_sizes,)
         return
     positions, columns = int(rng.integers(0, 150)), int(rng.choice([0, 1, 7, 200, 4500], p=[0.1, 0.1, 0.3, 0.4, 0.1]))
     queries, weights = _floats(rng, (positions, dim)), _array(rng, (positions,), np.float32, 0, 2)

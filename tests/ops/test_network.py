@@ -181,7 +181,7 @@ LAYERS = [
 ]  # R, W, d, h, f
 
 
-def layer_case(shape, seed=0, dropped=0, dtype=torch.float32):
+def layer_case(shape, seed=0, dropped=0, dtype=torch.float32, filtered=False):
     rows, width, dim, heads, feedforward = shape
     generator = torch.Generator().manual_seed(seed)
 
@@ -195,7 +195,11 @@ def layer_case(shape, seed=0, dropped=0, dtype=torch.float32):
     d, f = dim, feedforward
     shapes = ((3 * d, d), (3 * d,), (d, d), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,), (d,), (d,))
     parameters = ops.LayerParameters(*(draw(*size) for size in shapes))
-    byte_shapes = ((rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d))
+    if filtered:
+        own = ops.LayerFilter(draw(heads, width + 3), draw(d), draw(d), draw(d), 0.7, 0.8)
+        parameters = parameters._replace(filter=own)
+    byte_shapes = [(rows, heads, width, width), (rows, width, d), (rows, width, f), (rows, width, d)]
+    byte_shapes += [(rows, width, d)] if filtered else []
     random = [torch.randint(0, 256, size, generator=generator, dtype=torch.uint8) for size in byte_shapes]
     dropout = ops.LayerDropout(dropped, *random) if dropped else None
     upstream = draw(rows, width, dim).detach() * (segments > 0)[:, :, None]
@@ -205,40 +209,53 @@ def layer_case(shape, seed=0, dropped=0, dtype=torch.float32):
 def run_layer(arguments, **how):
     x, segments, parameters, keywords, upstream = arguments
     y = ops.transformer_layer(x, segments, parameters, **keywords, **how)
-    gradients = torch.autograd.grad(y, [x, *parameters], upstream)
+    gradients = torch.autograd.grad(y, [x, *parameters.tensors], upstream)
     return [torch.where((segments > 0)[:, :, None], y, 0).detach(), *gradients]
 
 
+@pytest.mark.parametrize("filtered", [False, True])
 class TestTransformerLayer:
     @pytest.mark.parametrize("shape", LAYERS)
     @pytest.mark.parametrize("dropped", [0, 128])
-    def test_against_double_precision(self, how, shape, dropped):
-        got = run_layer(layer_case(shape, dropped=dropped), **how)
-        want = run_layer(layer_case(shape, dropped=dropped, dtype=torch.float64), backend="reference")
-        assert_all_close(got, want, tolerance=5e-5)
+    def test_against_double_precision(self, how, shape, dropped, filtered):
+        got = run_layer(layer_case(shape, dropped=dropped, filtered=filtered), **how)
+        exact = layer_case(shape, dropped=dropped, dtype=torch.float64, filtered=filtered)
+        assert_all_close(got, run_layer(exact, backend="reference"), tolerance=5e-5)
 
-    def test_threads_leave_no_trace(self, how):
-        arguments = layer_case((30, 50, 64, 2, 128), dropped=100)
+    def test_threads_leave_no_trace(self, how, filtered):
+        arguments = layer_case((30, 50, 64, 2, 128), dropped=100, filtered=filtered)
         first, *others = (run_layer(arguments, threads=threads, **how) for threads in (1, 2, 8))
         for other in others:
             assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
-    def test_segments_are_alone(self, how):
+    def test_segments_are_alone(self, how, filtered):
         """A sequence gives the same whatever shares its row, and what comes later does not matter to it."""
-        x, _, parameters, keywords, _ = layer_case((1, 12, 16, 2, 24))
+        x, _, parameters, keywords, _ = layer_case((1, 12, 16, 2, 24), filtered=filtered)
         segments = torch.tensor([[1] * 5 + [2] * 4 + [0] * 3])
         y = ops.transformer_layer(x, segments, parameters, **keywords, **how)
         alone = ops.transformer_layer(x[:, 5:8], torch.ones(1, 3).long(), parameters, **keywords, **how)
         torch.testing.assert_close(y[:, 5:8], alone, rtol=1e-5, atol=1e-5)
 
-    def test_gradcheck(self):
-        x, segments, parameters, keywords, _ = layer_case((2, 5, 4, 2, 3), dropped=60, dtype=torch.float64)
+    def test_what_is_not_filled_leaves_no_trace(self, how, filtered):
+        """Whatever stands there: the gradients of all else are the same."""
+        x, segments, parameters, keywords, upstream = layer_case((3, 21, 16, 2, 24), dropped=60, filtered=filtered)
+        assert (segments == 0).any()
+        first = run_layer((x, segments, parameters, keywords, upstream), **how)
+        other = torch.where((segments == 0)[:, :, None], 3.0, x.detach()).requires_grad_()
+        again = run_layer((other, segments, parameters, keywords, upstream), **how)
+        assert_all_close(again, [value.double() for value in first])
 
-        def run(x, *parameters):
-            y = ops.transformer_layer(x, segments, ops.LayerParameters(*parameters), **keywords, backend="reference")
+    def test_gradcheck(self, filtered):
+        case = layer_case((2, 5, 4, 2, 3), dropped=60, dtype=torch.float64, filtered=filtered)
+        x, segments, parameters, keywords, _ = case
+
+        def run(x, *tensors):
+            own = parameters.filter and ops.LayerFilter(*tensors[12:], *parameters.filter[4:])
+            layer = ops.LayerParameters(*tensors[:12], own)
+            y = ops.transformer_layer(x, segments, layer, **keywords, backend="reference")
             return y * (segments > 0)[:, :, None]
 
-        assert torch.autograd.gradcheck(run, [x, *parameters])
+        assert torch.autograd.gradcheck(run, [x, *parameters.tensors])
 
 
 class TestChecks:
@@ -295,6 +312,21 @@ class TestChecks:
             ops.transformer_layer(x, segments, parameters, heads=2, dropout=wrong)
         with pytest.raises(ValueError, match="x: expected"):
             ops.transformer_layer(x[0], segments, parameters, heads=2)
+
+    def test_wrong_filters(self):
+        x, segments, parameters, keywords, _ = layer_case((2, 5, 4, 2, 3), dropped=9, filtered=True)
+        own, dropout = parameters.filter, keywords["dropout"]
+        for changed, random, message in (
+            (own._replace(beta=torch.ones(3)), None, r"filter.beta: expected shape \(4\), got \(3,\)"),
+            (own._replace(distances=torch.ones(3, 9)), None, r"filter.distances: expected shape \(2, any\)"),
+            (own._replace(distances=torch.ones(2, 4)), None, "filter.distances: expected at least 5 columns, got 4"),
+            (own._replace(decay=1.0), None, r"expected a share in \[0, 1\] and a decay in \[0, 1\), got 0.7 and 1.0"),
+            (None, dropout, "dropout.low: expected for a layer with a filter, and only then"),
+            (own, dropout._replace(low=None), "dropout.low: expected for a layer with a filter, and only then"),
+            (own, dropout._replace(low=torch.ones(2, 5, 3)), r"dropout.low: expected \(2, 5, 4\) uint8"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                ops.transformer_layer(x, segments, parameters._replace(filter=changed), heads=2, dropout=random)
 
 
 def test_every_kind_of_nan_is_one(how):
