@@ -30,7 +30,7 @@ A recommender that improves itself: train it, let it generate sequences of items
 their users, train its successor on them as well, and again.
 
   rsir                                        on embedded data, in some minutes
-  rsir --data FILE                            on your own: text, CSV, Parquet or RecBole .inter
+  rsir --data FILE                            on your own: text, CSV, JSON lines, Parquet, RecBole .inter
   rsir --out DIR --resume                     resume a run that was cut short
   rsir --out DIR --resume --rounds 4          add rounds to a finished one
   torchrun --nproc-per-node 2 -m rsir.recurse ...           one run by two processes

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rsir.config import DataConfig
 from rsir.data.io.columnar import encode_batches
 from rsir.data.io.columns import Origin
 from rsir.data.io.opening import beginning, line_of, lines, opened
+from rsir.data.sequences import offsets_of
 from rsir.errors import DataError
 
 __all__ = ["JsonSource"]
@@ -38,6 +40,7 @@ class JsonSource:
         self.usual: dict[str, str] = {}
         self.dropped: list[str] = []
         self._kinds: dict[str, set[str]] = {}
+        self._of_objects: set[str] = set()  # paths of lists of objects
         sample = [line for line in beginning(path, config.encoding)[:_SAMPLE] if line.strip()]
         if not sample:
             raise DataError(f"{path}: is empty, expected interactions")
@@ -68,6 +71,7 @@ class JsonSource:
             if isinstance(value, dict):
                 self._note(f"{name}.", value, listed=listed)
             elif isinstance(value, list) and value and isinstance(value[0], dict) and not listed:
+                self._of_objects.add(name)
                 for each in value:
                     if isinstance(each, dict):
                         self._note(f"{name}.", each, listed=True)
@@ -104,16 +108,20 @@ class JsonSource:
         """A piece's columns by Arrow's reader; where it fails, line by line."""
         from pyarrow import json as arrow_json
 
-        if not self._python and not any("." in name for name in schema.names):
+        if not self._python:
             try:
                 table = arrow_json.read_json(
                     pa.BufferReader(piece),
                     read_options=arrow_json.ReadOptions(block_size=2**24),
                     parse_options=arrow_json.ParseOptions(
-                        explicit_schema=_common(schema), unexpected_field_behavior="ignore"
+                        explicit_schema=_nested(schema, self._of_objects), unexpected_field_behavior="ignore"
                     ),
                 )
-                yield from table.select(schema.names).cast(schema).to_batches()
+                for batch in table.to_batches():
+                    arrays = [
+                        _within(batch, name).cast(kind) for name, kind in zip(schema.names, schema.types, strict=True)
+                    ]
+                    yield pa.record_batch(arrays, schema=schema)
                 return
             except (pa.ArrowException, ValueError):
                 pass  # the slow way names the line
@@ -146,15 +154,45 @@ class JsonSource:
                          "such lines out by the option data.on_bad_row")  # fmt: skip
 
 
-def _common(schema: pa.Schema) -> pa.Schema:
-    """The types of Arrow's JSON reader."""
+def _nested(schema: pa.Schema, of_objects: set[str]) -> pa.Schema:
+    """The objects that hold these columns, in the types of Arrow's JSON reader."""
 
     def plain(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_large_list(kind):
             return pa.list_(plain(kind.value_type))
         return pa.string() if pa.types.is_large_string(kind) else kind
 
-    return pa.schema([(field.name, plain(field.type)) for field in schema])
+    def fields(above: str, names: list[str]) -> list[pa.Field]:
+        found = []
+        for key in dict.fromkeys(name[len(above) :].partition(".")[0] for name in names):
+            name = f"{above}{key}"
+            inner = [each for each in names if each.startswith(f"{name}.")]
+            if not inner:
+                kind = schema.field(name).type
+                listed = any(name.startswith(f"{each}.") for each in of_objects)
+                found.append(pa.field(key, plain(kind.value_type if listed else kind)))
+            else:
+                kind = pa.struct(fields(f"{name}.", inner))
+                found.append(pa.field(key, pa.list_(kind) if name in of_objects else kind))
+        return found
+
+    return pa.schema(fields("", schema.names))
+
+
+def _within(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column by its path; of lists of objects a column of lists."""
+    key, _, rest = name.partition(".")
+    column = batch.column(key)
+    lengths = None
+    while True:
+        if rest and pa.types.is_list(column.type):
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+            column = pc.list_flatten(column)
+        if not rest:
+            break
+        key, _, rest = rest.partition(".")
+        column = pc.struct_field(column, key)
+    return column if lengths is None else pa.LargeListArray.from_arrays(pa.array(offsets_of(lengths)), column)
 
 
 def _is_json(line: str) -> bool:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 EVENTS = [
     (u, 10 + (3 * u + s) % 7, 1 + (u + s) % 5, 1_300_000_000 + 86_400 * u + 60 * s)
     for u in range(1, 6)
@@ -22,7 +25,7 @@ class Case:
     """A data set's file.
 
     `refused` is a part of the sentence that says what to type, where it is not read as it is; `then` are DataConfig's
-    options with which it is read.
+    options with which it is read. `ties` says that its times are too coarse to tell a user's events apart.
     """
 
     file: str
@@ -32,6 +35,7 @@ class Case:
     times: bool = True
     warned: str = ""
     reads: bool = True
+    ties: bool = False
 
 
 def rows(form: Callable[..., str], header: str = "", end: str = "\n") -> Callable[[], str]:
@@ -76,6 +80,18 @@ def steam_library() -> str:
     for user, item, *_ in EVENTS:
         users.setdefault(user, []).append({"item_id": str(item), "item_name": "it's", "playtime_forever": 6})
     return "".join(f"{ {'user_id': f'u{user}', 'items_count': 4, 'items': items}!r}\n" for user, items in users.items())
+
+
+def t4rec() -> bytes:
+    users = {user: [(item, second) for other, item, _, second in EVENTS if other == user] for user in range(1, 6)}
+    lists = {
+        "session_id": list(users),
+        "item_id-list": [[item for item, _ in events] for events in users.values()],
+        "timestamp-list": [[second for _, second in events] for events in users.values()],
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(lists), sink)
+    return sink.getvalue().to_pybytes()
 
 
 def netflix() -> str:
@@ -246,6 +262,36 @@ CASES = {
     "RecBole's atomic files": Case(
         "ml-100k.inter",
         rows(lambda u, i, r, t: f"{u}\t{i}\t{r}\t{t}", "user_id:token\titem_id:token\trating:float\ttimestamp:float"),
+    ),
+    "RecBole's sequences": Case(
+        "sequences.inter",
+        lambda: "user_id:token\titem_id_list:token_seq\n"
+        + "".join(f"{u}\t{' '.join(str(e[1]) for e in EVENTS if e[0] == u)}\n" for u in range(1, 6)),
+        times=False,
+    ),
+    "Transformers4Rec": Case("train.parquet", t4rec, times=True),
+    "Twitch": Case(
+        "100k_a.csv", rows(lambda u, i, r, t: f"{u},34347669376,{i},{t // 600},{t // 600 + 1}"), BY_NUMBER,
+        {"user": "0", "item": "2", "time": "3"}, ties=True,
+    ),
+    "H&M": Case(
+        "transactions_train.csv",
+        rows(lambda u, i, r, t: f"{at(t, '%Y-%m-%d')},{HASH(u)},{i:010d},0.05,2",
+             "t_dat,customer_id,article_id,price,sales_channel_id"),
+        times=False, warned="no column of times",
+    ),
+    "Globo.com": Case(
+        "clicks_hour_000.csv",
+        rows(lambda u, i, r, t: f"{u},15{u},{t}000,2,{i},{t}000,4,1,17,1,25,2",
+             "user_id,session_id,session_start,session_size,click_article_id,click_timestamp,click_environment,"
+             "click_deviceGroup,click_os,click_country,click_region,click_referrer_type"),
+        "name one by the option data.item", {"item": "click_article_id", "time": "click_timestamp"},
+    ),
+    "Criteo attribution": Case(
+        "criteo_attribution_dataset.tsv.gz",
+        packed(rows(lambda u, i, r, t: f"{t - 1_300_000_000}\t{u}\t{i}\t0\t-1",
+                    "timestamp\tuid\tcampaign\tconversion\tconversion_timestamp")),
+        "name one by the option data.item", {"item": "campaign"},
     ),
     "S3-Rec, FMLP-Rec": Case(
         "Beauty.txt", lambda: "".join(f"{u} {' '.join(str(e[1]) for e in EVENTS if e[0] == u)}\n" for u in range(1, 6)),

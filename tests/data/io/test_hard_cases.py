@@ -287,6 +287,36 @@ class TestFiles:
         ):
             read(path)
 
+    @pytest.mark.parametrize("slow", [False, True])
+    def test_objects_within_objects(self, tmp_path, monkeypatch, slow):
+        from pyarrow import json as arrow_json
+
+        arrows, calls = arrow_json.read_json, []
+
+        def read_json(*arguments, **options):
+            calls.append(slow)
+            if slow:
+                raise pa.ArrowInvalid
+            return arrows(*arguments, **options)
+
+        monkeypatch.setattr(arrow_json, "read_json", read_json)
+        rows = [
+            {"who": {"user": "a", "age": 3}, "events": [{"aid": 5, "ts": 1}, {"ts": 2, "aid": 6, "x": [1]}]},
+            {"who": {"user": "b"}, "events": []},
+            {"who": {"user": "b"}, "events": None},
+            {"who": {"user": "b"}},
+            {"who": {"user": "a"}, "events": [{"aid": 7, "ts": 9}]},
+            {"who": {"user": "b"}, "events": [{"aid": 7, "ts": 3}], "more": {"deep": [1]}},
+        ]
+        path = put(tmp_path, "e.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        data = read(path)
+        assert by_label(data) == {"a": [5, 6, 7], "b": [7]}
+        assert data.times.tolist() == [1, 2, 9, 3]
+        assert calls == [slow]
+        put(tmp_path, "e.jsonl", path.read_text() + json.dumps({"who": {"user": "a"}, "events": [{"ts": 4}]}) + "\n")
+        with pytest.raises(DataError, match=r"line 7: the item is missing"):
+            read(path)
+
     def test_an_array_of_json(self, tmp_path):
         with pytest.raises(
             DataError, match=r"is one JSON array, expected an object a line: write it so by jq -c '\.\[\]'"
