@@ -13,6 +13,7 @@ BENCHMARKS = {
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
     "serving": "one recommendation and a thousand, by one network and two, against plain torch",
     "training": "a training step and an epoch, against plain packed torch",
+    "bases": "the base alone: SASRec and BSARec, sampled negatives and full softmax, quality and seconds",
     "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
