@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     from rsir.data import write
     from rsir.data.io.writers import FORMATS
     from rsir.export.model import SUFFIXES, export
+    from rsir.models.itemknn import network_of
     from rsir.runs.results import enriched, load
 
     if options.file.suffix not in (*FORMATS, *SUFFIXES):
@@ -42,7 +43,10 @@ def main(arguments: list[str]) -> int:
     if options.file.suffix in SUFFIXES:
         if options.round is not None or options.held_out:
             raise ExportError(f"{options.file}: is of the best model; --round and --held-out are of training data")
-        print(f"{options.file}: round {run.best}; its items: {export(run.model, run.data, options.file)}")
+        networks = network_of(run.model)
+        print(f"{options.file}: round {run.best}; its items: {export(networks, run.data, options.file)}")
+        if networks is not run.model:
+            print("It has the networks' part of the scores alone: the item-kNN, which votes beside them, is left out")
         return 0
     data = enriched(run, options.round, held_out=options.held_out)
     write(data, options.file)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from rsir.config.values import require
+from rsir.config.values import choice, require
 
 __all__ = ["ItemKnnConfig"]
 
@@ -35,6 +36,9 @@ class ItemKnnConfig:
         Items kept of each item, those of the largest counts, which bounds memory.
     listed
         Items scored after a history, those of the largest scores; all others have score 0.
+    vote
+        auto: the count recommends beside the networks, by a weighted sum of log-probabilities; the weight is chosen on
+        validation after every round. What generates and teaches is the networks alone. off: it is measured only.
     """
 
     window: int = 20
@@ -46,8 +50,10 @@ class ItemKnnConfig:
     newest: int = 50
     neighbours: int = 500
     listed: int = 200
+    vote: Literal["auto", "off"] = "off"
 
     def __post_init__(self) -> None:
+        choice("itemknn.vote", self.vote, ("auto", "off"))
         require(1 <= self.window < 2**16, "itemknn.window", "in 1..65535", self.window)
         for name in ("decay", "age_decay"):
             require(0 <= getattr(self, name) <= 1, f"itemknn.{name}", "in [0, 1]", getattr(self, name))

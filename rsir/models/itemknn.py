@@ -23,7 +23,7 @@ from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone
 from rsir.ops import Ragged, SparseScores
 from rsir.ops.checks import thread_count
 
-__all__ = ["ItemKnn", "Shares", "WithItemKnn"]
+__all__ = ["ItemKnn", "Shares", "WithItemKnn", "network_of", "with_vote"]
 
 _BACKENDS: dict[str, Any] = {"cpp": _core.ItemKnn, "reference": ReferenceItemKnn}
 _ALL = 2**40
@@ -224,3 +224,13 @@ class WithItemKnn(nn.Module):
         values = (self.weight * np.log1p(found.values.astype(np.float64) / _FLOOR)).astype(np.float32)
         device = self.network.item_embeddings().device
         return SparseScores(*(torch.from_numpy(array).to(device) for array in (found.ids, found.offsets, values)))
+
+
+def with_vote(network: Any, knn: ItemKnn | None, weight: float) -> Any:
+    """A network, and the item-kNN beside it where its vote has a weight."""
+    return WithItemKnn(network, knn, weight) if knn is not None and weight > 0 else network
+
+
+def network_of(model: Any) -> Any:
+    """A recommender without the item-kNN's vote."""
+    return model.network if isinstance(model, WithItemKnn) else model

@@ -17,13 +17,13 @@ from rsir.runs.baselines import Baselines
 from rsir.runtime import memory
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["baselines"]
+__all__ = ["baselines", "counted"]
 
 
 def baselines(
     parts: Split,
     popularity: npt.NDArray[np.int64],
-    config: ItemKnnConfig,
+    knn: ItemKnn | None,
     *,
     threads: int | None = None,
     world: World = ALONE,
@@ -35,15 +35,16 @@ def baselines(
     parts : Split
     popularity : (N + 1,) int64
         How often each item occurs in the training part.
-    config : ItemKnnConfig
+    knn : ItemKnn, optional
+        From :func:`counted`.
     threads : int, optional
         As for :func:`rsir.ops.topk`.
     world : World, optional
         Processes that call this together.
     """
     models: dict[str, Backbone] = {}
-    if _fits(parts, config):
-        models["item-kNN"] = ItemKnn.fit(parts.train, config, threads=threads)
+    if knn is not None:
+        models["item-kNN"] = knn
     models["popularity"] = Popularity(popularity)
     return {
         name: {
@@ -52,6 +53,11 @@ def baselines(
         }
         for name, model in models.items()
     }
+
+
+def counted(parts: Split, config: ItemKnnConfig, threads: int | None = None) -> ItemKnn | None:
+    """The item-kNN of the training part; None, and a warning, where it might not stay within the limit on memory."""
+    return ItemKnn.fit(parts.train, config, threads=threads) if _fits(parts, config) else None
 
 
 def _fits(parts: Split, config: ItemKnnConfig) -> bool:

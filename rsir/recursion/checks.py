@@ -115,6 +115,6 @@ def _check_base(base: Run, config: RecursionConfig, data: Sequences) -> None:
     settings, its = to_dict(config), to_dict(base.config)
     for values in (settings, its):
         values["data"] = {key: values["data"][key] for key in _SPLIT}
-    for name in ("seed", "data", "model", "training"):
+    for name in ("seed", "data", "model", "training", "itemknn"):
         if settings[name] != its[name]:
             raise ConfigError(f"base: expected a run with {name} {settings[name]}, got one with {its[name]}")

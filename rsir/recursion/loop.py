@@ -25,8 +25,9 @@ from rsir.files import local, plain
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
-from rsir.models import pack_items
-from rsir.recursion.baselines import baselines
+from rsir.models import ItemKnn, pack_items
+from rsir.models.itemknn import network_of, with_vote
+from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
 from rsir.report.page import REPORT, Report
@@ -44,6 +45,7 @@ from rsir.runtime.torch_state import plain_torch
 from rsir.runtime.world import ALONE, World
 from rsir.training.fit import fit
 from rsir.training.soft_targets import soft_targets
+from rsir.training.voting import vote_weight
 
 __all__ = ["Interrupted", "recurse"]
 
@@ -129,8 +131,9 @@ def recurse(
     store = open_run(out, config, data, resume, world)
     try:
         traced = store.traced(progress) if profile else progress
-        loop = _Loop(config, parts, store, base, device, threads, traced, stop, world)
-        beside = baselines(parts, loop.popularity, config.itemknn, threads=threads, world=world)
+        knn = counted(parts, config.itemknn, threads)
+        loop = _Loop(config, parts, store, base, knn, device, threads, traced, stop, world)
+        beside = baselines(parts, loop.popularity, knn, threads=threads, world=world)
         store.write(BASELINES, lambda: _json(beside))
         report = Report(config, data, parts.train, beside)
         tell = world.on_main(on_round)
@@ -146,7 +149,7 @@ def recurse(
             if ended and is_over(config, rounds):
                 break
         best = best_round(rounds)
-        return Run(config, data, rounds, best, loop.lineage.recommender(best), store.path, beside)
+        return Run(config, data, rounds, best, loop.recommender(best), store.path, beside)
     finally:
         store.close()
 
@@ -179,13 +182,14 @@ class _Loop:
         parts: Split,
         store: RunStore,
         base: Run | None,
+        knn: ItemKnn | None,
         device: str,
         threads: int | None,
         progress: Progress,
         stop: Callable[[], bool],
         world: World,
     ) -> None:
-        self.config, self.parts, self.store, self.base = config, parts, store, base
+        self.config, self.parts, self.store, self.base, self.knn = config, parts, store, base, knn
         self.device, self.threads, self.progress, self.stop = device, threads, progress, stop
         self.world = world
         self.popularity = item_popularity(parts.train)
@@ -231,7 +235,9 @@ class _Loop:
             )
         self.lineage.append(round_, trained.model)
         with timed(seconds, "evaluate"):
-            recommender = self.lineage.recommender()
+            networks = self.lineage.recommender()
+            vote = self._vote(networks)
+            recommender = with_vote(networks, self.knn, vote)
             found = {part: self._evaluate(recommender, part) for part in ("validation", "test")}
             alone = {} if recommender is trained.model else self._evaluate(trained.model, "validation").metrics
             compared = self.comparison.add(self.results, found)
@@ -242,6 +248,7 @@ class _Loop:
             validation=found["validation"].metrics,
             test=found["test"].metrics,
             alone=alone,
+            vote=vote,
             **compared,
             history=trained.curves,
             steps=trained.steps,
@@ -252,7 +259,7 @@ class _Loop:
         )
 
     def _take_over(self, base: Run) -> RoundResult:
-        self.lineage.append(0, base.model)
+        self.lineage.append(0, network_of(base.model))
         return base.rounds[0]
 
     def _rates(self, seconds: dict[str, float], generated: int, tokens: float) -> dict[str, float]:
@@ -324,7 +331,19 @@ class _Loop:
         )
 
     def _evaluate_round(self, round_: int, part: str) -> Evaluation:
-        return self._evaluate(self.lineage.recommender(round_), part)
+        return self._evaluate(self.recommender(round_), part)
+
+    def recommender(self, round_: int) -> Any:
+        """What a finished round recommends with, the item-kNN's vote included."""
+        return with_vote(self.lineage.recommender(round_), self.knn, self.results[round_].vote)
+
+    def _vote(self, networks: Any) -> float:
+        """The weight of the item-kNN beside the newest networks."""
+        if self.knn is None or self.config.itemknn.vote == "off":
+            return 0.0
+        table = pack_items(networks, dtype=self.config.item_table)
+        validation = self.parts.validation
+        return vote_weight(networks, self.knn, validation, table=table, threads=self.threads, world=self.world)
 
     def _progress_of(self, round_: int) -> Progress:
         def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:

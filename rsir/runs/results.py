@@ -19,7 +19,8 @@ from rsir.data.sequences import Sequences, offsets_of
 from rsir.data.splits import Repeats
 from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
-from rsir.models import pack_items
+from rsir.models import ItemKnn, pack_items
+from rsir.models.itemknn import with_vote
 from rsir.ops import ItemTable
 from rsir.runs import summary
 from rsir.runs.baselines import Baselines, read_baselines
@@ -47,7 +48,8 @@ class Run:
     best : int
         The round with the highest validation NDCG@20; among equals the earliest.
     model : Backbone
-        That round's model; with retention, the ensemble that it is one of.
+        That round's model; with retention, the ensemble that it is one of; with ``itemknn.vote``, the item-kNN beside
+        it (:class:`rsir.models.WithItemKnn`).
     path : Path or None
         The run's folder.
     baselines : dict
@@ -171,8 +173,10 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
         raise RunError(f"{directory.path}: no round is finished yet; go on with --resume")
     rounds = [store.read_round(number) for number in range(store.finished)]
     best = best_round(rounds)
-    model = Lineage(store, directory.config.retention, device).recommender(best)
-    data = read_data(directory)
+    networks = Lineage(store, directory.config.retention, device).recommender(best)
+    data, config, vote = read_data(directory), directory.config, rounds[best].vote
+    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn) if vote else None
+    model = with_vote(networks, knn, vote)
     return Run(directory.config, data, rounds, best, model, directory.path, read_baselines(directory))
 
 

@@ -46,7 +46,9 @@ class RoundResult:
         Work a second: "tokens/s" trained on (validation left out), "trajectories/s" generated, verified and
         acquired, "users/s" ranked in the evaluation at the end.
     alone : dict
-        Validation metrics of the round's model alone, where it is one of an ensemble; else empty.
+        Validation metrics of the round's model alone, where others recommend beside it; else empty.
+    vote : float
+        Weight of the item-kNN beside the networks; 0: it does not vote.
     against_best : dict
         The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
         end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
@@ -73,6 +75,7 @@ class RoundResult:
     tokens: int = 0
     rates: dict[str, float] = field(default_factory=dict, compare=False)
     alone: dict[str, float] = field(default_factory=dict)
+    vote: float = 0.0
     against_best: dict[str, float] = field(default_factory=dict)
     against_base: dict[str, list[float]] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from rsir.data.sequences import item_popularity
 from rsir.errors import ConfigError, DataWarning
 from rsir.evaluation import evaluate
 from rsir.models import ItemKnn, Popularity
-from rsir.recursion.baselines import baselines
+from rsir.recursion.baselines import baselines, counted
 from rsir.report.page import Report
 from rsir.runs.baselines import remarks
 from rsir.runtime.memory import Budget, memory_limit
@@ -116,10 +116,10 @@ def test_a_count_that_might_not_stay_within_the_limit_on_memory_is_left_out(
 
     monkeypatch.setattr(Budget, "left", left)
     with memory_limit(2**40, tmp_path):
-        assert set(baselines(parts, popularity, config)) == {"item-kNN", "popularity"}
+        assert set(baselines(parts, popularity, counted(parts, config))) == {"item-kNN", "popularity"}
         assert needs == [{"the item-kNN": 16 * 20 + 16 * min(40 * 20, 500 * 4)}]
         with pytest.warns(DataWarning, match="not compared with an item-kNN: memory: expected more"):
-            assert set(baselines(parts, popularity, config)) == {"popularity"}
+            assert set(baselines(parts, popularity, counted(parts, config))) == {"popularity"}
 
 
 def test_popularity_recommends_what_occurs_most() -> None:

@@ -1,0 +1,106 @@
+"""The item-kNN's vote beside networks: its scores by a loop, its weight, and runs that recommend with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import rsir
+from rsir.cli.main import main
+from rsir.data import Sequences, leave_one_out
+from rsir.errors import BackboneError
+from rsir.evaluation import evaluate, recommend
+from rsir.models import ItemKnn, WithItemKnn
+from rsir.models.itemknn import network_of
+from rsir.training import voting
+from rsir.training.voting import vote_weight
+from tests.harness.toys import ToyBackbone
+
+SMALL: dict[str, Any] = {
+    "rounds": 1,
+    "model": {"dim": 8, "layers": 1, "heads": 1, "feedforward": 8},
+    "training": {"max_evaluations": 1},
+    "fidelity": {"tau": 10},
+    "simulation": {"num_users": 80, "num_items": 50},
+}
+
+
+def _data(num_items: int = 40) -> Sequences:
+    rng = np.random.default_rng(5)
+    return Sequences.from_lists([rng.choice(num_items, rng.integers(3, 9), False) + 1 for _ in range(60)], num_items)
+
+
+@pytest.mark.parametrize("weight", [0.5, 4.0])
+def test_scores_are_logits_and_weighted_logarithms_of_shares(weight: float) -> None:
+    data = _data()
+    network, knn = ToyBackbone(40), ItemKnn.fit(data)
+    found = recommend(WithItemKnn(network, knn, weight), data.items, data.offsets, 40, exclude_history=False)
+    shares = knn.shares(data.items, data.offsets)
+    for row in range(len(data)):
+        history = torch.from_numpy(data[row].astype(np.int64))[None]
+        scores = (network.item_embeddings() @ network.encode(history, torch.tensor([len(data[row])]))[0]).numpy()
+        entries = slice(shares.offsets[row], shares.offsets[row + 1])
+        share = np.zeros(41)
+        share[shares.ids[entries]] = shares.values[entries]
+        scores = scores + weight * np.log((share + 1e-4) / 1e-4)
+        best = np.argsort(-scores[1:], kind="stable") + 1
+        assert found.logits[row].numpy() == pytest.approx(scores[best], rel=1e-5, abs=1e-5)
+        assert found.ids[row].numpy() == pytest.approx(best)
+
+
+def test_the_weight_is_that_of_the_best_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = leave_one_out(_data())
+    network, knn = ToyBackbone(40), ItemKnn.fit(parts.train)
+    models = {weight: WithItemKnn(network, knn, weight) if weight else network for weight in voting.WEIGHTS}
+    values = {weight: evaluate(model, parts.validation).metrics["ndcg@20"] for weight, model in models.items()}
+    assert len(set(values.values())) > 1
+    best = vote_weight(network, knn, parts.validation)
+    assert values[best] == max(values.values())
+    monkeypatch.setattr(voting, "WEIGHTS", (0.0,))
+    assert vote_weight(network, knn, parts.validation) == 0
+
+
+def test_a_count_of_another_catalogue_is_refused() -> None:
+    with pytest.raises(BackboneError, match="expected a count of 30 items as the network has, got one of 40"):
+        WithItemKnn(ToyBackbone(30), ItemKnn.fit(_data()), 1.0)
+
+
+def test_a_run_with_a_vote_comes_back_from_its_folder_and_recommends_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voting, "WEIGHTS", (0.5,))  # so that it votes, whatever a network so small is worth
+    run = rsir.run(out=tmp_path / "run", itemknn={"vote": "auto"}, **SMALL)
+    kept_in_memory = rsir.run(itemknn={"vote": "auto"}, **SMALL)
+    again = rsir.load(tmp_path / "run")
+    assert [result.vote for result in run.rounds] == [0.5, 0.5]
+    labels = run.data.item_labels.to_pylist()
+    users = [[labels[item - 1] for item in run.data[row]] for row in range(10)]
+    for other in (run, kept_in_memory, again):
+        assert isinstance(other.model, WithItemKnn)
+        assert rsir.evaluate(other).metrics == run.rounds[run.best].test
+        assert rsir.evaluate(other, part="validation").metrics == run.rounds[run.best].validation
+        assert other.recommend(users, 5) == run.recommend(users, 5)
+    assert main(["recommend", str(tmp_path / "run"), "--out", str(tmp_path / "best.parquet"), "--k", "5"]) == 0
+    table = pq.read_table(tmp_path / "best.parquet")
+    assert table["item_id"].to_pylist()[:50] == [item for row in run.recommend(users, 5) for item in row]
+    without = rsir.run(**SMALL)  # the same networks, as these alone generate and teach
+    assert network_of(without.model) is without.model
+    assert [result.alone for result in without.rounds][1:] == [result.alone for result in run.rounds][1:]
+    assert run.rounds[0].alone == {**without.rounds[0].validation}
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "items.faiss")]) == 0
+    assert "the item-kNN, which votes beside them, is left out" in capsys.readouterr().out
+
+
+def test_a_run_with_a_vote_can_be_resumed(tmp_path: Path) -> None:
+    whole = rsir.run(out=tmp_path / "whole", itemknn={"vote": "auto"}, **SMALL)
+    rsir.run(out=tmp_path / "parts", itemknn={"vote": "auto"}, **{**SMALL, "rounds": 0})
+    rsir.run(out=tmp_path / "parts", resume=True, rounds=1)
+    for name in ("metrics.jsonl", "baselines.json", "round-01/model.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert whole.rounds[1].against_base
