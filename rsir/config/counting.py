@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rsir.config.values import choice, require
+from rsir.config.values import check_types, choice, require
 
 __all__ = ["ItemKnnConfig"]
 
@@ -53,6 +53,7 @@ class ItemKnnConfig:
     vote: Literal["auto", "off"] = "off"
 
     def __post_init__(self) -> None:
+        check_types(self, "itemknn")
         choice("itemknn.vote", self.vote, ("auto", "off"))
         require(1 <= self.window < 2**16, "itemknn.window", "in 1..65535", self.window)
         for name in ("decay", "age_decay"):

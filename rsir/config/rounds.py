@@ -134,21 +134,25 @@ class AcquisitionConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Soft targets: a successor learns from what the generator expected, too, and not only from the items that came.
+    """Soft targets: a model learns from what a teacher expected, too, and not only from the items that came.
 
     Attributes
     ----------
     share
-        Share of the targets that are replaced, anew at each step, by a draw from the generator's expectation; 0 is off.
+        Share of the targets that are replaced, anew at each step, by a draw from the teacher's expectation; 0 is off.
+    teacher
+        What recommends after the round before (generator), which teaches successors; or the item-kNN (itemknn), which
+        teaches the base as well.
     targets
         Those of the synthetic sequences alone, or of all.
     k
-        The generator's best k items make up its expectation, the history left out.
+        The teacher's best k items make up its expectation, the history left out.
     temperature
         Softmax temperature of the expectation.
     """
 
     share: float = 0.0
+    teacher: Literal["generator", "itemknn"] = "generator"
     targets: Literal["synthetic", "all"] = "all"
     k: int = 20
     temperature: float = 1.0
@@ -156,6 +160,7 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         check_types(self, "distillation")
         require(0 <= self.share <= 1, "distillation.share", "in [0, 1]", self.share)
+        choice("distillation.teacher", self.teacher, ("generator", "itemknn"))
         choice("distillation.targets", self.targets, ("synthetic", "all"))
         require(self.k >= 1, "distillation.k", "at least 1", self.k)
         require(0 < self.temperature < float("inf"), "distillation.temperature", "above 0", self.temperature)

@@ -44,7 +44,7 @@ from rsir.runtime.resume import Checkpointer, never
 from rsir.runtime.torch_state import plain_torch
 from rsir.runtime.world import ALONE, World
 from rsir.training.fit import fit
-from rsir.training.soft_targets import soft_targets
+from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
 
 __all__ = ["Interrupted", "recurse"]
@@ -313,12 +313,13 @@ class _Loop:
         return self.lineage.newest if round_ > 0 and self.config.successor == "finetune" else None
 
     def _soft_targets(self, round_: int, train: Sequences) -> SoftTargets | None:
-        """The generator's expectation at the positions that its successor trains on."""
-        if round_ == 0 or self.config.distillation.share == 0:
+        """The teacher's expectation at the positions that the round trains on."""
+        config = self.config.distillation
+        if config.share > 0 and config.teacher == "itemknn":
+            return None if self.knn is None else counted_targets(self.knn, train, config, threads=self.threads)
+        if round_ == 0 or config.share == 0:
             return None
-        return soft_targets(
-            self.lineage.recommender(), train, self.config.distillation, threads=self.threads, world=self.world
-        )
+        return soft_targets(self.lineage.recommender(), train, config, threads=self.threads, world=self.world)
 
     def _evaluate(self, model: Any, part: str) -> Evaluation:
         return evaluate(

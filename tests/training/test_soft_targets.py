@@ -8,8 +8,9 @@ import torch
 
 from rsir.config import DistillationConfig
 from rsir.data import Sequences
+from rsir.models import ItemKnn
 from rsir.training import soft_targets as distillation
-from rsir.training.soft_targets import soft_targets
+from rsir.training.soft_targets import counted_targets, soft_targets
 from tests.harness.toys import ToyBackbone
 
 
@@ -47,3 +48,34 @@ def test_a_history_that_leaves_fewer_items_than_k() -> None:
     found = soft_targets(ToyBackbone(4), Sequences.from_lists([[1, 2, 3, 4]], 4), DistillationConfig(share=1, k=4))
     assert (found.ids > 0).sum(1).tolist() == [0, 3, 2, 1]
     assert found.cumulative[3].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("targets", ["all", "synthetic"])
+@pytest.mark.parametrize("positions", [1 << 17, 2], ids=["at once", "in parts"])
+def test_those_of_the_count_are_its_best_items_and_their_shares(
+    targets: str, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "_COUNTED", positions)
+    real = Sequences.from_lists([[3, 4, 5, 6], [7], [], [9, 1, 2, 4], [10, 11]], num_items=12)
+    made = Sequences.from_lists([[3, 8, 1], [9, 2]], num_items=12, source=[0, 3], round=[1, 1])
+    sequences, knn = Sequences.concat(real, made), ItemKnn.fit(real)
+    config = DistillationConfig(share=0.3, teacher="itemknn", targets=targets, k=2, temperature=2.0)
+    found = counted_targets(knn, sequences, config)
+    at, with_targets = 0, 0
+    for row in range(len(sequences)):
+        for place in range(len(sequences[row])):
+            history = sequences[row][:place]
+            shares = knn.shares(history, np.array([0, place]), without_own=True)
+            if place == 0 or (targets == "synthetic" and sequences.is_real[row]) or not len(shares.ids):
+                assert found.ids[at].tolist() == [0, 0]
+            else:
+                best = np.sort(np.lexsort((shares.ids, -shares.values))[:2])
+                assert found.ids[at, : len(best)].tolist() == shares.ids[best].tolist()
+                assert not found.ids[at, len(best) :].any()
+                expected = np.sqrt(shares.values[best].astype(np.float64)).cumsum()
+                assert found.cumulative[at, : len(best)] == pytest.approx(expected / expected[-1], abs=1e-6)
+                assert found.cumulative[at, -1] == 1
+                with_targets += 1
+            at += 1
+    assert found.share == 0.3
+    assert with_targets >= 3

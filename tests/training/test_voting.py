@@ -104,3 +104,13 @@ def test_a_run_with_a_vote_can_be_resumed(tmp_path: Path) -> None:
     for name in ("metrics.jsonl", "baselines.json", "round-01/model.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert whole.rounds[1].against_base
+
+
+def test_the_count_teaches_the_base() -> None:
+    alike = {**SMALL, "rounds": 0}
+    taught, again, plain = (
+        rsir.run(**alike, distillation={"share": share, "teacher": "itemknn"}) for share in (0.5, 0.5, 0.0)
+    )
+    weights = [run.model.item_embeddings().detach() for run in (taught, again, plain)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
