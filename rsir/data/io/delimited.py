@@ -64,7 +64,9 @@ class DelimitedSource:
             self.dropped, self._ragged = [], []
             try:
                 with _undecodable_rows() as undecodable_rows:
-                    return self._load(names, block)
+                    table = self._load(names, block)
+                    self._check_quotes(table.num_rows + len(self.dropped))
+                    return table
             except pa.ArrowInvalid as error:
                 if undecodable_rows:
                     raise undecodable(self.path, self.config.encoding) from None
@@ -109,6 +111,41 @@ class DelimitedSource:
             lists = pc.split_pattern_regex(pc.utf8_trim_whitespace(table[name]), r"\s+")
             table = table.set_column(table.column_names.index(name), name, lists)
         return table
+
+    def _check_quotes(self, rows: int) -> None:
+        """DataError if quotes that are part of a title, say, have made several lines one row.
+
+        That is so where there are more lines than rows and all lines, taken without quotes, have the same fields.
+        """
+        from pyarrow import csv as arrow_csv
+
+        if not self.layout.quoted:
+            return
+        line_ends, quotes = 0, False
+        with opened(self.path, self.config.encoding) as stream:
+            while block := stream.read(2**22):
+                line_ends += block.count(b"\n")
+                quotes = quotes or b'"' in block
+        if not quotes or line_ends <= rows + self.layout.header:
+            return
+        with opened(self.path, self.config.encoding) as stream:
+            try:
+                reader = arrow_csv.open_csv(
+                    stream,
+                    read_options=arrow_csv.ReadOptions(column_names=self.names, skip_rows=self.layout.header),
+                    parse_options=arrow_csv.ParseOptions(delimiter=self.layout.delimiter, quote_char=False),
+                    convert_options=arrow_csv.ConvertOptions(
+                        include_columns=self.names[:1], column_types={self.names[0]: pa.binary()}
+                    ),
+                )
+                lines = sum(batch.num_rows for batch in reader)
+            except pa.ArrowInvalid:
+                return
+        if lines > rows:
+            raise DataError(
+                f"{self.path}: a quote that opens a field and is not closed in its line has joined {lines:,} lines to "
+                f"{rows:,} rows; remove the quotes by tr -d '\"' < {self.path.name}, or double those within fields"
+            )
 
     def _refuse(self, row: Any) -> str:
         if self.config.on_bad_row == "drop":

@@ -363,6 +363,18 @@ class TestFiles:
         with pytest.raises(DataError, match=r"which column holds the user ids"):
             read(put(tmp_path, "e.csv", f'"{long}",b\n1,2\n'))
 
+    @pytest.mark.parametrize("mark", [",", "\t"])
+    def test_quotes_that_swallow_lines(self, tmp_path, mark):
+        rows = [[user, item, '"odd', time] for user in "ab" for time, item in enumerate("wxyz")]
+        content = "".join(mark.join(map(str, row)) + "\n" for row in [["user", "item", "title", "time"], *rows])
+        path = put(tmp_path, "e.csv", content)
+        with pytest.raises(DataError, match="has joined 8 lines to 4 rows; remove the quotes by tr -d"):
+            read(path)
+        wanted = {"a": list("wxyz"), "b": list("wxyz")}
+        assert by_label(read(put(tmp_path, "e.csv", content.replace('"', "")))) == wanted
+        assert by_label(read(put(tmp_path, "e.csv", content.replace('"odd', '"o\n""d"')))) == wanted
+        assert by_label(read(put(tmp_path, "e.csv", content.replace('"odd', 'o"d') + "\n\n"))) == wanted
+
     def test_encodings(self, tmp_path, capfd):
         content = "user,item,time\nJörg,é,1\nJörg,b,2\nJörg,c,3\nb,é,1\n"
         wanted = {"Jörg": ["é", "b", "c"], "b": ["é"]}
