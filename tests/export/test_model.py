@@ -42,6 +42,7 @@ def batches(draw, width=None):
 
 MODELS = {
     "sasrec": (lambda: make(), None),
+    "bsarec": (lambda: make("bsarec"), None),
     "gru4rec": (lambda: make("gru4rec"), MAX_LEN),
 }
 
@@ -67,10 +68,11 @@ def test_torch_program_round_trip(model, tmp_path):
     the_same()
 
 
-def test_onnx_round_trip(tmp_path):
+@pytest.mark.parametrize("name", ["sasrec", "bsarec"])
+def test_onnx_round_trip(name, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = make()
+    model = make(name)
     export(model, named(), tmp_path / "encoder.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     assert [entry.name for entry in session.get_inputs()] == ["items", "lengths"]
