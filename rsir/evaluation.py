@@ -13,6 +13,7 @@ from rsir import ops
 from rsir.data.ragged import extent
 from rsir.data.splits import EvaluationSet
 from rsir.errors import DataError
+from rsir.metrics import HEADLINE
 from rsir.models.encoding import added_scores, encode_sequences
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
@@ -23,6 +24,7 @@ from rsir.runtime.world import ALONE, World
 __all__ = [
     "Evaluation",
     "PairedTest",
+    "by_thirds",
     "difference_beyond_seeds",
     "evaluate",
     "mean_interval",
@@ -205,6 +207,36 @@ def recommend(
     table = pack_items(model, table, backend=backend)
     added = added_scores(model, ids, offsets)
     return ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
+
+
+def by_thirds(found: Evaluation, values: npt.NDArray[np.integer]) -> list[dict[str, float]]:
+    """The headline metrics of tasks in thirds.
+
+    Parameters
+    ----------
+    found : Evaluation
+    values : (n,) int
+        What the tasks are ordered by, one a task; equal values are in one group, so that groups may differ in size.
+
+    Returns
+    -------
+    list of dict
+        "least" and "most" value, number of "tasks", and metrics by name; groups without a task are omitted.
+    """
+    group = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3], method="lower"), values)
+    metrics = [metric for part, metric in HEADLINE if part == "test"]
+    gains = {metric: found.gains(metric) for metric in metrics}
+    thirds = [np.flatnonzero(group == number) for number in range(3)]
+    return [
+        {
+            "least": int(values[tasks].min()),
+            "most": int(values[tasks].max()),
+            "tasks": len(tasks),
+            **{metric: float(gains[metric][tasks].mean()) for metric in metrics},
+        }
+        for tasks in thirds
+        if len(tasks)
+    ]
 
 
 @dataclass(frozen=True)

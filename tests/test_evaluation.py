@@ -15,7 +15,7 @@ from rsir.config import ModelConfig
 from rsir.data import EvaluationSet, Sequences, leave_one_out
 from rsir.data.sequences import offsets_of
 from rsir.errors import BackboneError, DataError
-from rsir.evaluation import difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
+from rsir.evaluation import by_thirds, difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
 from rsir.models import build
 
 
@@ -124,6 +124,21 @@ def test_a_target_in_the_history_is_a_miss_unless_repeats_are_included(spread):
     assert evaluate(model, tasks, spread=spread).ranks.tolist() == [0, 2]
     included = dataclasses.replace(tasks, repeats="included")
     assert evaluate(model, included, spread=spread).ranks.tolist() == [2, 5]
+
+
+def test_thirds_divide_the_tasks_by_a_value():
+    model = Lookup(30, 3)
+    histories, targets = [[1 + i % 30] for i in range(60)], [1 + (7 * i) % 30 for i in range(60)]
+    found = evaluate(model, tasks_of(histories, targets))
+    values = np.array([i % 9 for i in range(60)])
+    groups = by_thirds(found, values)
+    assert [(group["least"], group["most"]) for group in groups] == [(0, 2), (3, 5), (6, 8)]
+    assert sum(group["tasks"] for group in groups) == 60
+    middle = (values >= 3) & (values <= 5)
+    assert groups[1]["recall@10"] == found.gains("recall@10")[middle].mean()
+    whole = sum(group["tasks"] * group["ndcg@10"] for group in groups) / 60
+    assert whole == pytest.approx(found.metrics["ndcg@10"])
+    assert [group["tasks"] for group in by_thirds(found, np.ones(60, np.int64))] == [60]
 
 
 def test_bad_input():

@@ -21,6 +21,7 @@ from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError, DataError, Interrupted, RunError, WorldError
 from rsir.runs.directory import RunDirectory
+from rsir.runs.rounds import voters
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
 from rsir.runtime.launch import local_rank, restarts_allowed
@@ -162,12 +163,24 @@ def _summarise(run: Run, out: Path, world: World) -> None:
     for sentence in remarks(run.rounds, run.baselines):
         print(f"Note:      {sentence}")
     print(cut_short(run.rounds, run.config.training), end="")
-    print(f"Its model: {out / f'round-{run.best:02d}'} (rsir.models.checkpoint.load reads it)")
+    print(_loading(run, out))
     print(f"The run:   {out} (report.html shows it in a browser)")
     if (out / "profile").is_dir():
         print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
     if len(run.rounds) > run.config.rounds:
         print(f"Go on:     {_resuming(out, world)} --rounds {run.config.rounds + 2}")
+
+
+def _loading(run: Run, out: Path) -> str:
+    """How to load what was measured."""
+    members, newest = voters(run.config.retention, run.best), out / f"round-{run.best:02d}"
+    what = f"the network in {newest}"
+    if len(members) > 1:
+        rounds = f"{members[0]} to {members[-1]}"
+        what = f"the {len(members)} networks of rounds {rounds} together; {newest} holds the newest alone"
+    what += ", beside the item-kNN" if run.rounds[run.best].vote else ""
+    load = f"rsir.load({str(out)!r}) in Python, or rsir recommend {shlex.quote(str(out))} --out FILE.parquet"
+    return f"Load it:   {load}\n           {what}"
 
 
 def _begun(out: Path) -> bool:

@@ -18,10 +18,12 @@ _METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation
 _METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
 _CELL = 15
 _SHORT = {"item-kNN": "kNN", "popularity": "pop."}
+_WIDTHS = (17, 36, 21, 11)
+_INDISTINCT = "not distinguishable from the base"
 
 
 def rounds_table(rounds: list[RoundResult], best: int, baselines: Baselines | None = None) -> str:
-    """Two blocks, at most 100 columns wide: what each round was trained on, and how well its model ranks."""
+    """Three blocks, at most 100 columns wide: what each round was trained on, how well it ranks, and how sure."""
     lines = [_row("round", "sequences", "generated", "verified", "kept", "kept %", "novel", "length", "seconds")]
     for result in rounds:
         generated = result.round > 0
@@ -45,10 +47,39 @@ def rounds_table(rounds: list[RoundResult], best: int, baselines: Baselines | No
     for name, parts in (baselines or {}).items():
         cells = [f"{parts[part][metric]:.4f}" for part, metric in _METRICS]
         lines.append((f"{_SHORT.get(name, name):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
-    lines.append("     *  best by validation NDCG@20; changes are against round 0")
+    lines += ["", *_certainty(rounds, best)]
+    lines.append("     *  best by validation NDCG@20; changes are against round 0, with 95% intervals over users")
     if any(result.worse for result in rounds):
         lines.append("     -  worse on validation than the best round before it, by more than the noise")
     return "\n".join(lines)
+
+
+def _certainty(rounds: list[RoundResult], best: int) -> list[str]:
+    """Rows of what each round recommends with, of its network alone, and of how much of the catalogue is shown."""
+    metric = "ndcg@10"
+    heads = f"test {title(metric)}", "95% interval of the change", "newest network alone", "coverage@10"
+    lines = [f"{'round':>6}  " + "  ".join(f"{head:<{width}}" for head, width in zip(heads, _WIDTHS, strict=True))]
+    for result in rounds:
+        alone, coverage = result.alone_test.get(metric), result.test.get("coverage@10", math.nan)
+        cells = [
+            _value(result, rounds[0], "test", metric),
+            _interval(result, rounds[0], "test", metric, "(includes 0)") or "-",
+            f"{alone:.4f} {change(alone, rounds[0].test[metric], none=''):>7}" if alone is not None else "-",
+            "-" if math.isnan(coverage) else f"{coverage:.1%}",
+        ]
+        row = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
+        lines.append(f"{_mark(result, best):>6}  {row}")
+    return [line.rstrip() for line in lines]
+
+
+def _interval(result: RoundResult, base: RoundResult, part: str, metric: str, note: str) -> str:
+    """The interval of a gain over the base in percent, with a note where it includes 0; "" where there is none."""
+    before = getattr(base, part)[metric]
+    ends = result.against_base.get(f"{part}/{metric}")
+    if not ends or not before:
+        return ""
+    low, high = (change(before + end, before) for end in ends[1:])
+    return f"{low} to {high}" + (f" {note}" if result.indistinct(part, metric) else "")
 
 
 def line(result: RoundResult, base: RoundResult) -> str:
@@ -80,11 +111,18 @@ def verdict(rounds: list[RoundResult], best: int, asked: int, *, guard: bool) ->
         lines.append(f"Best by validation NDCG@20: round 0, the base ({winner.validation[CRITERION]:.4f}{others}).")
     else:
         changes = [
-            f"{title(metric, part)} {value:.4f} ({change(value, getattr(base, part)[metric], none='')})"
-            for part, metric, value in ((part, metric, getattr(winner, part)[metric]) for part, metric in HEADLINE)
+            f"{title(metric, part)} {getattr(winner, part)[metric]:.4f} ({_gain(winner, base, part, metric)})"
+            for part, metric in HEADLINE
         ]
-        lines.append(f"Best by validation NDCG@20: round {best}; {', '.join(changes)}.")
+        lines.append(f"Best by validation NDCG@20: round {best}")
+        lines += [f"           {entry}" for entry in changes]
     return "\n".join(lines)
+
+
+def _gain(result: RoundResult, base: RoundResult, part: str, metric: str) -> str:
+    gain = change(getattr(result, part)[metric], getattr(base, part)[metric], none="")
+    interval = _interval(result, base, part, metric, f"includes 0: {_INDISTINCT}")
+    return f"{gain}, 95% interval {interval}" if interval else gain
 
 
 def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:

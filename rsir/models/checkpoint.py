@@ -37,8 +37,12 @@ def to_files(
     metrics: Mapping[str, float] | None = None,
     data: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    ensemble: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
-    """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`."""
+    """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`.
+
+    `ensemble` is noted in the card, too: what the model is a member of, as JSON values.
+    """
     content = tensors_to_bytes(model.state_dict())
     card = {
         "format": _FORMAT,
@@ -49,7 +53,7 @@ def to_files(
         "data": data,
         "settings": dict(settings or {}),
         "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    } | ({} if ensemble is None else {"ensemble": dict(ensemble)})
     card["checksum"] = files.checksum(card)
     return {WEIGHTS: content, CARD: (json.dumps(card, indent=2) + "\n").encode()}
 

@@ -20,7 +20,7 @@ from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.data.summary import summary
 from rsir.errors import DataError, Interrupted
-from rsir.evaluation import Evaluation, evaluate
+from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import local, plain
 from rsir.generation.acquisition import acquire, novel_share
 from rsir.generation.fidelity import build
@@ -239,7 +239,9 @@ class _Loop:
             vote = self._vote(networks)
             recommender = with_vote(networks, self.knn, vote)
             found = {part: self._evaluate(recommender, part) for part in ("validation", "test")}
-            alone = {} if recommender is trained.model else self._evaluate(trained.model, "validation").metrics
+            alone: dict[str, dict[str, float]] = {part: {} for part in found}
+            if recommender is not trained.model:
+                alone = {part: self._evaluate(trained.model, part).metrics for part in found}
             compared = self.comparison.add(self.results, found)
         return RoundResult(
             round=round_,
@@ -247,7 +249,9 @@ class _Loop:
             **counts,
             validation=found["validation"].metrics,
             test=found["test"].metrics,
-            alone=alone,
+            alone=alone["validation"],
+            alone_test=alone["test"],
+            groups=self._groups(found["test"]),
             vote=vote,
             **compared,
             history=trained.curves,
@@ -330,6 +334,12 @@ class _Loop:
             threads=self.threads,
             world=self.world,
         )
+
+    def _groups(self, found: Evaluation) -> dict[str, list[dict[str, float]]]:
+        """The metrics on test of users in groups."""
+        tasks = self.parts.test
+        lengths, popularity = np.diff(tasks.offsets), self.popularity[tasks.targets]
+        return {"history length": by_thirds(found, lengths), "target popularity": by_thirds(found, popularity)}
 
     def _evaluate_round(self, round_: int, part: str) -> Evaluation:
         return self._evaluate(self.recommender(round_), part)

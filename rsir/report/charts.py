@@ -9,13 +9,24 @@ from math import nan
 import numpy as np
 
 from rsir.data.sequences import Sequences
-from rsir.metrics import CRITERION, HEADLINE, percent_change, title
+from rsir.metrics import CRITERION, HEADLINE, change, percent_change, title
 from rsir.report.html import figure, table
 from rsir.report.svg import Series, bars, lines
 from rsir.runs.rounds import RoundResult
 from rsir.runtime import memory
 
-__all__ = ["INTERVALS", "Made", "changes", "drift", "gains", "generated", "signed", "time_by_phase", "training"]
+__all__ = [
+    "INTERVALS",
+    "Made",
+    "changes",
+    "drift",
+    "gains",
+    "generated",
+    "groups",
+    "signed",
+    "time_by_phase",
+    "training",
+]
 
 INTERVALS = (
     "Error bars are 95% intervals of the difference from round 0, paired user by user. They say what other users would "
@@ -126,6 +137,24 @@ def generated(rounds: Sequence[RoundResult]) -> str:
     return _row(figure(chart, caption, [label for label, _ in series], line=False)) + table(
         "Trajectories by round", names, rows
     )
+
+
+def groups(base: RoundResult, best: RoundResult) -> str:
+    """Test metrics of users in groups, of the base and of the best round."""
+    rows = []
+    for name, thirds in best.groups.items():
+        for before, after in zip(base.groups.get(name, []), thirds, strict=False):
+            row = [f"{name} {after['least']:,} to {after['most']:,}", f"{after['tasks']:,}"]
+            for part, metric in HEADLINE:
+                if part == "test":
+                    row += [f"{before[metric]:.4f}", f"{after[metric]:.4f}", change(after[metric], before[metric])]
+            rows.append(row)
+    if not rows:
+        return "<p>The run was made by a version that did not measure groups.</p>"
+    names = [
+        head for part, metric in HEADLINE if part == "test" for head in (f"base {title(metric)}", "best", "change")
+    ]
+    return table(f"Test users in thirds: the base and round {best.round}", ["group", "users", *names], rows)
 
 
 @dataclass(frozen=True)

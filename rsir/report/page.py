@@ -66,6 +66,9 @@ class Report:
         ]
         if self._baselines:
             sections.append(section("baselines", "Beside the baselines", _beside(rounds, self._baselines)))
+        if any(result.groups for result in rounds):
+            best = rounds[best_round(rounds)]
+            sections.append(section("groups", "Gains by group of users", charts.groups(rounds[0], best)))
         sections.append(section("training", "Training", charts.training(rounds)))
         if self._shown is not None:
             number, acquired = self._shown

@@ -47,6 +47,12 @@ class RoundResult:
         acquired, "users/s" ranked in the evaluation at the end.
     alone : dict
         Validation metrics of the round's model alone, where others recommend beside it; else empty.
+    alone_test : dict
+        The same on test; empty in runs of versions that did not measure it, too.
+    groups : dict
+        "history length" and "target popularity" (events of the item in the training data): test users in thirds by
+        it, a dict each: "least" and "most" of it, number of "tasks", "recall@10" and "ndcg@10"
+        (:func:`rsir.evaluation.by_thirds`).
     vote : float
         Weight of the item-kNN beside the networks; 0: it does not vote.
     against_best : dict
@@ -75,6 +81,8 @@ class RoundResult:
     tokens: int = 0
     rates: dict[str, float] = field(default_factory=dict, compare=False)
     alone: dict[str, float] = field(default_factory=dict)
+    alone_test: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     vote: float = 0.0
     against_best: dict[str, float] = field(default_factory=dict)
     against_base: dict[str, list[float]] = field(default_factory=dict)
@@ -84,6 +92,11 @@ class RoundResult:
     def worse(self) -> bool:
         """Whether the round is worse on validation than the best one before it, by more than the noise."""
         return self.against_best.get("high", 0.0) < 0
+
+    def indistinct(self, part: str, metric: str) -> bool:
+        """Whether the 95% interval of the difference from round 0 includes 0; False where there is none."""
+        _, low, high = self.against_base.get(f"{part}/{metric}", (0.0, 1.0, 1.0))
+        return low <= 0 <= high
 
     def metrics(self) -> dict[str, Any]:
         """Everything but the wall clock, as JSON values (nan as None)."""
@@ -98,8 +111,9 @@ class RoundResult:
         nan: dict[str, Any] = {
             name: float("nan") for name in ("novel_share", "mean_length", "leak") if metrics[name] is None
         }
-        for part in ("validation", "test"):
-            nan[part] = {name: float("nan") if value is None else value for name, value in metrics[part].items()}
+        for part in ("validation", "test", "alone", "alone_test"):
+            found = metrics.get(part, {})
+            nan[part] = {name: float("nan") if value is None else value for name, value in found.items()}
         return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
 
 

@@ -173,12 +173,15 @@ class FolderRun(Follower):
     def write_round(self, result: RoundResult, model: Any, acquired: Sequences | None) -> None:
         directory = self._directory
         name = directory.start_round(result.round)
+        members = list(voters(directory.config.retention, result.round))
+        ensemble = {"rounds": members, "item_knn": result.vote, "metrics": result.validation}
         model_files = checkpoint.to_files(
             model,
             directory.config.model,
-            metrics=result.validation,
+            metrics=result.alone or result.validation,
             data=directory.data,
             settings=settled(to_dict(directory.config)),
+            ensemble=ensemble if result.alone else None,
         )
         for file, content in model_files.items():
             directory.write_bytes(f"{name}/{file}", content)

@@ -27,7 +27,7 @@ def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.Ca
     output = capsys.readouterr()
     assert rounds_table([result(k, value) for k, value in enumerate(loop.values)], 1) in output.out
     assert "Best by validation NDCG@20: round 1" in output.out
-    assert "Its model: runs/simulated-000/round-01" in output.out
+    assert "Load it:   rsir.load('runs/simulated-000') in Python, or rsir recommend runs/simulated-000 " in output.out
     assert output.out.endswith("Go on:     rsir --out runs/simulated-000 --resume --rounds 4\n")
     shown = [line(result(k, value), result(0)) for k, value in enumerate(loop.values)]
     assert output.err.splitlines() == [f"rsir: {READ}", *shown]

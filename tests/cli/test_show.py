@@ -11,6 +11,11 @@ from tests.cli.fake_loop import result
 
 def test_the_table() -> None:
     rounds = [result(0), result(1, 0.0733), result(2, 0.0702)]
+    gain, loss = (0.0016, 0.0002, 0.0030), (-0.0007, -0.00215, 0.0008)
+    test = {**rounds[1].test, "coverage@10": 0.35}
+    alone = {"ndcg@10": 0.0520}
+    rounds[1] = replace(rounds[1], test=test, alone_test=alone, against_base={"test/ndcg@10": list(gain)})
+    rounds[2] = replace(rounds[2], against_base={"test/ndcg@10": list(loss)})
     table = rounds_table(rounds, 1)
     assert max(map(len, table.splitlines())) <= 100
     assert table == (
@@ -25,7 +30,12 @@ def test_the_table() -> None:
      0  0.0711           0.1066           0.0569           0.0960           0.0512
    * 1  0.0733   +3.1%   0.1100   +3.1%   0.0586   +3.1%   0.0990   +3.1%   0.0528   +3.1%
      2  0.0702   -1.3%   0.1053   -1.3%   0.0562   -1.3%   0.0948   -1.3%   0.0505   -1.3%
-     *  best by validation NDCG@20; changes are against round 0"""
+
+ round  test NDCG@10       95% interval of the change            newest network alone   coverage@10
+     0  0.0512             -                                     -                      -
+   * 1  0.0528   +3.1%     +0.4% to +5.9%                        0.0520   +1.6%         35.0%
+     2  0.0505   -1.3%     -4.2% to +1.6% (includes 0)           -                      -
+     *  best by validation NDCG@20; changes are against round 0, with 95% intervals over users"""
     )
 
 
@@ -40,8 +50,14 @@ def test_the_table_of_a_base_that_never_hits_and_a_round_that_generated_nothing(
 def test_the_verdict() -> None:
     rounds = [result(0), result(1, 0.0733), result(2, 0.0702)]
     assert verdict(rounds, 1, 2, guard=True) == (
-        "Best by validation NDCG@20: round 1; validation NDCG@20 0.0733 (+3.1%), test Recall@10 0.0990 (+3.1%), "
-        "test NDCG@10 0.0528 (+3.1%)."
+        "Best by validation NDCG@20: round 1\n"
+        "           validation NDCG@20 0.0733 (+3.1%)\n"
+        "           test Recall@10 0.0990 (+3.1%)\n"
+        "           test NDCG@10 0.0528 (+3.1%)"
+    )
+    unsure = replace(rounds[1], against_base={"test/ndcg@10": [0.0016, -0.0001, 0.0030]})
+    assert verdict([rounds[0], unsure], 1, 1, guard=True).endswith(
+        "test NDCG@10 0.0528 (+3.1%, 95% interval -0.2% to +5.9% includes 0: not distinguishable from the base)"
     )
     assert verdict(rounds, 1, 5, guard=True).startswith(
         "Ended after round 2 of 5: no gain on validation since round 1.\n"

@@ -88,7 +88,11 @@ def test_the_card_names_data_and_settings(data, run):
     assert card["data"] == data.fingerprint()
     assert card["settings"]["generation.m"] == 2
     assert "data.path" not in card["settings"]
-    assert card["metrics"] == run.rounds[1].validation
+    assert card["metrics"] == run.rounds[1].alone != run.rounds[1].validation
+    assert card["ensemble"] == {"rounds": [0, 1], "item_knn": 0.0, "metrics": run.rounds[1].validation}
+    base = checkpoint.read_card(run.path / "round-00")
+    assert base["metrics"] == run.rounds[0].validation
+    assert "ensemble" not in base
 
 
 def test_a_device_that_is_not_there(run, monkeypatch):
