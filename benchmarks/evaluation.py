@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,9 +56,9 @@ def main(arguments: list[str]) -> int:
     report.notes.append(f"- Both give NDCG@20 {ours['ndcg@20']:.4f} and Recall@10 {ours['recall@10']:.4f}.")
 
     with torch.no_grad():
-        queries = encode_sequences(model, tasks.items, tasks.offsets)
+        queries = encode_sequences(model, tasks.histories)
     table = ops.pack(model.item_embeddings().detach())
-    history = ops.Ragged(torch.tensor(tasks.items), torch.tensor(tasks.offsets))
+    history = ops.Ragged.from_numpy(tasks.histories.values, tasks.histories.offsets)
     whole, whole_chunk = best_chunk(lambda chunk: metrics(plain_ranks(model, tasks, chunk)))
     ranking, ranking_chunk = best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
     cases = {
@@ -97,11 +96,11 @@ def plain_ranks(model: Any, tasks: EvaluationSet, chunk: int, queries: Tensor | 
     """(n,) int64 place of each target from 1, 0 beyond the largest cutoff; encodes unless given the queries."""
     table = model.item_embeddings()[1:].T
     targets = torch.tensor(tasks.targets, dtype=torch.int64)
-    lengths = np.diff(tasks.offsets)
+    lengths = tasks.histories.lengths
     ranks = torch.empty(len(tasks), dtype=torch.int64)
     for first in range(0, len(tasks), chunk):
         last = min(first + chunk, len(tasks))
-        items = torch.tensor(tasks.items[tasks.offsets[first] : tasks.offsets[last]], dtype=torch.int64)
+        items = torch.tensor(tasks.histories.rows(first, last).values, dtype=torch.int64)
         histories = items.split(lengths[first:last].tolist())
         padded = torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)
         if queries is None:

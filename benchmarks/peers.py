@@ -130,8 +130,8 @@ def hand_over(parts: Split, path: Path) -> None:
         train_items=parts.train.items,
         train_offsets=parts.train.offsets,
         validation_rows=tasks.rows,
-        validation_items=tasks.items,
-        validation_offsets=tasks.offsets,
+        validation_items=tasks.histories.values,
+        validation_offsets=tasks.histories.offsets,
         validation_targets=tasks.targets,
     )
 

@@ -39,10 +39,7 @@ def main(arguments: list[str]) -> int:
     model, parts, of_model = toys.trained(data, options.epochs)
     tasks = parts.test
     tables = [pack_items(model, dtype=dtype) for dtype in ("float32", "float16")]
-    lists = [
-        recommend(model, tasks.items, tasks.offsets, K, table=table, threads=options.threads).ids.numpy()
-        for table in tables
-    ]
+    lists = [recommend(model, tasks.histories, K, table=table, threads=options.threads).ids.numpy() for table in tables]
     gains = [
         evaluate(model, tasks, table=table, spread=False, threads=options.threads).gains(f"ndcg@{K}")
         for table in tables

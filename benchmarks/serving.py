@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import toys
 from benchmarks.evaluation import best_chunk
 from benchmarks.harness import Contender, Report, compare, describe_machine, extra_memory
+from rsir.data.ragged import Ragged
 from rsir.evaluation import recommend
 from rsir.models import Ensemble, build, pack_items
 from rsir.ops import TopK
@@ -51,10 +51,10 @@ def main(arguments: list[str]) -> int:
         table = pack_items(recommender)
         plain = Plain(recommender)
         for n in (1, min(MANY, len(tasks))):
-            items, offsets = tasks.items[: tasks.offsets[n]], tasks.offsets[: n + 1]
+            histories = tasks.histories.rows(0, n)
 
-            ours = partial(recommend, recommender, items, offsets, K, table=table, threads=options.threads)
-            theirs = partial(plain.best, items, offsets)
+            ours = partial(recommend, recommender, histories, K, table=table, threads=options.threads)
+            theirs = partial(plain.best, histories)
             _same(ours(), theirs(n), f"{name}, {n} histories")
             run, chunk = best_chunk(theirs) if n > 1 else (partial(theirs, 1), 1)
             contenders = [Contender("rsir", ours, n), Contender(f"plain torch, {chunk} at a time", run, n)]
@@ -84,18 +84,18 @@ class Plain:
         self.logits = torch.empty(0, self.table.shape[1])
 
     @torch.inference_mode()
-    def best(self, items: np.ndarray, offsets: np.ndarray, chunk: int) -> Tensor:
+    def best(self, histories: Ragged, chunk: int) -> Tensor:
         """(n, K) int64 ids, best first."""
         found = []
         if len(self.logits) < chunk:
             self.logits = torch.empty(chunk, self.table.shape[1])
-        for first in range(0, len(offsets) - 1, chunk):
-            own = offsets[first : first + chunk + 1]
-            flat = torch.tensor(items[own[0] : own[-1]], dtype=torch.int64)
-            lengths = torch.tensor(np.diff(own))
+        for first in range(0, len(histories), chunk):
+            own = histories.rows(first, min(first + chunk, len(histories)))
+            flat = torch.tensor(own.values, dtype=torch.int64)
+            lengths = torch.tensor(own.lengths)
             rows = torch.repeat_interleave(lengths)
             newest = lengths.clamp(max=self.model.max_len)
-            place = torch.arange(len(flat)) - torch.from_numpy(own[:-1] - own[0])[rows] - (lengths - newest)[rows]
+            place = torch.arange(len(flat)) - torch.tensor(own.offsets[:-1])[rows] - (lengths - newest)[rows]
             padded = torch.zeros(len(lengths), int(newest.max()), dtype=torch.int64)
             padded[rows[place >= 0], place[place >= 0]] = flat[place >= 0]
             logits = torch.mm(self.model.encode(padded, newest), self.table, out=self.logits[: len(lengths)])

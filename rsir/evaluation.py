@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from rsir import ops
-from rsir.data.ragged import extent
+from rsir.data.ragged import Ragged, extent
 from rsir.data.splits import EvaluationSet
 from rsir.errors import DataError
 from rsir.metrics import HEADLINE
@@ -114,7 +114,7 @@ def evaluate(
     require(model, Backbone)
     if len(tasks) == 0:
         raise DataError("nothing to evaluate: the evaluation set has no task")
-    _check_ids("history", tasks.items, model.num_items)
+    _check_ids("history", tasks.histories.values, model.num_items)
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
@@ -128,10 +128,11 @@ def evaluate(
     for number in world.claims(len(parts)):
         memory.release()
         first, last = parts[number].start, parts[number].stop
-        items, offsets = _slice(tasks.items, tasks.offsets, first, last)
-        targets = tasks.targets[first:last]
-        queries, added = encode_sequences(model, items, offsets), added_scores(model, items, offsets)
-        history = _ragged(items, offsets, queries.device) if excluding else None
+        histories, targets = tasks.histories.rows(first, last), tasks.targets[first:last]
+        queries, added = encode_sequences(model, histories), added_scores(model, histories)
+        history = None
+        if excluding:
+            history = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
         if not spread:
             target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
             place = ops.place_within(
@@ -163,8 +164,7 @@ def evaluate(
 @plain_torch()
 def recommend(
     model: Backbone,
-    items: npt.NDArray[np.integer],
-    offsets: npt.NDArray[np.int64],
+    histories: Ragged,
     k: int = 10,
     *,
     exclude_history: bool = True,
@@ -177,10 +177,8 @@ def recommend(
     Parameters
     ----------
     model : Backbone
-    items : (nnz,) int
-        Item ids 1..N of all histories, one after the other.
-    offsets : (n + 1,) int64
-        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first, never empty.
+    histories : Ragged
+        Item ids 1..N (nnz,) of any integer type, oldest first; none is empty.
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
@@ -200,12 +198,14 @@ def recommend(
         An empty history, or an id that the model does not know.
     """
     require(model, Backbone)
-    _check_ids("history", items, model.num_items)
-    ids = items.astype(np.int32, copy=False)
-    queries = encode_sequences(model, ids, offsets)
-    excluded = _ragged(ids, offsets, queries.device) if exclude_history else None
+    _check_ids("history", histories.values, model.num_items)
+    histories = Ragged(histories.values.astype(np.int32, copy=False), histories.offsets)
+    queries = encode_sequences(model, histories)
+    excluded = None
+    if exclude_history:
+        excluded = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
     table = pack_items(model, table, backend=backend)
-    added = added_scores(model, ids, offsets)
+    added = added_scores(model, histories)
     return ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
 
 
@@ -324,17 +324,6 @@ def _gains(ranks: npt.NDArray[np.int64], name: str, cutoff: int) -> npt.NDArray[
     within = np.arange(1, cutoff + 1)
     by_rank[1 : cutoff + 1] = {"recall": within**0, "ndcg": 1 / np.log2(within + 1), "mrr": 1 / within}[name]
     return by_rank[ranks]
-
-
-def _slice(
-    items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], first: int, last: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    return items[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
-
-
-def _ragged(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], device: torch.device) -> ops.Ragged:
-    # torch.tensor copies: the arrays of a data set are read-only, which from_numpy warns of.
-    return ops.Ragged(torch.tensor(ids, device=device), torch.tensor(offsets, device=device))
 
 
 def _check_ids(what: str, ids: npt.NDArray[np.integer], num_items: int) -> None:

@@ -142,7 +142,9 @@ def test_plain_evaluations_are_those_of_the_library(problem) -> None:
     tasks, ours = parts.validation, evaluate(model, parts.validation).metrics
     found = metrics(plain_ranks(model, tasks, 32))
     assert found == pytest.approx({name: ours[name] for name in found})
-    arrays = {f"validation_{name}": getattr(tasks, name) for name in ("items", "offsets", "targets")}
+    histories = tasks.histories
+    arrays = {"validation_items": histories.values, "validation_offsets": histories.offsets}
+    arrays["validation_targets"] = tasks.targets
     table = model.item_embeddings().detach()
 
     def score(histories: list[np.ndarray]) -> torch.Tensor:

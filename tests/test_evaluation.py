@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rsir.config import ModelConfig
 from rsir.data import EvaluationSet, Sequences, leave_one_out
-from rsir.data.sequences import offsets_of
+from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError, DataError
 from rsir.evaluation import by_thirds, difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
 from rsir.models import build
@@ -40,8 +40,7 @@ class Lookup:
 def tasks_of(histories, targets):
     return EvaluationSet(
         rows=np.arange(len(targets)),
-        items=np.array([item for row in histories for item in row], np.int32),
-        offsets=offsets_of([len(row) for row in histories]),
+        histories=Ragged.from_lists(histories),
         targets=np.array(targets, np.int32),
     )
 
@@ -164,8 +163,7 @@ def test_bad_input():
 def test_recommendations(problem, k, exclude):
     num_items, histories, _, seed = problem
     model = Lookup(num_items, seed)
-    items = np.array([item for row in histories for item in row])
-    best = recommend(model, items, offsets_of([len(row) for row in histories]), k, exclude_history=exclude)
+    best = recommend(model, Ragged.from_lists(histories, np.int64), k, exclude_history=exclude)
     assert best.ids.shape == best.logits.shape == (len(histories), k)
     for history, ids, logits in zip(histories, best.ids.tolist(), best.logits, strict=True):
         order = order_of(model, history, set(history) if exclude else set())[:k]
@@ -178,9 +176,9 @@ def test_recommendations(problem, k, exclude):
 def test_recommend_names_bad_histories():
     model = Lookup(5)
     with pytest.raises(ValueError, match="history 1 is empty"):
-        recommend(model, np.array([1, 2]), np.array([0, 1, 1, 2]), 3)
+        recommend(model, Ragged.from_lists([[1], [], [2]]), 3)
     with pytest.raises(DataError, match=r"1..5, got ids from 0 to 2"):
-        recommend(model, np.array([0, 2]), np.array([0, 2]), 3)
+        recommend(model, Ragged.from_lists([[0, 2]]), 3)
 
 
 class TestPaired:

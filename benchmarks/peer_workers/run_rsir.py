@@ -7,6 +7,7 @@ from ranking import Task, validation_ndcg
 from torch import Tensor
 
 from rsir.config import ModelConfig, TrainingConfig
+from rsir.data.ragged import Ragged
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.models.encoding import encode_sequences
@@ -16,7 +17,8 @@ task = Task()
 arrays, settings = task.arrays, task.settings
 train = Sequences(items=arrays["train_items"], offsets=arrays["train_offsets"], num_items=task.num_items)
 targets = arrays["validation_targets"]
-tasks = EvaluationSet(np.arange(len(targets)), arrays["validation_items"], arrays["validation_offsets"], targets)
+histories = Ragged(arrays["validation_items"], arrays["validation_offsets"])
+tasks = EvaluationSet(np.arange(len(targets)), histories, targets)
 config = TrainingConfig(max_evaluations=settings["epochs"], patience=settings.get("patience", settings["epochs"]))
 last_step = -1
 
@@ -39,8 +41,7 @@ table = trained.model.item_embeddings().detach()  # type: ignore[operator]
 
 
 def score(histories: list[np.ndarray]) -> Tensor:
-    offsets = np.cumsum([0, *map(len, histories)])
-    return encode_sequences(trained.model, np.concatenate(histories), offsets) @ table.T  # type: ignore[arg-type]
+    return encode_sequences(trained.model, Ragged.from_lists(histories)) @ table.T  # type: ignore[arg-type]
 
 
 # Rounded in the note, exact here.

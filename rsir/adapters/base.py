@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rsir.data.alignment import align, ids_in
-from rsir.data.sequences import Sequences, offsets_of
+from rsir.data.ragged import Ragged
+from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.errors import BackboneError, RsirError
 
@@ -94,14 +95,12 @@ class Adapter(nn.Module):
             Over whose catalogue the tasks are.
         """
         own = ids_in(data, self.item_labels, type(self.network).__name__)
-        items, targets = own[tasks.items], own[tasks.targets]
-        counts = np.append(0, np.cumsum(items > 0))[tasks.offsets]
-        kept = (np.diff(counts) > 0) & (targets > 0)
-        inside = np.repeat(kept, np.diff(tasks.offsets)) & (items > 0)
+        items, targets = own[tasks.histories.values], own[tasks.targets]
+        known = Ragged(items.astype(np.int32), tasks.histories.offsets).where(items > 0)
+        kept = (known.lengths > 0) & (targets > 0)
         return EvaluationSet(
             rows=tasks.rows[kept],
-            items=items[inside].astype(np.int32),
-            offsets=offsets_of(np.diff(counts)[kept]),
+            histories=Ragged.windows(known.values, known.offsets[:-1][kept], known.lengths[kept]),
             targets=targets[kept].astype(np.int32),
             repeats=tasks.repeats,
         )

@@ -18,7 +18,7 @@ from rsir.data import Sequences, read_histories
 from rsir.data.io.columnar import SUFFIXES
 from rsir.data.io.events import Histories
 from rsir.data.io.readers import histories_config
-from rsir.data.sequences import offsets_of
+from rsir.data.ragged import Ragged, offsets_of
 from rsir.errors import DataError
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
@@ -176,20 +176,16 @@ def _blocks(
     model: Backbone, histories: Histories, k: int, exclude: bool, table: ItemTable | None, threads: int | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(first history, ids (b, k) int64, scores (b, k) float32) block by block; id 0 where there is no further item."""
-    import torch
-
     from rsir import ops
     from rsir.models.encoding import added_scores, encode_sequences
     from rsir.models.items import pack_items
 
     table = pack_items(model, table)
     for first in range(0, len(histories.users), BLOCK):
-        offsets = histories.offsets[first : first + BLOCK + 1]
-        ids = histories.items[offsets[0] : offsets[-1]]
-        queries = encode_sequences(model, ids, offsets - offsets[0])
-        own = [torch.tensor(array, device=queries.device) for array in (ids, offsets - offsets[0])]
-        added = added_scores(model, ids, offsets - offsets[0])
-        excluded = ops.Ragged(*own) if exclude else None
+        block = histories.lists.rows(first, min(first + BLOCK, len(histories.users)))
+        queries = encode_sequences(model, block)
+        excluded = ops.Ragged.from_numpy(block.values, block.offsets, queries.device) if exclude else None
+        added = added_scores(model, block)
         best = ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
         yield first, best.ids.cpu().numpy(), best.logits.cpu().numpy()
 
@@ -200,4 +196,4 @@ def histories_of(data: Sequences) -> Histories:
     labels = data.user_labels
     users = pa.array(rows + 1) if labels is None else labels.take(pa.array(rows))
     end = data.offsets[data.num_real]
-    return Histories(users, data.items[:end], offsets_of(data.lengths[rows]))
+    return Histories(users, Ragged(data.items[:end], offsets_of(data.lengths[rows])))

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from rsir.data.io.events import label_ids
-from rsir.data.sequences import Sequences, offsets_of
+from rsir.data.ragged import Ragged
+from rsir.data.sequences import Sequences
 from rsir.data.warn import warn
 from rsir.errors import DataError
 
@@ -43,11 +44,11 @@ def align(data: Sequences, item_labels: pa.Array, name: str) -> Sequences:
     if not known.all():
         unknown = len(np.unique(data.items[~known]))
         warn(f"{name} does not know {unknown} of the items: omitted {int((~known).sum())} of {known.size} events")
-    counts = np.append(0, np.cumsum(known))[data.offsets]
+    kept = Ragged(ids.astype(np.int32), data.offsets).where(known)
     return dataclasses.replace(
         data,
-        items=ids[known].astype(np.int32),
-        offsets=offsets_of(np.diff(counts)),
+        items=kept.values,
+        offsets=kept.offsets,
         num_items=len(item_labels),
         times=None if data.times is None else data.times[known],
         item_labels=item_labels,

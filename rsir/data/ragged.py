@@ -1,7 +1,9 @@
-"""What :class:`rsir.data.Sequences` is made of, checked and frozen, a block of the entries at a time."""
+"""Lists of different lengths in two arrays, and what :class:`rsir.data.Sequences` is made of: checked and frozen."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,70 @@ def offsets_of(lengths: npt.ArrayLike) -> Int64Array:
     offsets[0] = 0
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of different lengths: row r is ``values[offsets[r]:offsets[r + 1]]``.
+
+    Attributes
+    ----------
+    values : (nnz,)
+        All rows, one after the other.
+    offsets : (n + 1,) int64
+        From 0 to nnz, never falling.
+
+    Raises
+    ------
+    DataError
+        Offsets that do not begin at 0 or do not end at the number of values.
+    """
+
+    values: npt.NDArray[Any]
+    offsets: Int64Array
+
+    def __post_init__(self) -> None:
+        ends = [int(self.offsets[0]), int(self.offsets[-1])] if len(self.offsets) else []
+        if ends != [0, len(self.values)]:
+            raise DataError(f"offsets: expected to go from 0 to the number of values, {len(self.values)}, got {ends}")
+
+    @classmethod
+    def from_lists(cls, rows: Iterable[npt.ArrayLike], dtype: npt.DTypeLike = np.int32) -> Ragged:
+        """From one list a row."""
+        arrays = [np.asarray(row, dtype) for row in rows]
+        return cls(np.concatenate([np.zeros(0, dtype), *arrays]), offsets_of([len(row) for row in arrays]))
+
+    @classmethod
+    def windows(cls, values: npt.NDArray[Any], starts: Int64Array, lengths: Int64Array) -> Ragged:
+        """Row r: the ``lengths[r]`` entries of ``values`` from ``starts[r]`` on; read-only."""
+        offsets = offsets_of(lengths)
+        return cls(gathered(values, starts, offsets), sealed(offsets))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> npt.NDArray[Any]:
+        """One row, a view; rows below 0 count from the end."""
+        n = len(self)
+        if not -n <= row < n:
+            raise IndexError(f"row must be in {-n}..{n - 1}, got {row}")
+        row %= n
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> Int64Array:
+        """(n,) int64"""
+        return np.diff(self.offsets)
+
+    def rows(self, first: int, last: int) -> Ragged:
+        """Rows first..last - 1; values are not copied."""
+        offsets = self.offsets[first : last + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Ragged:
+        """The values for which ``kept`` (nnz,) is true; as many rows as before."""
+        return Ragged(self.values[kept], np.concatenate([[0], np.cumsum(kept)])[self.offsets])
 
 
 def ragged_indices(starts: Int64Array, lengths: Int64Array) -> Int64Array:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from rsir.data.ragged import (
     Int32Array,
     Int64Array,
+    Ragged,
     checked_items,
     checked_labels,
     checked_offsets,
@@ -170,17 +171,18 @@ class Sequences:
 
     def __getitem__(self, row: int) -> Int32Array:
         """Items of one row, oldest first: a read-only view (length,) int32; rows below 0 count from the end."""
-        n = len(self)
-        if not -n <= row < n:
-            raise IndexError(f"row must be in {-n}..{n - 1}, got {row}")
-        row = row % n
-        return self.items[self.offsets[row] : self.offsets[row + 1]]
+        return self.lists[row]
 
     def __repr__(self) -> str:
         return (
             f"Sequences({self.num_real:,} real and {len(self) - self.num_real:,} generated rows, "
             f"{self.num_items:,} items, {self.num_interactions:,} interactions)"
         )
+
+    @property
+    def lists(self) -> Ragged:
+        """Items and offsets as one value."""
+        return Ragged(self.items, self.offsets)
 
     @property
     def lengths(self) -> Int64Array:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.ragged import gathered, sealed
+from rsir.data.ragged import Ragged, gathered, sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
 from rsir.errors import DataError
 from rsir.runtime import memory
@@ -26,9 +26,8 @@ class EvaluationSet:
     ----------
     rows : (n,) int64
         Row of the data set that each task was made from; a row may have more than one task, or none.
-    items : (nnz,) int32
-    offsets : (n + 1,) int64
-        The history of task i is ``items[offsets[i]:offsets[i + 1]]``: oldest first, never empty, untruncated.
+    histories : Ragged
+        Items (nnz,) int32 that a task's target follows: oldest first, never empty, untruncated.
     targets : (n,) int32
         The item that came next.
     repeats : {"excluded", "included"}, default "excluded"
@@ -36,14 +35,13 @@ class EvaluationSet:
     """
 
     rows: Int64Array
-    items: Int32Array
-    offsets: Int64Array
+    histories: Ragged
     targets: Int32Array
     repeats: Repeats = "excluded"
 
     def __post_init__(self) -> None:
-        for name in ("rows", "items", "offsets", "targets"):
-            getattr(self, name).flags.writeable = False
+        for array in (self.rows, self.histories.values, self.histories.offsets, self.targets):
+            array.flags.writeable = False
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -52,10 +50,10 @@ class EvaluationSet:
     def known(self) -> npt.NDArray[np.bool_]:
         """(n,) bool: whether each target is in the history before it."""
         known = np.zeros(len(self), np.bool_)
-        for rows in memory.row_blocks(self.offsets):
-            offsets = self.offsets[rows.start : rows.stop + 1]
-            hits = self.items[offsets[0] : offsets[-1]] == np.repeat(self.targets[rows], np.diff(offsets))
-            known[rows] = np.logical_or.reduceat(hits, offsets[:-1] - offsets[0])
+        for rows in memory.row_blocks(self.histories.offsets):
+            histories = self.histories.rows(rows.start, rows.stop)
+            hits = histories.values == np.repeat(self.targets[rows], histories.lengths)
+            known[rows] = np.logical_or.reduceat(hits, histories.offsets[:-1])
         return known
 
 
@@ -208,10 +206,10 @@ def _require_real(data: Sequences) -> None:
 
 def _prefixes(data: Sequences, lengths: npt.NDArray[np.int64]) -> Sequences:
     """The first `lengths[r]` events of each row."""
-    starts, offsets = data.offsets[:-1], offsets_of(lengths)
+    starts, offsets = data.offsets[:-1], sealed(offsets_of(lengths))
     return Sequences(
         items=gathered(data.items, starts, offsets),
-        offsets=sealed(offsets),
+        offsets=offsets,
         num_items=data.num_items,
         source=data.source,
         round=data.round,
@@ -224,10 +222,8 @@ def _prefixes(data: Sequences, lengths: npt.NDArray[np.int64]) -> Sequences:
 def _tasks(data: Sequences, rows: Int64Array, events: Int64Array) -> EvaluationSet:
     """One task for each event (index into `data.items`) of the row named; what precedes it is its history."""
     starts = data.offsets[rows]
-    offsets = offsets_of(events - starts)
     return EvaluationSet(
         rows=rows,
-        items=gathered(data.items, starts, offsets),
-        offsets=offsets,
+        histories=Ragged.windows(data.items, starts, events - starts),
         targets=gathered(data.items, events, np.arange(len(events) + 1)),
     )

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsir.data.sequences import Sequences, offsets_of, ragged_indices
+from rsir.data.ragged import Ragged
+from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone
@@ -69,13 +70,13 @@ def disagreement(
         first = blocks[number]
         part = targets[first : first + _POSITIONS]
         lengths = place[part]
-        history = sequences.items[ragged_indices(part - lengths, lengths)]
+        histories = Ragged.windows(sequences.items, part - lengths, lengths)
         ids = torch.from_numpy(sequences.items[part].astype(np.int64)).to(table.device)
         log_p = torch.empty(passes, len(part), dtype=torch.float64)
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(np.random.SeedSequence([seed, first]).generate_state(1, np.uint64)[0]) >> 1)
             for number in range(passes):
-                queries = encode_sequences(model, history, offsets_of(lengths), dropout=True)
+                queries = encode_sequences(model, histories, dropout=True)
                 log_p[number] = _log_probability(queries, table, ids).cpu()
         differs = differs or not torch.equal(log_p[0], log_p[-1])
         p = log_p.exp()

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rsir import ops
+from rsir.data.ragged import Ragged
 from rsir.models.protocol import AddingBackbone, Backbone, HistoryBackbone, require
-from rsir.ops import Ragged, SparseScores
 
 __all__ = ["added_scores", "encode_sequences", "tile_rows", "width_buckets"]
 
@@ -32,18 +33,15 @@ def width_buckets(max_len: int, first: int = _BUCKET) -> list[int]:
     return [*widths, max_len]
 
 
-def encode_sequences(
-    model: Backbone, items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], *, dropout: bool = False
-) -> Tensor:
+def encode_sequences(model: Backbone, histories: Ragged, *, dropout: bool = False) -> Tensor:
     """Query after each of many histories.
 
     Parameters
     ----------
     model : Backbone
         Encodes in evaluation mode (but see `dropout`); its mode is restored.
-    items : (nnz,) int32
-    offsets : (n + 1,) int64
-        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first; only its last ``max_len`` items are used.
+    histories : Ragged
+        Item ids (nnz,) int32, oldest first; only the last ``max_len`` items of a history are used.
     dropout : bool, default False
         Encode in training mode, with the dropout of a torch module drawn from torch's global generator.
 
@@ -59,15 +57,13 @@ def encode_sequences(
         An empty history (the message names it), or something that is no backbone.
     """
     require(model, Backbone)
-    ends = np.asarray(offsets[1:], np.int64)
-    full = np.diff(offsets)
+    items, full = histories.values, histories.lengths
     if full.size and full.min() < 1:
         raise ValueError(f"history {int(full.argmin())} is empty: expected at least one item to encode")
     lengths = np.minimum(full, model.max_len)
-    starts = ends - lengths
+    starts = histories.offsets[1:] - lengths
     if isinstance(model, HistoryBackbone) and len(lengths) and not dropout:
-        # torch.tensor copies: the arrays of a data set are read-only, which from_numpy warns of.
-        together = model.encode_histories(Ragged(torch.tensor(items), torch.tensor(offsets)))
+        together = model.encode_histories(ops.Ragged.from_numpy(items, histories.offsets))
         if together is not None:
             return together
     table = model.item_embeddings()
@@ -95,18 +91,18 @@ def encode_sequences(
     return queries
 
 
-def added_scores(model: Backbone, items: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> SparseScores | None:
+def added_scores(model: Backbone, histories: Ragged) -> ops.SparseScores | None:
     """What a model adds to its logits after each of many histories, for the ops; None of a model that adds nothing.
 
     Parameters
     ----------
     model : Backbone
-    items, offsets
+    histories : Ragged
         As for :func:`encode_sequences`.
     """
     if not isinstance(model, AddingBackbone):
         return None
-    return model.added_scores(Ragged(torch.tensor(items), torch.tensor(offsets)))
+    return model.added_scores(ops.Ragged.from_numpy(histories.values, histories.offsets))
 
 
 def tile_rows(about: int, threads: int) -> int:

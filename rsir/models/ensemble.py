@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rsir.data.ragged import gathered, offsets_of
+from rsir import ops
+from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, IncrementalBackbone, State, require
-from rsir.ops import Ragged
 
 __all__ = ["Ensemble"]
 
@@ -64,14 +64,13 @@ class Ensemble(nn.Module):
         """Query after each history; see :class:`rsir.models.Backbone`. (B, sum of the members' d)"""
         return torch.cat([member.encode(items, lengths) for member in self.members], 1) / len(self.members)
 
-    def encode_histories(self, histories: Ragged) -> Tensor:
+    def encode_histories(self, histories: ops.Ragged) -> Tensor:
         """Query after each history, each member in its own fastest way; see :class:`rsir.models.HistoryBackbone`."""
-        items, offsets = histories.ids.numpy(), histories.offsets.numpy()
+        lists = Ragged(histories.ids.numpy(), histories.offsets.numpy())
         if any(member.max_len > self.max_len for member in self.members):
-            lengths = np.minimum(np.diff(offsets), self.max_len)
-            starts, offsets = offsets[1:] - lengths, offsets_of(lengths)
-            items = gathered(items, starts, offsets)
-        return torch.cat([encode_sequences(member, items, offsets) for member in self.members], 1) / len(self.members)
+            lengths = np.minimum(lists.lengths, self.max_len)
+            lists = Ragged.windows(lists.values, lists.offsets[1:] - lengths, lengths)
+        return torch.cat([encode_sequences(member, lists) for member in self.members], 1) / len(self.members)
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, sum of the members' d) float32; row 0 is zero."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rsir import data
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone
 from rsir.ops import Ragged
@@ -33,8 +34,8 @@ class Recomputed:
     def step(self, slots: Tensor, items: Tensor) -> Tensor:
         self.items[slots, self.lengths[slots]] = items
         self.lengths[slots] += 1
-        prefixes = ragged(self.items[slots])
-        return encode_sequences(self.model, prefixes.ids.int().cpu().numpy(), prefixes.offsets.cpu().numpy())
+        ids, offsets = ragged(self.items[slots])
+        return encode_sequences(self.model, data.Ragged(ids.int().cpu().numpy(), offsets.cpu().numpy()))
 
 
 def ragged(padded: Tensor) -> Ragged:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
@@ -33,6 +35,11 @@ class Ragged(NamedTuple):
     """(nnz,) int32 or int64, each in 1..N."""
     offsets: Tensor
     """(B + 1,) int64, from 0 to nnz, never falling."""
+
+    @classmethod
+    def from_numpy(cls, ids: NDArray[Any], offsets: NDArray[np.int64], device: torch.device | str = "cpu") -> Ragged:
+        """Copies of two arrays, such as those of :class:`rsir.data.Ragged`, as tensors on a device."""
+        return cls(torch.tensor(ids, device=device), torch.tensor(offsets, device=device))
 
 
 class SparseScores(NamedTuple):

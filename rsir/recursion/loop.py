@@ -338,7 +338,7 @@ class _Loop:
     def _groups(self, found: Evaluation) -> dict[str, list[dict[str, float]]]:
         """The metrics on test of users in groups."""
         tasks = self.parts.test
-        lengths, popularity = np.diff(tasks.offsets), self.popularity[tasks.targets]
+        lengths, popularity = tasks.histories.lengths, self.popularity[tasks.targets]
         return {"history length": by_thirds(found, lengths), "target popularity": by_thirds(found, popularity)}
 
     def _evaluate_round(self, round_: int, part: str) -> Evaluation:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rsir.data.ragged import Ragged
 from rsir.errors import DataError
 from rsir.evaluation import recommend
 from rsir.models.ensemble import Ensemble
@@ -82,8 +83,7 @@ def overlap(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> floa
 def separation(
     older: tuple[Backbone, Backbone],
     newer: tuple[Backbone, Backbone],
-    items: npt.NDArray[np.int32],
-    offsets: npt.NDArray[np.int64],
+    histories: Ragged,
 ) -> float:
     """Sep20 of arXiv 2610.07105: how much two generations differ beyond what two seeds of one generation do.
 
@@ -95,12 +95,10 @@ def separation(
     ----------
     older, newer : pair of Backbone
         Two seeds of each generation.
-    items : (nnz,) int32
-        Histories to recommend for, one after the other.
-    offsets : (n + 1,) int64
-        History r is ``items[offsets[r]:offsets[r + 1]]``.
+    histories : Ragged
+        To recommend for: item ids, oldest first.
     """
-    tops = [recommend(model, items, offsets, TOP).ids.cpu().numpy() for model in (*older, *newer)]
+    tops = [recommend(model, histories, TOP).ids.cpu().numpy() for model in (*older, *newer)]
     within = (overlap(tops[0], tops[1]) + overlap(tops[2], tops[3])) / 2
     across = np.mean([overlap(a, b) for a in tops[:2] for b in tops[2:]])
     return float(within - across)

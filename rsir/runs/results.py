@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from rsir.config import RecursionConfig
 from rsir.data.load import split
-from rsir.data.sequences import Sequences, offsets_of
+from rsir.data.ragged import Ragged, offsets_of
+from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
 from rsir.errors import DataError, RunError
 from rsir.evaluation import recommend
@@ -107,8 +108,8 @@ class Run:
         repeats = repeats or self.config.data.repeats
         if repeats not in ("excluded", "included"):
             raise DataError(f"repeats: expected excluded or included, got {repeats!r}")
-        ids, table = self._ids(listed, offsets), self.item_table()
-        best = recommend(self.model, ids, offsets, k, exclude_history=repeats == "excluded", table=table)
+        lists, table = Ragged(self._ids(listed, offsets), offsets), self.item_table()
+        best = recommend(self.model, lists, k, exclude_history=repeats == "excluded", table=table)
         return [self._labels(row[row > 0]) for row in best.ids.cpu().numpy()]
 
     def item_table(self) -> ItemTable:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rsir.config import RecursionConfig
 from rsir.data.batches import Batches
-from rsir.data.sequences import Sequences, offsets_of
+from rsir.data.ragged import Ragged
+from rsir.data.sequences import Sequences
 from rsir.models import checkpoint, encode_sequences
 from rsir.studies.lab import Lab
 from rsir.studies.recipes import reset
@@ -132,9 +133,9 @@ def perturbation_effect(model: Any, train: Sequences, accepted: Sequences) -> fl
     """
     source = accepted.source
     lengths = np.minimum(accepted.lengths, train.lengths[source])
-    real = np.concatenate([train[int(row)][:n] for row, n in zip(source, lengths, strict=True)])
-    made = np.concatenate([accepted[row][:n] for row, n in enumerate(lengths)])
-    before, after = (encode_sequences(model, items, offsets_of(lengths)) for items in (real, made))
+    real = Ragged.windows(train.items, train.offsets[source], lengths)
+    made = Ragged.windows(accepted.items, accepted.offsets[:-1], lengths)
+    before, after = encode_sequences(model, real), encode_sequences(model, made)
     return float(((after - before).norm(dim=1) / before.norm(dim=1)).mean())
 
 

@@ -9,7 +9,8 @@ import torch
 from rsir import ops
 from rsir.config import DistillationConfig
 from rsir.data.batches import SoftTargets
-from rsir.data.sequences import Sequences, offsets_of, ragged_indices
+from rsir.data.ragged import Ragged
+from rsir.data.sequences import Sequences, ragged_indices
 from rsir.models.encoding import encode_sequences
 from rsir.models.itemknn import ItemKnn
 from rsir.models.protocol import Backbone
@@ -60,9 +61,9 @@ def soft_targets(
     for number in world.claims(len(parts)):
         part = positions[parts[number]]
         lengths = place[part]
-        history, offsets = sequences.items[ragged_indices(part - lengths, lengths)], offsets_of(lengths)
-        queries = encode_sequences(model, history, offsets)
-        excluded = ops.Ragged(*(torch.from_numpy(array).to(queries.device) for array in (history, offsets)))
+        histories = Ragged.windows(sequences.items, part - lengths, lengths)
+        queries = encode_sequences(model, histories)
+        excluded = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
         best = ops.topk(queries, table, config.k, excluded=excluded, threads=threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
         ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()

@@ -10,6 +10,7 @@ import torch
 import rsir
 from rsir.config import FidelityConfig, GenerationConfig
 from rsir.data import EvaluationSet, Sequences
+from rsir.data.ragged import Ragged
 from rsir.errors import DataError, DataWarning
 from rsir.models import Backbone, encode_sequences
 
@@ -34,13 +35,13 @@ def check(adapter, data, own_scores):
         assert [theirs[i - 1] for i in aligned[row]] == [names[i - 1] for i in data[row]]
     with torch.no_grad():
         for row in (0, len(data) - 1):
-            query = encode_sequences(adapter, aligned[row], np.array([0, len(aligned[row])]))
+            query = encode_sequences(adapter, Ragged.from_lists([aligned[row]]))
             ours = (query @ adapter.item_embeddings()[1:].T)[0]
             wanted = own_scores([names[i - 1] for i in data[row]])
             expected = torch.tensor([float(wanted[label]) for label in theirs])
             torch.testing.assert_close(ours - ours.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-3)
-        together = encode_sequences(adapter, aligned.items, aligned.offsets)
-        alone = encode_sequences(adapter, aligned[3], np.array([0, len(aligned[3])]))
+        together = encode_sequences(adapter, aligned.lists)
+        alone = encode_sequences(adapter, Ragged.from_lists([aligned[3]]))
         torch.testing.assert_close(together[3:4], alone, rtol=1e-4, atol=1e-5)
     assert not adapter.item_embeddings()[0].any()
     enriched = rsir.enrich(aligned, adapter, generation=GenerationConfig(m=2, k=3), fidelity=FidelityConfig(tau=20))
@@ -53,13 +54,12 @@ def check(adapter, data, own_scores):
     assert [[theirs[i - 1] for i in part[row]] for row in range(2)] == [["item 2", "item 1"], ["item 1", "item 2"]]
     tasks = EvaluationSet(
         rows=np.arange(3),
-        items=np.array([1, 2, 2, 3, 1], np.int32),
-        offsets=np.array([0, 2, 3, 5]),
+        histories=Ragged.from_lists([[1, 2], [2], [3, 1]]),
         targets=np.array([3, 1, 2], np.int32),
         repeats="included",
     )
     kept = adapter.align_tasks(tasks, more)  # the second history is unknown, and so is the third target
-    assert (kept.rows.tolist(), kept.offsets.tolist(), kept.repeats) == ([0], [0, 1], "included")
-    assert [theirs[i - 1] for i in (*kept.items, *kept.targets)] == ["item 2", "item 1"]
+    assert (kept.rows.tolist(), kept.histories.offsets.tolist(), kept.repeats) == ([0], [0, 1], "included")
+    assert [theirs[i - 1] for i in (*kept.histories.values, *kept.targets)] == ["item 2", "item 1"]
     with pytest.raises(DataError, match="knows none of the items, 'x' for one"):
         adapter.align(Sequences.from_lists([[1, 1, 1]], 1, item_labels=pa.array(["x"])))

@@ -9,6 +9,7 @@ import torch
 
 from rsir.adapters import from_rectools
 from rsir.data import to_table
+from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError
 from tests.adapters.contract import check, log
 
@@ -72,7 +73,7 @@ def test_recommends_what_the_library_recommends():
     theirs = model.recommend(users=["u3", "u50"], dataset=dataset, k=5, filter_viewed=True)
     aligned = adapter.align(data)
     for user, row in (("u3", 3), ("u50", 50)):
-        best = recommend(adapter, aligned[row], torch.tensor([0, len(aligned[row])]).numpy(), 5).ids[0]
+        best = recommend(adapter, Ragged.from_lists([aligned[row]]), 5).ids[0]
         ours = [adapter.item_labels[int(i) - 1].as_py() for i in best]
         assert ours == theirs[theirs["user_id"] == user]["item_id"].tolist()
 

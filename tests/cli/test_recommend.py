@@ -25,6 +25,7 @@ from rsir.config import (
 )
 from rsir.data import Sequences, read_histories, simulate
 from rsir.data.io.readers import histories_config
+from rsir.data.ragged import Ragged
 from rsir.errors import DataError, DataWarning
 from rsir.evaluation import recommend as top
 from rsir.recursion.loop import recurse
@@ -57,7 +58,7 @@ def test_blocks_are_the_whole_and_labels_come_out(tmp_path_factory, rows, k):
     wanted = {}
     for number, row in enumerate(rows):
         if row:
-            ids = top(model, np.array(row), np.array([0, len(row)]), k).ids[0].tolist()
+            ids = top(model, Ragged.from_lists([row]), k).ids[0].tolist()
             wanted[f"u{number}"] = [f"item {item - 1}" for item in ids if item]
     assert by_user(path) == {user: items for user, items in wanted.items() if items}
     assert [entry.name for entry in path.parent.iterdir()] == ["top.parquet"]
@@ -88,17 +89,19 @@ def test_histories_over_a_catalogue(tmp_path):
     path.write_text("user,item,time\nb,z,2\nb,x,1\na,new,1\nc,new,1\nc,y,0\n")
     histories = read_histories(path, catalogue)
     assert histories.users.to_pylist() == ["b", "c"]
-    assert (histories.items.tolist(), histories.offsets.tolist()) == ([1, 3, 2], [0, 2, 3])
+    assert (histories.lists.values.tolist(), histories.lists.offsets.tolist()) == ([1, 3, 2], [0, 2, 3])
     assert (histories.unknown_events, histories.unknown_users) == (2, 1)
     path.write_text("user,item\nb,new\n")
     with pytest.raises(DataError, match=r"none of its items, 'new' for one, is in the catalogue"):
         read_histories(path, catalogue)
     numbered = Sequences.from_lists([[1, 2, 3]], 3, item_labels=pa.array(["7", "007", "x"]))
     path.write_text("user,item\nb,7\n")
-    assert read_histories(path, numbered).items.tolist() == [1]
-    assert read_histories(path, dataclasses.replace(numbered, item_labels=pa.array([9, 7, 8]))).items.tolist() == [2]
+    assert read_histories(path, numbered).lists.values.tolist() == [1]
+    assert read_histories(
+        path, dataclasses.replace(numbered, item_labels=pa.array([9, 7, 8]))
+    ).lists.values.tolist() == [2]
     path.write_text("user,item\nb,3\n")
-    assert read_histories(path, dataclasses.replace(numbered, item_labels=None)).items.tolist() == [3]
+    assert read_histories(path, dataclasses.replace(numbered, item_labels=None)).lists.values.tolist() == [3]
 
 
 def test_histories_drop_what_training_drops(tmp_path):
@@ -107,7 +110,7 @@ def test_histories_drop_what_training_drops(tmp_path):
     catalogue = Sequences.from_lists([[1, 2]], 2, item_labels=pa.array(["x", "y"]))
     with pytest.warns(DataWarning, match=r"e\.csv: dropped 2 of 7 events"):
         histories = read_histories(path, catalogue)
-    assert (histories.items.tolist(), histories.offsets.tolist()) == ([1, 2, 1, 2, 1], [0, 3, 5])
+    assert (histories.lists.values.tolist(), histories.lists.offsets.tolist()) == ([1, 2, 1, 2, 1], [0, 3, 5])
     assert (histories.unknown_events, histories.unknown_users) == (2, 0)
 
 
@@ -118,7 +121,7 @@ def test_histories_take_of_a_run_what_fits_them(tmp_path):
     def read_after(name, content, run=run, **given):
         (tmp_path / name).write_text(content)
         histories = read_histories(tmp_path / name, catalogue, histories_config(tmp_path / name, run, given))
-        return dict(zip(histories.users.to_pylist(), np.split(histories.items, histories.offsets[1:-1]), strict=True))
+        return dict(zip(histories.users.to_pylist(), histories.lists, strict=True))
 
     def same(found, **wanted):
         assert {user: items.tolist() for user, items in found.items()} == wanted

@@ -18,7 +18,7 @@ def recall_at_10(scores, tasks):
     """Full ranking; items of the history do not count."""
     scores = scores.copy()
     scores[:, 0] = -np.inf
-    scores[np.repeat(np.arange(len(tasks)), np.diff(tasks.offsets)), tasks.items] = -np.inf
+    scores[np.repeat(np.arange(len(tasks)), tasks.histories.lengths), tasks.histories.values] = -np.inf
     target = scores[np.arange(len(tasks)), tasks.targets]
     return ((scores > target[:, None]).sum(1) < 10).mean()
 
@@ -74,7 +74,7 @@ def test_there_is_a_signal_in_what_goes_together_and_room_above_it(data):
     together = (trained.T @ trained) / np.sqrt(np.maximum(np.outer(popularity, popularity), 1))
     by_popularity = recall_at_10(np.tile(popularity, (len(tasks), 1)), tasks)
     by_company = recall_at_10(trained @ together, tasks)
-    by_truth = recall_at_10(data.next_probabilities(tasks.rows, tasks.items, tasks.offsets), tasks)
+    by_truth = recall_at_10(data.next_probabilities(tasks.rows, tasks.histories.values, tasks.histories.offsets), tasks)
     assert by_popularity < 0.15
     assert by_company > 1.2 * by_popularity
     assert by_truth > 1.5 * by_company
@@ -84,10 +84,10 @@ def test_next_items_follow_the_true_probabilities():
     """Over many users the mean probability given to what came next equals its expectation."""
     data = simulate(SimulationConfig(num_users=3000, num_items=100, seed=1))
     tasks = leave_one_out(data.sequences).test
-    probabilities = data.next_probabilities(tasks.rows, tasks.items, tasks.offsets)
+    probabilities = data.next_probabilities(tasks.rows, tasks.histories.values, tasks.histories.offsets)
     assert probabilities.shape == (3000, 101)
     np.testing.assert_allclose(probabilities.sum(1), 1)
-    assert not probabilities[np.repeat(np.arange(3000), np.diff(tasks.offsets)), tasks.items].any()
+    assert not probabilities[np.repeat(np.arange(3000), tasks.histories.lengths), tasks.histories.values].any()
     given = probabilities[np.arange(3000), tasks.targets]
     expected, square = (probabilities**2).sum(1), (probabilities**3).sum(1)
     error = np.sqrt((square - expected**2).sum()) / 3000

@@ -18,8 +18,7 @@ from tests.data.sequence_strategies import sequences
 
 def tasks(evaluation):
     """(row, history, target) of each task."""
-    bounds = zip(evaluation.offsets[:-1], evaluation.offsets[1:], strict=True)
-    histories = [evaluation.items[a:b].tolist() for a, b in bounds]
+    histories = [evaluation.histories[task].tolist() for task in range(len(evaluation))]
     return list(zip(evaluation.rows.tolist(), histories, evaluation.targets.tolist(), strict=True))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rsir.config import DataConfig, RecursionConfig, SimulationConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.data.load import load_log
+from rsir.data.ragged import Ragged
 from rsir.data.splits import EvaluationSet
 from rsir.data.summary import known_share, summary
 from rsir.errors import DataWarning
@@ -58,7 +59,7 @@ def test_what_has_no_columns(tmp_path):
 
 def test_nobody_evaluated():
     data = Sequences.from_lists([[1, 2], [2]], num_items=2)
-    none = EvaluationSet(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32))
+    none = EvaluationSet(np.zeros(0, np.int64), Ragged.from_lists([]), np.zeros(0, np.int32))
     parts = type("Parts", (), {"test": none})
     assert known_share(none) == 0
     assert "evaluated" not in summary(data, parts)

@@ -53,7 +53,7 @@ def main(rank: int, size: int, store: str) -> None:
     results = []
     for table in (ops.pack(model.item_embeddings()), sharing.pack(model.item_embeddings().detach())):
         ranking = evaluate(model, parts.test, table=table)
-        best = recommend(model, data.items, data.offsets, 20, table=table)
+        best = recommend(model, data.lists, 20, table=table)
         found = generate(model, parts.train, GenerationConfig(m=2), Rank(30), seed=0, round_=1, table=table)
         results.append((ranking, best, found.trajectories))
     (ranking, best, kept), (their_ranking, their_best, their_kept) = results

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rsir.config import ModelConfig
 from rsir.data import Sequences
 from rsir.data.batches import Batches
+from rsir.data.ragged import Ragged
 from rsir.data.sequences import offsets_of
 from rsir.errors import BackboneError
 from rsir.models import (
@@ -148,14 +149,14 @@ class TestContract:
         torch.set_num_threads(threads)
         try:
             items, offsets = histories(700, seed=threads)
-            queries = encode_sequences(model, items, offsets)
+            queries = encode_sequences(model, Ragged(items, offsets))
             order = np.random.default_rng(1).permutation(700)
             rows = [items[offsets[r] : offsets[r + 1]] for r in order]
-            shuffled = encode_sequences(model, np.concatenate(rows), offsets_of([len(row) for row in rows]))
+            shuffled = encode_sequences(model, Ragged.from_lists(rows))
             assert torch.equal(shuffled, queries[order])
             for r in (0, 699):
                 row = items[offsets[r] : offsets[r + 1]]
-                assert torch.equal(encode_sequences(model, row, offsets_of([len(row)]))[0], queries[r])
+                assert torch.equal(encode_sequences(model, Ragged.from_lists([row]))[0], queries[r])
         finally:
             torch.set_num_threads(before)
 
@@ -179,17 +180,17 @@ class TestContract:
 
     def test_only_the_newest_items_of_a_long_history_are_encoded(self, model):
         items = np.arange(1, 41, dtype=np.int32)
-        whole = encode_sequences(model, items, np.array([0, 40]))
-        tail = encode_sequences(model, items[-MAX_LEN:], np.array([0, MAX_LEN]))
+        whole = encode_sequences(model, Ragged.from_lists([items]))
+        tail = encode_sequences(model, Ragged.from_lists([items[-MAX_LEN:]]))
         assert torch.equal(whole, tail)
         with pytest.raises(ValueError, match="at most max_len"):
             model.encode(torch.ones(1, MAX_LEN + 1, dtype=torch.int64), torch.tensor([MAX_LEN + 1]))
 
     def test_encoding_restores_the_mode_and_ignores_dropout(self, model):
         items, offsets = histories(20)
-        queries = encode_sequences(model, items, offsets)
+        queries = encode_sequences(model, Ragged(items, offsets))
         model.train()
-        assert torch.equal(encode_sequences(model, items, offsets), queries)
+        assert torch.equal(encode_sequences(model, Ragged(items, offsets)), queries)
         assert model.training
 
     @pytest.mark.parametrize("negatives", [NUM_ITEMS, 0])  # both take all items
@@ -243,9 +244,9 @@ class TestContract:
     @torch.no_grad()
     def test_a_checkpoint_gives_the_same_queries(self, model, tmp_path):
         checkpoint.save(model, model.config, tmp_path)
-        items, offsets = histories(20)
+        lists = Ragged(*histories(20))
         loaded = checkpoint.load(tmp_path)
-        assert torch.equal(encode_sequences(loaded, items, offsets), encode_sequences(model, items, offsets))
+        assert torch.equal(encode_sequences(loaded, lists), encode_sequences(model, lists))
 
     def test_loss_falls_on_a_toy(self, model):
         """Everyone walks round a circle of items."""
@@ -279,8 +280,8 @@ def test_width_buckets_rise_to_max_len(max_len):
 def test_encode_names_an_empty_history():
     model = build(ModelConfig(dim=8), 5)
     with pytest.raises(ValueError, match="history 1 is empty"):
-        encode_sequences(model, np.array([1, 2], np.int32), np.array([0, 1, 1, 2]))
-    assert encode_sequences(model, np.zeros(0, np.int32), np.array([0])).shape == (0, 8)
+        encode_sequences(model, Ragged.from_lists([[1], [], [2]]))
+    assert encode_sequences(model, Ragged.from_lists([])).shape == (0, 8)
 
 
 def test_require_names_all_that_is_missing():

@@ -66,10 +66,10 @@ def test_everything_is_as_with_the_rounded_items(model, data, tables):
     results = [evaluate(model, parts.test, table=table) for table in tables]
     assert np.array_equal(results[0].ranks, results[1].ranks)
     assert results[0].metrics == results[1].metrics
-    best = [recommend(model, data.items, data.offsets, 20, table=table) for table in tables]
+    best = [recommend(model, data.lists, 20, table=table) for table in tables]
     assert torch.equal(best[0].ids, best[1].ids)
     assert torch.equal(best[0].logits, best[1].logits)
-    assert not torch.equal(best[0].logits, recommend(model, data.items, data.offsets, 20).logits)
+    assert not torch.equal(best[0].logits, recommend(model, data.lists, 20).logits)
     whole = [enrich(parts.train, model, fidelity=FidelityConfig(tau=30), table=table) for table in tables]
     assert whole[0].items.tolist() == whole[1].items.tolist()
     kept = [trajectories(model, parts.train, Rank(30), table) for table in tables]
@@ -93,9 +93,9 @@ def test_an_index_proves_what_the_rounded_items_say(model, data, monkeypatch):
 
 def test_other_tables_are_refused(model, data):
     with pytest.raises(ValueError, match="table: expected 300 items as the model's, got 2"):
-        recommend(model, data.items, data.offsets, table=ops.pack(torch.ones(3, 16)))
+        recommend(model, data.lists, table=ops.pack(torch.ones(3, 16)))
     with pytest.raises(ValueError, match="packed for 'cpp', got 'reference'"):
-        recommend(model, data.items, data.offsets, table=pack_items(model), backend="reference")
+        recommend(model, data.lists, table=pack_items(model), backend="reference")
 
 
 def test_a_run_in_half_precision(tmp_path: Path):
@@ -120,8 +120,8 @@ def test_a_run_in_half_precision(tmp_path: Path):
     write(tmp_path / "single.parquet", whole.model, whole.data, histories, 5)
     assert (tmp_path / "half.parquet").read_bytes() != (tmp_path / "single.parquet").read_bytes()
     labels = whole.data.item_labels
-    ids = recommend(whole.model, histories.items, histories.offsets, 5, table=table).ids[0].numpy()
-    first = labels.take(histories.items[: histories.offsets[1]].astype(np.int64) - 1).to_pylist()
+    ids = recommend(whole.model, histories.lists, 5, table=table).ids[0].numpy()
+    first = labels.take(histories.lists[0].astype(np.int64) - 1).to_pylist()
     assert whole.recommend([first], 5) == [labels.take(ids - 1).to_pylist()]
 
 

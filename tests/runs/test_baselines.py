@@ -124,5 +124,5 @@ def test_a_count_that_might_not_stay_within_the_limit_on_memory_is_left_out(
 
 def test_popularity_recommends_what_occurs_most() -> None:
     data = rsir.Sequences.from_lists([[1, 2, 3], [3, 2], [3, 4, 1]], 4)
-    best = rsir.evaluation.recommend(Popularity(item_popularity(data)), data.items, data.offsets, 2).ids
+    best = rsir.evaluation.recommend(Popularity(item_popularity(data)), data.lists, 2).ids
     assert best.tolist() == [[4, 0], [1, 4], [2, 0]]

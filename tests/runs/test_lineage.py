@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsir.data.ragged import Ragged
 from rsir.data.sequences import offsets_of
 from rsir.errors import DataError
 from rsir.runs.lineage import overlap, separation
@@ -23,7 +24,7 @@ def test_separation_is_positive_where_generations_differ_more_than_seeds() -> No
     lengths = generator.integers(1, 6, 200)
     items = generator.integers(1, 301, lengths.sum()).astype(np.int32)
     one, same, other = ToyBackbone(300, seed=1), ToyBackbone(300, seed=1), ToyBackbone(300, seed=2)
-    offsets = offsets_of(lengths)
-    assert separation((one, same), (other, other), items, offsets) > 0.5
-    assert separation((one, other), (one, other), items, offsets) < -0.2
-    assert separation((one, one), (same, same), items, offsets) == 0
+    histories = Ragged(items, offsets_of(lengths))
+    assert separation((one, same), (other, other), histories) > 0.5
+    assert separation((one, other), (one, other), histories) < -0.2
+    assert separation((one, one), (same, same), histories) == 0

@@ -39,7 +39,7 @@ def _data(num_items: int = 40) -> Sequences:
 def test_scores_are_logits_and_weighted_logarithms_of_shares(weight: float) -> None:
     data = _data()
     network, knn = ToyBackbone(40), ItemKnn.fit(data)
-    found = recommend(WithItemKnn(network, knn, weight), data.items, data.offsets, 40, exclude_history=False)
+    found = recommend(WithItemKnn(network, knn, weight), data.lists, 40, exclude_history=False)
     shares = knn.shares(data.items, data.offsets)
     for row in range(len(data)):
         history = torch.from_numpy(data[row].astype(np.int64))[None]

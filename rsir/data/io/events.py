@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rsir.config import DataConfig
 from rsir.data.io.ordering import by_block, core, in_order, where
-from rsir.data.ragged import counts_of, sealed
+from rsir.data.ragged import Ragged, counts_of, sealed
 from rsir.data.sequences import Int64Array, Sequences, offsets_of
 from rsir.data.warn import warn
 from rsir.errors import DataError
@@ -112,16 +112,14 @@ class Histories:
     ----------
     users : (n,) pyarrow array
         Labels, in their order.
-    items : (nnz,) int32
-    offsets : (n + 1,) int64
-        History r is ``items[offsets[r]:offsets[r + 1]]``, oldest first, never empty.
+    lists : Ragged
+        Items (nnz,) int32 of each user, oldest first; none is empty.
     unknown_events, unknown_users : int
         Events left out as their item is not in the catalogue, and users left out as none of theirs is.
     """
 
     users: pa.Array
-    items: npt.NDArray[np.int32]
-    offsets: Int64Array
+    lists: Ragged
     unknown_events: int = 0
     unknown_users: int = 0
 
@@ -143,8 +141,7 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
     given = int(np.count_nonzero(np.bincount(events.users)))
     return Histories(
         users=_dense(events.users[ids > 0], events.user_labels)[1],
-        items=known.items.astype(np.int32),
-        offsets=offsets_of(counts),
+        lists=Ragged(known.items.astype(np.int32), offsets_of(counts)),
         unknown_events=int(np.count_nonzero(ids == 0)),
         unknown_users=given - len(counts),
     )
