@@ -12,7 +12,7 @@ from rsir.runtime.world import ALONE, World
 
 __all__ = ["WEIGHTS", "vote_weight"]
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """What is tried; 0: no vote."""
 
 

@@ -149,6 +149,34 @@ def learn(rng: np.random.Generator, threads: int) -> None:
     assert weights.any() or loss == 0
 
 
+def count(rng: np.random.Generator, rows: int, num_items: int, threads: int) -> None:
+    """One fit of the item-kNN, or one from arrays, and a score by it."""
+    if rng.random() < 0.5:
+        ids, offsets = _lists(rng, num_items + 1, num_items)
+        values = np.abs(_floats(rng, ids.shape))
+        knn = _core.ItemKnn(ids, values, offsets)
+    else:
+        shares = [float(rng.choice([0.0, 0.5, 1.0, -1.0, np.nan], p=[0.2, 0.4, 0.34, 0.03, 0.03])) for _ in range(4)]
+        knn = _core.ItemKnn.fit(
+            *_lists(rng, rows, num_items), num_items, _count(rng, 30), *shares, _count(rng, 20), threads
+        )
+    items = _array(rng, (50,), np.int32, 1, num_items + 1)
+    begins = _array(rng, (rows,), np.int64, 0, 20)
+    ends = begins + _array(rng, (rows,), np.int64, 0, 29) if begins.shape == (rows,) else begins
+    decay, without_own = float(rng.choice([0.0, 0.7, 1.0, 2.0], p=[0.2, 0.4, 0.3, 0.1])), bool(rng.random() < 0.5)
+    most = _count(rng, 30)
+    found, values, offsets = knn.score(items, begins, ends, decay, _count(rng, 20), most, without_own, threads)
+    assert offsets.shape == (len(begins) + 1,)
+    assert offsets[0] == 0
+    assert offsets[-1] == len(found) == len(values)
+    lengths = np.diff(offsets)
+    assert ((lengths >= 0) & (lengths <= most)).all()
+    assert ((found >= 1) & (found <= num_items)).all()
+    assert ((values >= 0) & (values <= 1)).all()
+    row = np.repeat(np.arange(len(begins)), lengths)
+    assert (np.diff(found)[np.diff(row) == 0] > 0).all()
+
+
 def one_call(rng: np.random.Generator) -> bool:
     """One random call; True if it was accepted. Raises AssertionError for an unsound answer."""
     rows, num_items, dim = int(rng.integers(0, 40)), int(rng.integers(1, MAX_ITEMS)), int(rng.integers(1, 20))
@@ -170,12 +198,16 @@ def one_call(rng: np.random.Generator) -> bool:
             "pool_sample",
             "rank_and_sample",
             "neighbour_votes",
+            "item_knn",
         ]
     )
     draw_k = min(k, 2**31)
     try:
         if op == "learning":
             learn(rng, threads)
+            return True
+        if op == "item_knn":
+            count(rng, rows, num_items, threads)
             return True
         if op == "neighbour_votes":
             graph = _array(rng, (num_items + 1, dim), np.int32, -1, num_items + 2)
