@@ -33,6 +33,7 @@ from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
 from rsir.runtime.launch import join
 from rsir.runtime.resume import Checkpointer
+from rsir.runtime.runtime import Runtime
 from rsir.runtime.world import ALONE, World
 
 from . import toys
@@ -117,9 +118,8 @@ class _Tasks:
             self.policy,
             seed=toys.SEED,
             round_=ROUND,
-            threads=self.threads,
-            partial=Checkpointer(Path(name), lambda *_, **__: None, world=world),
-            world=world,
+            checkpointer=Checkpointer(Path(name), lambda *_, **__: None, world=world),
+            runtime=Runtime(threads=self.threads, world=world),
         )
         return _Result(
             found.stats.decoded, "trajectories/s", lambda: (found.trajectories.to_bytes(), *astuple(found.stats))
@@ -127,7 +127,7 @@ class _Tasks:
 
     def evaluation(self, parts: Split, world: World) -> _Result:
         tasks = parts.validation
-        found = evaluate(self.model, tasks, threads=self.threads, world=world)
+        found = evaluate(self.model, tasks, runtime=Runtime(threads=self.threads, world=world))
         return _Result(len(tasks), "users/s", lambda: (found.metrics, found.ranks.tolist()))
 
 

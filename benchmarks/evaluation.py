@@ -21,6 +21,7 @@ from rsir import ops
 from rsir.data.splits import EvaluationSet
 from rsir.evaluation import CUTOFFS, evaluate
 from rsir.models.encoding import encode_sequences
+from rsir.runtime.runtime import Runtime
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
     tasks = parts.validation
     report = Report("Evaluation over the whole catalogue", {**machine, "data": described, "model": of_model})
 
-    ours = evaluate(model, tasks, threads=options.threads).metrics
+    ours = evaluate(model, tasks, runtime=Runtime(threads=options.threads)).metrics
     for name, value in metrics(plain_ranks(model, tasks, min(CHUNKS))).items():
         if abs(value - ours[name]) > TOLERANCE:
             raise SystemExit(f"{name}: {ours[name]:.6f} by rsir, {value:.6f} by plain torch")
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     ranking, ranking_chunk = best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
     cases = {
         "encode, rank, metrics": [
-            Contender("rsir", lambda: evaluate(model, tasks, threads=options.threads), len(tasks)),
+            Contender("rsir", lambda: evaluate(model, tasks, runtime=Runtime(threads=options.threads)), len(tasks)),
             Contender(f"plain torch, {whole_chunk} users at a time", whole, len(tasks)),
         ],
         "rank alone": [

@@ -23,6 +23,7 @@ from rsir.data.sequences import Sequences
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
 from rsir.runtime.philox import Stream, counters, uniform
+from rsir.runtime.runtime import Runtime
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
@@ -64,7 +65,8 @@ def main(arguments: list[str]) -> int:
     settings: dict[str, Any] = {"seed": toys.SEED, "round_": ROUND, "tau": policy.tau}
 
     def rsir(sources: Sequences) -> Any:
-        return generate(model, sources, config, policy, seed=toys.SEED, round_=ROUND, threads=options.threads)
+        runtime = Runtime(threads=options.threads)
+        return generate(model, sources, config, policy, seed=toys.SEED, round_=ROUND, runtime=runtime)
 
     shuffled = np.random.default_rng(0).permutation(len(parts.train))
     sample, larger = (parts.train.select(np.sort(shuffled[:n])) for n in (options.sample, options.plain_sample))

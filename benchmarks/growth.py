@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from rsir.runtime.runtime import Runtime
+
 from .harness import describe_machine
 
 BASE = {"users": 4000, "items": 5000, "length": 10, "m": 2, "rounds": 1}
@@ -96,11 +98,12 @@ def measure(sizes: dict[str, int], threads: int) -> dict[str, float]:
         fidelity=FidelityConfig(tau=sizes["items"]),
     )
     small = {"users": 60, "items": 100, "length": 5}
-    recurse(replace(config, fidelity=FidelityConfig(tau=100)), data=log(**small), threads=threads)  # compiles
+    runtime = Runtime(threads=threads)
+    recurse(replace(config, fidelity=FidelityConfig(tau=100)), data=log(**small), runtime=runtime)  # compiles
     before = _peak_mib()
     data = log(sizes["users"], sizes["items"], sizes["length"])
     seconds = dict.fromkeys(PHASES[:3], 0.0)
-    for result in recurse(config, data=data, threads=threads).rounds:
+    for result in recurse(config, data=data, runtime=runtime).rounds:
         for phase, spent in result.seconds.items():
             seconds[phase] += spent
     return {**seconds, "all": sum(seconds.values()), "memory": _peak_mib() - before}

@@ -26,6 +26,7 @@ from rsir.evaluation import evaluate
 from rsir.generation.fidelity import build as build_fidelity
 from rsir.generation.generate import generate
 from rsir.models import build, pack_items
+from rsir.runtime.runtime import Runtime
 
 from .harness import describe_machine
 
@@ -111,14 +112,14 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
             seed=SEED,
             round_=1,
             table=table,
-            threads=options.threads,
+            runtime=Runtime(threads=options.threads),
         ),
     )
     evaluation = timed(
         "evaluation",
         "users",
         lambda _: len(parts.validation),
-        lambda: evaluate(model, parts.validation, table=table, threads=options.threads),
+        lambda: evaluate(model, parts.validation, table=table, runtime=Runtime(threads=options.threads)),
     )
     notes = [
         f"{found.stats.decoded:,} trajectories decoded, {found.stats.refused:,} ended by the fidelity check "

@@ -18,6 +18,7 @@ from rsir.evaluation import difference_beyond_seeds, evaluate, recommend
 from rsir.generation.fidelity import Rank
 from rsir.generation.generate import Generated, generate
 from rsir.models import pack_items
+from rsir.runtime.runtime import Runtime
 
 from . import toys
 from .harness import describe_machine
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     tables = [pack_items(model, dtype=dtype) for dtype in ("float32", "float16")]
     lists = [recommend(model, tasks.histories, K, table=table, threads=options.threads).ids.numpy() for table in tables]
     gains = [
-        evaluate(model, tasks, table=table, spread=False, threads=options.threads).gains(f"ndcg@{K}")
+        evaluate(model, tasks, table=table, spread=False, runtime=Runtime(threads=options.threads)).gains(f"ndcg@{K}")
         for table in tables
     ]
     found = [

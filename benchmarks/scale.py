@@ -24,6 +24,7 @@ from rsir.data import leave_one_out
 from rsir.evaluation import evaluate
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
+from rsir.runtime.runtime import Runtime
 from rsir.training.fit import fit
 
 from . import growth
@@ -83,10 +84,11 @@ def measure(users: int, items: int) -> dict[str, Any]:
     trained, fitting = _timed(lambda: fit(model_config, config, parts.train, parts.validation, seed=SEED))
     model: Any = trained.model
     policy = build(FidelityConfig(tau=items), model.item_embeddings().detach(), 1)
+    one = Runtime(threads=1)
     found, generating = _timed(
-        lambda: generate(model, parts.train, GenerationConfig(m=sizes.m), policy, seed=SEED, round_=1, threads=1), 2
+        lambda: generate(model, parts.train, GenerationConfig(m=sizes.m), policy, seed=SEED, round_=1, runtime=one), 2
     )
-    _, evaluating = _timed(lambda: evaluate(model, parts.validation, spread=False, threads=1), 3)
+    _, evaluating = _timed(lambda: evaluate(model, parts.validation, spread=False, runtime=one), 3)
     return {
         "users": users,
         "items": items,

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from rsir.runtime.runtime import Runtime
+
 from .harness import describe_machine
 
 SIZES = [500_000, 1_500_000, 5_000_000]
@@ -131,8 +133,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             config,
             data=data,
             out=Path(name) / "run",
-            threads=options.threads,
-            progress=phases.progress,
+            runtime=Runtime(threads=options.threads, progress=phases.progress),
             on_round=lambda result: phases.ends("successor" if result.round else "base"),
         )
         size = sum(path.stat().st_size for path in (Path(name) / "run").rglob("*") if path.is_file())

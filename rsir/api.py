@@ -31,6 +31,7 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import Progress, silent
+from rsir.runtime.runtime import Runtime
 
 __all__ = ["evaluate", "run"]
 
@@ -105,9 +106,7 @@ def run(
         data=_real_sequences(data, config, local(out) if resume and out is not None else None),
         out=out if out is None else local(out),
         resume=resume,
-        device=device,
-        threads=threads,
-        progress=progress,
+        runtime=Runtime(device=device, threads=threads, progress=progress),
         on_round=on_round,
     )
 
@@ -158,14 +157,15 @@ def evaluate(
         check_backbone(model)
         if not isinstance(data, EvaluationSet):
             check_catalogue(data, model.num_items, type(model).__name__)
+    runtime = Runtime(threads=threads)
     if isinstance(given, EvaluationSet):
-        return evaluation.evaluate(net, given, table=table, threads=threads)
+        return evaluation.evaluate(net, given, table=table, runtime=runtime)
     if isinstance(model, Run):
         parts = split(_over_catalogue_of(model, given), model.config.data, model.config.seed)
     else:
         parts = leave_one_out(given)
     popularity = item_popularity(parts.train)
-    return evaluation.evaluate(net, getattr(parts, part), popularity=popularity, table=table, threads=threads)
+    return evaluation.evaluate(net, getattr(parts, part), popularity=popularity, table=table, runtime=runtime)
 
 
 def _real_sequences(data: Any, config: RecursionConfig, resumed: Path | None) -> Sequences | None:

@@ -18,8 +18,8 @@ from rsir.models.encoding import added_scores, encode_sequences
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
 from rsir.runtime import memory
+from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
-from rsir.runtime.world import ALONE, World
 
 __all__ = [
     "Evaluation",
@@ -73,9 +73,7 @@ def evaluate(
     spread: bool = True,
     batch_size: int = 8192,
     table: ops.ItemTable | None = None,
-    backend: str = "auto",
-    threads: int | None = None,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> Evaluation:
     """Rank the whole catalogue for every task.
 
@@ -95,12 +93,9 @@ def evaluate(
         Tasks at a time; bounds memory and changes no bit of the result.
     table : ItemTable, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.pack_items`); default: packed here.
-    backend, threads
-        As for :func:`rsir.ops.topk`.
-    world : World, optional
-        Processes that call this together, with the same arguments: they divide the tasks, and each returns what one
-        process would.
+        (:func:`rsir.models.pack_items`), or to be scored by a backend of choice; default: packed here.
+    runtime : Runtime, optional
+        Threads of the ranking, and the processes that divide the tasks.
 
     Returns
     -------
@@ -118,7 +113,8 @@ def evaluate(
     _check_ids("target", tasks.targets, model.num_items)
     if popularity is not None and popularity.shape != (model.num_items + 1,):
         raise DataError(f"popularity: expected ({model.num_items + 1},), one an id, got {popularity.shape}")
-    table = pack_items(model, table, backend=backend, world=world)
+    world, threads = runtime.world, runtime.threads
+    table = pack_items(model, table, world=world)
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0

@@ -16,7 +16,7 @@ from rsir.data import EvaluationSet, Sequences, leave_one_out
 from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError, DataError
 from rsir.evaluation import by_thirds, difference_beyond_seeds, evaluate, mean_interval, paired_test, recommend
-from rsir.models import build
+from rsir.models import build, pack_items
 
 
 class Lookup:
@@ -84,10 +84,11 @@ def test_metrics_equal_the_oracle_at_every_batch_size(problem, backend, included
     model = Lookup(num_items, seed)
     popularity = np.random.default_rng(seed).integers(0, 50, num_items + 1)
     tasks = dataclasses.replace(tasks_of(histories, targets), repeats="included" if included else "excluded")
-    results = [evaluate(model, tasks, popularity=popularity, batch_size=size, backend=backend) for size in (1, 7, 512)]
+    table = pack_items(model, backend=backend)
+    results = [evaluate(model, tasks, popularity=popularity, batch_size=size, table=table) for size in (1, 7, 512)]
     expected = oracle(model, histories, targets, popularity, included)
     assert results[0].metrics == pytest.approx(expected, rel=0, abs=1e-12, nan_ok=True)
-    places = evaluate(model, tasks, spread=False, batch_size=7, backend=backend)
+    places = evaluate(model, tasks, spread=False, batch_size=7, table=table)
     assert np.array_equal(places.ranks, results[0].ranks)
     assert places.metrics == {name: value for name, value in results[0].metrics.items() if name[:2] not in ("co", "po")}
     for result in results[1:]:

@@ -11,6 +11,7 @@ from rsir.data.ragged import Ragged
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.models.encoding import encode_sequences
+from rsir.runtime.runtime import Runtime
 from rsir.training.fit import fit
 
 task = Task()
@@ -35,7 +36,12 @@ def after_each(phase: str, done: int, total: int | None, unit: str, note: str = 
 
 task.start()
 trained = fit(
-    ModelConfig(dropout=settings["dropout"]), config, train, tasks, seed=settings["seed"], progress=after_each
+    ModelConfig(dropout=settings["dropout"]),
+    config,
+    train,
+    tasks,
+    seed=settings["seed"],
+    runtime=Runtime(progress=after_each),
 )
 table = trained.model.item_embeddings().detach()  # type: ignore[operator]
 

@@ -88,11 +88,17 @@ def _choices(made: argparse.ArgumentParser) -> list[str]:
 
 def _values() -> typing.Iterator[tuple[list[str], list[str]]]:
     """The options of a run that have few values, and the values."""
-    from rsir.models import names  # loads torch
+    from rsir.generation import acquisition, fidelity  # loads torch
+    from rsir.models.registry import BACKBONES
 
+    registries = {
+        "model.name": BACKBONES,
+        "fidelity.policy": fidelity.POLICIES,
+        "acquisition.policy": acquisition.POLICIES,
+    }
     for option in OPTIONS.values():
-        if option.name == "model.name":
-            found = list(names())
+        if option.name in registries:
+            found = registries[option.name].names()
         elif option.hint is bool:
             found = ["true", "false"]
         else:

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from rsir.cli import plugins
 from rsir.cli.commands import COMMANDS
 from rsir.cli.terminal import lasting
 from rsir.errors import ConfigError, RsirError, WorldError
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     ----------
     arguments : list of str, optional
         Default: those of the process. Where the first is an option, or there is none, the command is ``run``.
+        ``--plugins FILE.py`` goes with every command and is taken off before it sees the others.
 
     Returns
     -------
@@ -53,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     world = ALONE
     try:
+        arguments, files = plugins.take(arguments)
+        for file in files:
+            plugins.load(file)
         command, rest = _command(arguments)
         module = import_module(f"rsir.cli.{command}")
         status: int

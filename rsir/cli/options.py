@@ -172,6 +172,8 @@ def _build(everything: bool) -> Parser:
     run.add_argument("--memory", metavar="SIZE", help=memory if everything else argparse.SUPPRESS)
     run.add_argument("--profile", action="store_true", help="Trace some steps of each round into the run's folder")
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
+    registering = "Python file that registers backbones or policies; may be given often"  # taken off in cli/main.py
+    run.add_argument("--plugins", metavar="FILE.py", help=registering if everything else argparse.SUPPRESS)
     run.add_argument("--config", metavar="FILE", help="Settings from a .yaml or .json file; options given here win")
     run.add_argument("--print-config", action="store_true", help="Print every setting as YAML and end")
     run.add_argument("--version", action="store_true", help="Print the version and end")

@@ -16,6 +16,7 @@ from rsir.cli.bars import Bars
 from rsir.cli.main import REASON
 from rsir.cli.notes import notes
 from rsir.cli.options import configuration, dump, parser, split_arguments
+from rsir.cli.plugins import as_options
 from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
@@ -27,6 +28,7 @@ from rsir.runtime.interrupts import check
 from rsir.runtime.launch import local_rank, restarts_allowed
 from rsir.runtime.memory import first_line, format_bytes, memory_limit, out_of_memory, parse, peak
 from rsir.runtime.progress import silent
+from rsir.runtime.runtime import Runtime
 from rsir.runtime.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -94,12 +96,11 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
     if options.profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when torch is loaded: its profiler says nothing then
     from rsir.integrations.trackers import Tracking
-    from rsir.models import names
+    from rsir.recursion.checks import check_names
     from rsir.recursion.loop import recurse
 
     check()
-    if config.model.name not in names():
-        raise ConfigError(f"model.name: expected one of {', '.join(names())}, got {config.model.name!r}")
+    check_names(config)
     device = _device(options.gpu, world)
     if options.threads is not None:
         _limit_threads(options.threads)
@@ -125,14 +126,10 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
                 config,
                 out=out,
                 resume=options.resume,
-                device=device,
-                threads=options.threads,
-                progress=silent if bars is None else bars,
+                runtime=Runtime(device, options.threads, silent if bars is None else bars, stop, world),
                 on_data=announce,
                 on_round=report,
                 profile=options.profile,
-                stop=stop,
-                world=world,
             )
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -200,7 +197,7 @@ def _interrupted(out: Path, world: World) -> str:
 def _resuming(out: Path, world: World) -> str:
     """The command that goes on with a run, with as many processes."""
     command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
-    return f"{command} --out {shlex.quote(str(out))} --resume"
+    return f"{command} --out {shlex.quote(str(out))} --resume{as_options()}"
 
 
 def _resumed(options: Namespace) -> Path:

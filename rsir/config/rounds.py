@@ -65,7 +65,8 @@ class FidelityConfig:
     Attributes
     ----------
     policy
-        rank (the paper), neighbours (nearest-neighbour fidelity), both, or off (the ablation that collapses).
+        rank (the paper), neighbours (nearest-neighbour fidelity), both, off (the ablation that collapses), or one of
+        your own (docs/extending.md).
     tau
         Some unused real item must rank within tau at each step; a list: one a round, the last from then on;
         none: 50,20,10, at most items / 20.
@@ -80,7 +81,7 @@ class FidelityConfig:
         drop refuses the item that caused the failure (the paper); keep leaves it (the authors' code).
     """
 
-    policy: Literal["rank", "neighbours", "both", "off"] = "rank"
+    policy: str = "rank"
     tau: int | list[int] | None = None
     neighbours: int | list[int] = 20
     hits: int = 1
@@ -89,7 +90,6 @@ class FidelityConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "fidelity")
-        choice("fidelity.policy", self.policy, ("rank", "neighbours", "both", "off"))
         choice("fidelity.verify", self.verify, ("exact", "trust"))
         choice("fidelity.on_fail", self.on_fail, ("drop", "keep"))
         require(self.hits >= 1, "fidelity.hits", "at least 1", self.hits)
@@ -114,20 +114,20 @@ class AcquisitionConfig:
     ----------
     policy
         all (the RSIR paper); capped: at most cap a source, chosen at random; disagreement (DA-RSIR): those of a source
-        are ordered by how much the model disagrees with itself under dropout, and one is drawn from each of cap strata.
+        are ordered by how much the model disagrees with itself under dropout, and one is drawn from each of cap strata;
+        or one of your own (docs/extending.md).
     cap
         Most trajectories a source (not with all); 3 as in DA-RSIR: low, middle and high disagreement.
     passes
         Forward passes with dropout (disagreement only).
     """
 
-    policy: Literal["all", "capped", "disagreement"] = "all"
+    policy: str = "all"
     cap: int = 3
     passes: int = 8
 
     def __post_init__(self) -> None:
         check_types(self, "acquisition")
-        choice("acquisition.policy", self.policy, ("all", "capped", "disagreement"))
         require(self.cap >= 1, "acquisition.cap", "at least 1", self.cap)
         require(self.passes >= 2, "acquisition.passes", "at least 2", self.passes)
 

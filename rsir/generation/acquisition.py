@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 from rsir.config import AcquisitionConfig
+from rsir.config.registry import Registry
 from rsir.data.sequences import Sequences, ragged_indices
 from rsir.generation.disagreement import disagreement
 from rsir.models.protocol import Backbone
 from rsir.runtime import memory
 from rsir.runtime.philox import Stream, counters, uniform
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
-__all__ = ["acquire", "novel_share"]
+__all__ = ["POLICIES", "Policy", "acquire", "novel_share", "register"]
+
+
+class Policy(Protocol):
+    """What is registered: a function that chooses among verified trajectories; its arguments are :func:`acquire`'s."""
+
+    def __call__(
+        self,
+        trajectories: Sequences,
+        config: AcquisitionConfig,
+        model: Backbone,
+        *,
+        seed: int,
+        round_: int,
+        runtime: Runtime,
+    ) -> Sequences: ...
+
+
+POLICIES: Registry[Policy] = Registry("acquisition.policy")
+"""Every acquisition policy by name."""
+
+register = POLICIES.register
+"""Decorator: make a policy known by a name, which ``acquisition.policy`` may then have. See :class:`Policy`."""
 
 
 def acquire(
@@ -23,7 +48,7 @@ def acquire(
     *,
     seed: int,
     round_: int,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> Sequences:
     """Choose among verified trajectories.
 
@@ -32,17 +57,17 @@ def acquire(
     trajectories : Sequences
         Generated rows.
     config : AcquisitionConfig
-        "all" keeps everything (RSIR); "capped" keeps at most ``cap`` of each source, drawn at random; "disagreement"
-        orders those of a source by :mod:`rsir.generation.disagreement`, cuts them into ``cap`` strata of like
-        size and draws one from each (DA-RSIR, arXiv 2610.04302).
+        Names a registered policy: "all" keeps everything (RSIR); "capped" keeps at most ``cap`` of each source, drawn
+        at random; "disagreement" orders those of a source by :mod:`rsir.generation.disagreement`, cuts them into
+        ``cap`` strata of like size and draws one from each (DA-RSIR, arXiv 2610.04302).
     model : Backbone
         The generator; asked only by "disagreement".
     seed : int
-        Of the run.
+        Seed of the run.
     round_ : int
         The round they were generated for.
-    world : World, optional
-        Processes that call this together, with the same arguments: "disagreement" is computed by all of them.
+    runtime : Runtime, optional
+        The processes that call this together and divide what there is to compute.
 
     Returns
     -------
@@ -51,21 +76,44 @@ def acquire(
 
     Raises
     ------
+    ConfigError
+        No policy of that name (the message lists those known).
     BackboneError
         A model without dropout, for "disagreement".
     """
-    if config.policy == "all":
-        return trajectories
+    return POLICIES[config.policy](trajectories, config, model, seed=seed, round_=round_, runtime=runtime)
+
+
+@register("all")
+def _all(
+    trajectories: Sequences, config: AcquisitionConfig, model: Backbone, *, seed: int, round_: int, runtime: Runtime
+) -> Sequences:
+    return trajectories
+
+
+@register("capped")
+def _capped(
+    trajectories: Sequences, config: AcquisitionConfig, model: Backbone, *, seed: int, round_: int, runtime: Runtime
+) -> Sequences:
+    chosen = _first(config.cap, _drawn(trajectories, seed, round_), trajectories.source)
+    return trajectories.select(np.sort(chosen))
+
+
+@register("disagreement")
+def _disagreement(
+    trajectories: Sequences, config: AcquisitionConfig, model: Backbone, *, seed: int, round_: int, runtime: Runtime
+) -> Sequences:
+    # The dropout of a round must not repeat that of another.
+    scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40, runtime=runtime)
+    strata = trajectories.source * config.cap + _strata(scores, trajectories.source, config.cap)
+    return trajectories.select(np.sort(_first(1, _drawn(trajectories, seed, round_), strata)))
+
+
+def _drawn(trajectories: Sequences, seed: int, round_: int) -> npt.NDArray[np.float64]:
+    """(n,): a random number in [0, 1) for each trajectory, keyed by its source and its number there."""
     source = trajectories.source
     number = _places(np.argsort(source, kind="stable"), source)
-    drawn = uniform(seed, counters(Stream.ACQUISITION, round_, source, number, np.zeros_like(number)))
-    if config.policy == "capped":
-        chosen = _first(config.cap, drawn, source)
-    else:
-        # The dropout of a round must not repeat that of another.
-        scores = disagreement(model, trajectories, passes=config.passes, seed=seed ^ round_ << 40, world=world)
-        chosen = _first(1, drawn, source * config.cap + _strata(scores, source, config.cap))
-    return trajectories.select(np.sort(chosen))
+    return uniform(seed, counters(Stream.ACQUISITION, round_, source, number, np.zeros_like(number)))
 
 
 def novel_share(trajectories: Sequences, real: Sequences) -> float:

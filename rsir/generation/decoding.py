@@ -26,9 +26,8 @@ from rsir.models.protocol import Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed, ragged
 from rsir.ops import Draw, ItemTable, Ragged
 from rsir.runtime.philox import Stream, counters, uniform
-from rsir.runtime.progress import Progress
-from rsir.runtime.resume import Checkpointer, Snapshot
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints, Snapshot
+from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["Engine", "Found"]
 
@@ -78,25 +77,21 @@ class Engine:
         *,
         seed: int,
         round_: int,
-        drop: bool,
-        table: ItemTable | None,
-        backend: str,
-        threads: int | None,
-        world: World = ALONE,
+        table: ItemTable | None = None,
         numbers: np.ndarray | None = None,
+        runtime: Runtime = RUNTIME,
     ) -> None:
-        self.world, self.numbers = world, numbers
+        self.runtime, self.world, self.numbers = runtime, runtime.world, numbers
         self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
-        self.seed, self.round, self.drop, self.threads = seed, round_, drop, threads
-        index = getattr(fidelity, "index", None)
-        if table is not None and index is not None and table is not index.table:
+        self.seed, self.round, self.threads = seed, round_, runtime.threads
+        if table is not None and fidelity.table is not None and table is not fidelity.table:
             raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
-        self.table = pack_items(model, table if index is None else index.table, backend=backend, world=world)
+        self.table = pack_items(model, table if fidelity.table is None else fidelity.table, world=self.world)
         # What takes long comes first: in the end the batch would run on for a few long trajectories.
         order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
-        slots = min(config.slots, max(1, -(-len(order) // world.size) * config.m))
+        slots = min(config.slots, max(1, -(-len(order) // self.world.size) * config.m))
         device = self.device = self.table.weights.device
         if isinstance(model, IncrementalBackbone):
             self.state: Any = model.new_state(slots)
@@ -115,25 +110,25 @@ class Engine:
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
 
-    def run(self, progress: Progress, partial: Checkpointer | None = None) -> Found:
-        """Decode every job that ``partial`` does not hold already, and save there what is finished now and then.
+    def run(self, checkpointer: Checkpoints = NO_CHECKPOINTS) -> Found:
+        """Decode every job that ``checkpointer`` does not hold already, and save there what is finished now and then.
 
         Of several processes each gets some sources' trajectories: what it has decoded, and what it has read.
         """
         parts: list[dict[str, Tensor]] = []
-        self._decode(self._todo(partial, parts), parts, progress, partial)
+        self._decode(self._todo(checkpointer, parts), parts, checkpointer)
         return self._found(parts)
 
-    def _todo(self, partial: Checkpointer | None, parts: list[dict[str, Tensor]]) -> np.ndarray:
+    def _todo(self, checkpointer: Checkpoints, parts: list[dict[str, Tensor]]) -> np.ndarray:
         """(n,) int64: the jobs that no file holds, those from long sources first; what files hold goes to `parts`.
 
         Each file is read by one of the processes.
         """
-        names = [] if partial is None else partial.names("trajectories")
-        if partial is None or not names:
+        names = checkpointer.names("trajectories")
+        if not names:
             return self.jobs
         rank, size = self.world.rank, self.world.size
-        read = (saved.tensors for saved in partial.read(names[rank::size]))
+        read = (saved.tensors for saved in checkpointer.read(names[rank::size]))
         found = _joined([self._ended(self.job[:0]), *read])
         found = _some(found, torch.isin(found["job"], torch.from_numpy(self.jobs)))
         job, of = (each.numpy() for each in self.world.all_gather(found["job"], torch.full_like(found["job"], rank)))
@@ -142,9 +137,7 @@ class Engine:
         parts.append(_some(found, torch.from_numpy(np.sort(once[of[once] == rank]) - np.searchsorted(of, rank))))
         return self.jobs[np.isin(self.jobs, done, invert=True)]
 
-    def _decode(
-        self, todo: np.ndarray, parts: list[dict[str, Tensor]], progress: Progress, partial: Checkpointer | None
-    ) -> None:
+    def _decode(self, todo: np.ndarray, parts: list[dict[str, Tensor]], checkpointer: Checkpoints) -> None:
         """Decode jobs, as many of them as this process comes to take; what it finishes is appended to `parts`."""
         saved = len(parts)
 
@@ -185,17 +178,15 @@ class Engine:
                 running -= len(ended)
                 # What others took before is counted as finished.
                 finished = len(self.jobs) - len(todo) + taken - len(waiting) - running
-                progress("generate", finished, len(self.jobs), "trajectories")
-            if partial is not None:
-                stopping = partial.stop_requested()
-                if stopping:
-                    break
-                partial.maybe_save("trajectories", unsaved, stopping=False)
+                self.runtime.progress("generate", finished, len(self.jobs), "trajectories")
+            stopping = self.runtime.stop()
+            if stopping:
+                break
+            checkpointer.maybe_save("trajectories", unsaved)
         if stopping:
             claims.cancel()  # for all processes
         if self.world.any(stopping):
-            if partial is not None:
-                partial.save("trajectories", unsaved)
+            checkpointer.save("trajectories", unsaved)
             raise Interrupted("stopped as asked")
 
     def _whole(self, job: Tensor) -> Tensor:
@@ -313,7 +304,7 @@ class Engine:
     def _refuse(self, slots: Tensor) -> None:
         """Mark trajectories that failed the check, and take back the item that they failed by, if it was generated."""
         self.refused[slots] = True
-        if self.drop:
+        if self.fidelity.on_fail == "drop":
             back = slots[self.length[slots] > self.given[slots]]
             self.length[back] -= 1
             self.items[back, self.length[back]] = 0

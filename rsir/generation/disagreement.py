@@ -12,7 +12,7 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["disagreement"]
 
@@ -22,7 +22,7 @@ _LOGITS = 2**22  # held at a time
 
 @torch.no_grad()
 def disagreement(
-    model: Backbone, sequences: Sequences, *, passes: int, seed: int, world: World = ALONE
+    model: Backbone, sequences: Sequences, *, passes: int, seed: int, runtime: Runtime = RUNTIME
 ) -> npt.NDArray[np.float64]:
     """The target's part of the BALD score, averaged over a sequence's positions after the first.
 
@@ -41,9 +41,8 @@ def disagreement(
         Forward passes with dropout, T of the paper; at least 2.
     seed : int
         Of the dropout. torch's global generator is left as it was.
-    world : World, optional
-        Processes that call this together, with the same arguments: they divide the targets, and each returns what one
-        process would.
+    runtime : Runtime, optional
+        The processes that divide the targets.
 
     Returns
     -------
@@ -59,6 +58,7 @@ def disagreement(
         raise BackboneError(
             f"acquisition by disagreement: expected a torch module with dropout, got {type(model).__name__}"
         )
+    world = runtime.world
     place = ragged_indices(np.zeros(len(sequences), np.int64), sequences.lengths)
     targets = np.flatnonzero(place > 0)
     scores = np.zeros(len(sequences.items))

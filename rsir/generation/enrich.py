@@ -1,19 +1,110 @@
-"""Enrichment with a model of one's own: generate, verify and acquire, once."""
+"""Generate, verify and acquire, wired once: for a round, for Ray's workers, and for a model of one's own."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from rsir.config import AcquisitionConfig, FidelityConfig, GenerationConfig
 from rsir.data.alignment import check_catalogue
 from rsir.data.sequences import Sequences
 from rsir.generation.acquisition import acquire
-from rsir.generation.fidelity import build
-from rsir.generation.generate import generate
+from rsir.generation.fidelity import Fidelity, build
+from rsir.generation.generate import Generated, generate
+from rsir.generation.stats import GenerationStats
+from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.ops import ItemTable
 from rsir.runtime.progress import Progress, silent
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints
+from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
 
-__all__ = ["enrich"]
+__all__ = ["BoundEnricher", "Enricher", "enrich"]
+
+
+@dataclass(frozen=True)
+class Enricher:
+    """How training sets are enriched, whichever model generates.
+
+    Attributes
+    ----------
+    generation : GenerationConfig
+    fidelity : FidelityConfig
+    acquisition : AcquisitionConfig
+    item_table : {"float32", "float16"}
+        Precision of the item table that trajectories are scored from.
+    seed : int
+        Seed of the run.
+    runtime : Runtime
+    """
+
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    acquisition: AcquisitionConfig = field(default_factory=AcquisitionConfig)
+    item_table: Literal["float32", "float16"] = "float32"
+    seed: int = 0
+    runtime: Runtime = RUNTIME
+
+    def bind(self, model: Backbone, round_: int, table: ItemTable | None = None) -> BoundEnricher:
+        """Pack the model's items and make the fidelity policy of a round, once for all that is generated with them.
+
+        Parameters
+        ----------
+        model : Backbone
+            The generator.
+        round_ : int
+            1..32767.
+        table : ItemTable, optional
+            The model's items, where they are packed already; default: packed here, as ``item_table`` says.
+        """
+        table = pack_items(model, table, dtype=self.item_table, world=self.runtime.world)
+        policy = build(self.fidelity, model.item_embeddings().detach(), round_, table, self.runtime)
+        return BoundEnricher(self, model, round_, table, policy)
+
+
+@dataclass(frozen=True)
+class BoundEnricher:
+    """An :class:`Enricher` with one model in one round."""
+
+    enricher: Enricher
+    model: Backbone
+    round: int
+    table: ItemTable
+    policy: Fidelity
+
+    def generate(
+        self,
+        sources: Sequences,
+        checkpointer: Checkpoints = NO_CHECKPOINTS,
+        numbers: npt.NDArray[np.int64] | None = None,
+    ) -> Generated:
+        """Verified trajectories from every row; see :func:`rsir.generation.generate.generate`."""
+        return generate(
+            self.model,
+            sources,
+            self.enricher.generation,
+            self.policy,
+            seed=self.enricher.seed,
+            round_=self.round,
+            table=self.table,
+            checkpointer=checkpointer,
+            numbers=numbers,
+            runtime=self.enricher.runtime,
+        )
+
+    def acquire(self, trajectories: Sequences) -> Sequences:
+        """Those that enter the next training set; see :func:`rsir.generation.acquisition.acquire`."""
+        how, seed, runtime = self.enricher.acquisition, self.enricher.seed, self.enricher.runtime
+        return acquire(trajectories, how, self.model, seed=seed, round_=self.round, runtime=runtime)
+
+    def leak(self, stats: GenerationStats) -> float:
+        """Share of the trusted verdicts that a scan would have refused, as measured on a sample; NaN: none trusted."""
+        trusting = self.enricher.fidelity.verify == "trust" and self.policy.table is not None
+        return stats.leak if trusting else float("nan")
 
 
 @plain_torch()
@@ -68,18 +159,12 @@ def enrich(
     check_backbone(encoder)
     check_catalogue(data, encoder.num_items, type(encoder).__name__)
     real = data if data.num_real == len(data) else data.select(data.is_real)
-    fidelity = fidelity or FidelityConfig()
-    found = generate(
-        encoder,
-        real,
+    enricher = Enricher(
         generation or GenerationConfig(),
-        build(fidelity, encoder.item_embeddings().detach(), round_, table),
+        fidelity or FidelityConfig(),
+        acquisition or AcquisitionConfig(),
         seed=seed,
-        round_=round_,
-        on_fail=fidelity.on_fail,
-        table=table,
-        threads=threads,
-        progress=progress,
+        runtime=Runtime(threads=threads, progress=progress),
     )
-    new = acquire(found.trajectories, acquisition or AcquisitionConfig(), encoder, seed=seed, round_=round_)
-    return Sequences.concat(data, new)
+    bound = enricher.bind(encoder, round_, table)
+    return Sequences.concat(data, bound.acquire(bound.generate(real).trajectories))

@@ -13,12 +13,26 @@ import torch
 from torch import Tensor
 
 from rsir.config import FidelityConfig
+from rsir.config.registry import Registry
 from rsir.generation.neighbours import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from rsir.generation.screening import screen
 from rsir.ops import ItemTable, Ragged, neighbour_votes
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
-__all__ = ["Both", "Fidelity", "Neighbours", "Off", "Rank", "build", "scheduled", "threshold"]
+__all__ = [
+    "POLICIES",
+    "Both",
+    "Fidelity",
+    "Maker",
+    "Neighbours",
+    "Off",
+    "Policy",
+    "Rank",
+    "build",
+    "register",
+    "scheduled",
+    "threshold",
+]
 
 _TAU = [50, 20, 10]  # by round, on catalogues that are not small; rsir.config.FidelityConfig says why
 
@@ -26,7 +40,7 @@ Verify = Literal["exact", "trust"]
 
 
 class Fidelity(Protocol):
-    """What the decoding engine asks of a policy."""
+    """What the decoding engine asks of a policy; :class:`Policy` has a default for everything."""
 
     tau: int | None
     """Rank within which some unused real item must stay; None makes no rank check."""
@@ -34,21 +48,30 @@ class Fidelity(Protocol):
     checks_items: bool
     """Whether new items are checked, by :meth:`accepts`."""
 
+    table: ItemTable | None
+    """The item table that verdicts of :meth:`screen` are about, which trajectories must be scored by; None: any."""
+
+    on_fail: str
+    """Whether the generated item that failed the check is taken off again ("drop", the paper) or stays ("keep", the
+    authors' code); :func:`build` sets what the configuration says."""
+
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool."""
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
-        """Rows whose rank check needs no scan: those sure to fail, those to be trusted; None: scan them all.
+        """Rows whose rank check needs no scan: those sure to fail, those to be trusted to pass it; None: scan them all.
 
         See :func:`rsir.generation.screening.screen`.
         """
 
 
-class Off:
-    """No check: the ablation that the paper reports to collapse."""
+class Policy:
+    """Checks nothing; a base for policies, which change what they need."""
 
     tau: int | None = None
     checks_items = False
+    table: ItemTable | None = None
+    on_fail = "drop"
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return torch.ones_like(items, dtype=torch.bool)
@@ -57,7 +80,31 @@ class Off:
         return None
 
 
-class Rank(Off):
+class Maker(Protocol):
+    """What is registered: a class or function that makes the policy of a round."""
+
+    def __call__(
+        self,
+        config: FidelityConfig,
+        embeddings: Tensor,
+        round_: int,
+        table: ItemTable | None,
+        runtime: Runtime,
+    ) -> Fidelity: ...
+
+
+POLICIES: Registry[Maker] = Registry("fidelity.policy")
+"""Every fidelity policy by name."""
+
+register = POLICIES.register
+"""Decorator: make a policy known by a name, which ``fidelity.policy`` may then have. See :class:`Maker`."""
+
+
+class Off(Policy):
+    """No check: the ablation that the paper reports to collapse."""
+
+
+class Rank(Policy):
     """The paper's check: the best-ranked unused real item must be within tau of the top.
 
     Parameters
@@ -71,6 +118,7 @@ class Rank(Off):
 
     def __init__(self, tau: int, index: CandidateIndex | None = None, verify: Verify = "exact") -> None:
         self.tau, self.index, self.verify = tau, index, verify
+        self.table = None if index is None else index.table
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         if self.index is None or self.tau is None:
@@ -78,7 +126,7 @@ class Rank(Off):
         return screen(queries, self.index, targets, self.tau, verify=self.verify, threads=threads)
 
 
-class Neighbours(Off):
+class Neighbours(Policy):
     """A new item must be among the K nearest neighbours of at least ``hits`` of the source's real items.
 
     Parameters
@@ -88,15 +136,16 @@ class Neighbours(Off):
     neighbours : int
         K.
     hits : int
-    world : World, optional
-        Processes that make the same policy together.
+    runtime : Runtime, optional
+        The processes that make the same policy together and divide the graph.
     """
 
     checks_items = True
 
-    def __init__(self, embeddings: Tensor, neighbours: int, hits: int, world: World = ALONE) -> None:
+    def __init__(self, embeddings: Tensor, neighbours: int, hits: int, runtime: Runtime = RUNTIME) -> None:
         self.hits = hits
-        self.graph = torch.from_numpy(neighbour_graph(embeddings, neighbours, world=world)).to(embeddings.device)
+        graph = neighbour_graph(embeddings, neighbours, world=runtime.world)
+        self.graph = torch.from_numpy(graph).to(embeddings.device)
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return neighbour_votes(self.graph, items, sources) >= self.hits
@@ -108,7 +157,8 @@ class Both(Rank):
     checks_items = True
 
     def __init__(self, rank: Rank, neighbours: Neighbours) -> None:
-        self.tau, self.index, self.verify = rank.tau, rank.index, rank.verify
+        assert rank.tau is not None
+        super().__init__(rank.tau, rank.index, rank.verify)
         self.neighbours = neighbours
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
@@ -116,26 +166,64 @@ class Both(Rank):
 
 
 def build(
-    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None = None, world: World = ALONE
+    config: FidelityConfig,
+    embeddings: Tensor,
+    round_: int,
+    table: ItemTable | None = None,
+    runtime: Runtime = RUNTIME,
 ) -> Fidelity:
-    """The policy of a round (1, 2, ...), bound to the embeddings (N + 1, d) of the model that generates.
+    """The policy of a round, bound to the model that generates.
 
-    Where these are scored from a packed table, maybe in half precision, proofs must be about its logits: ``table``.
-    Processes of a ``world`` call this together and divide the neighbour graph.
+    Parameters
+    ----------
+    config : FidelityConfig
+        Names a registered policy.
+    embeddings : (N + 1, d) float32
+        The model's item embeddings.
+    round_ : int
+        1, 2, ...
+    table : ItemTable, optional
+        What they are scored from, maybe in half precision: proofs must be about its logits.
+    runtime : Runtime, optional
+        The processes that call this together and divide the neighbour graph.
+
+    Raises
+    ------
+    ConfigError
+        No policy of that name (the message lists those known).
     """
-    if config.policy == "off":
-        return Off()
-    num_items = embeddings.shape[0] - 1
-    if config.policy != "rank":
-        near = Neighbours(embeddings, scheduled(config.neighbours, round_), config.hits, world)
-        if config.policy == "neighbours":
-            return near
-    index = None
+    policy = POLICIES[config.policy](config, embeddings, round_, table, runtime)
+    policy.on_fail = config.on_fail
+    return policy
+
+
+@register("off")
+def _off(
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime
+) -> Fidelity:
+    return Off()
+
+
+@register("rank")
+def _rank(config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime) -> Rank:
+    num_items, index = embeddings.shape[0] - 1, None
     sharded = table is not None and table.backend.name == "sharded"
     if num_items > INDEX_FLAT_LIMIT and not embeddings.is_cuda and not sharded:  # else the scan is as fast, or divided
         index = CandidateIndex(embeddings if table is None else table)
-    rank = Rank(threshold(config, num_items, round_), index, config.verify)
-    return rank if config.policy == "rank" else Both(rank, near)
+    return Rank(threshold(config, num_items, round_), index, config.verify)
+
+
+@register("neighbours")
+def _neighbours(
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime
+) -> Neighbours:
+    return Neighbours(embeddings, scheduled(config.neighbours, round_), config.hits, runtime)
+
+
+@register("both")
+def _both(config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime) -> Both:
+    near = _neighbours(config, embeddings, round_, table, runtime)
+    return Both(_rank(config, embeddings, round_, table, runtime), near)
 
 
 def threshold(config: FidelityConfig, num_items: int, round_: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,10 @@ from rsir.models.protocol import Backbone
 from rsir.ops import ItemTable
 from rsir.runtime import memory
 from rsir.runtime.memory import first_line, out_of_memory
-from rsir.runtime.progress import Progress, silent
-from rsir.runtime.resume import Checkpointer, Snapshot
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.progress import Progress
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints, Snapshot
+from rsir.runtime.runtime import RUNTIME, Runtime
+from rsir.runtime.world import World
 
 __all__ = ["Generated", "generate"]
 
@@ -54,14 +55,10 @@ def generate(
     *,
     seed: int,
     round_: int,
-    on_fail: str = "drop",
     table: ItemTable | None = None,
-    backend: str = "auto",
-    threads: int | None = None,
-    progress: Progress = silent,
-    partial: Checkpointer | None = None,
-    world: World = ALONE,
+    checkpointer: Checkpoints = NO_CHECKPOINTS,
     numbers: npt.NDArray[np.int64] | None = None,
+    runtime: Runtime = RUNTIME,
 ) -> Generated:
     """Generate and verify ``config.m`` trajectories for every row of ``sources``.
 
@@ -79,24 +76,19 @@ def generate(
         0..2**64 - 1.
     round_ : int
         1..32767; marks the trajectories and keys their random numbers.
-    on_fail : {"drop", "keep"}
-        Whether the generated item that failed the check is taken off again (the paper) or stays (the authors'
-        code).
     table : ItemTable, optional
         The model's items where they are packed already, or are to be of half precision
-        (:func:`rsir.models.pack_items`); default: those of ``fidelity``'s index, or packed here.
-    backend, threads
-        As for :func:`rsir.ops.topk`.
-    progress : Progress
-        Called with the number of finished trajectories.
-    partial : Checkpointer, optional
-        Where to save finished trajectories now and then; those that are there already are not decoded again.
-    world : World, optional
-        Processes that call this together, with the same arguments and, if any, a folder that they share: they divide
-        the sources, and each returns what one process would.
+        (:func:`rsir.models.pack_items`), or to be scored by a backend of choice; default: ``fidelity.table``, or packed
+        here.
+    checkpointer : Checkpoints, optional
+        Where to save finished trajectories now and then; those that are there already are not decoded again. Several
+        processes share one folder.
     numbers : (n,) int64, optional
         Of the rows of ``sources``, where they are some of a larger set: their rows there. Random numbers are keyed by
         them, so that the rows generate what they would there.
+    runtime : Runtime, optional
+        Threads of the scoring ops, the processes that divide the sources, and who is told of the number of finished
+        trajectories.
 
     Returns
     -------
@@ -105,15 +97,18 @@ def generate(
     Raises
     ------
     ConfigError
-        `seed`, `round_` or `on_fail` out of range.
+        `seed`, `round_` or the policy's `on_fail` out of range.
     ValueError
         If the sources have more items than the model, or ``table`` is not what the index of ``fidelity`` was built of.
     GenerationError
         Memory ran out.
-    Interrupted, RunError
-        As of ``partial``.
+    Interrupted
+        ``runtime.stop`` asked for it; finished trajectories were saved before.
+    RunError
+        They cannot be saved.
     """
-    choice("on_fail", on_fail, ("drop", "keep"))
+    world = runtime.world
+    choice("on_fail", fidelity.on_fail, ("drop", "keep"))
     require(1 <= round_ < 2**15, "round_", "in 1..32767", round_)
     require(0 <= seed < 2**64, "seed", "in 0..2**64 - 1", seed)
     if sources.num_items != model.num_items:
@@ -121,7 +116,7 @@ def generate(
             f"sources: expected a catalogue of {model.num_items} items as the model's, got {sources.num_items}"
         )
     rows = _with_two_items(sources)
-    shards, done = _finished(partial, sources) if partial is not None and world.is_main else ([], 0)
+    shards, done = _finished(checkpointer, sources) if world.is_main else ([], 0)
     done, size = world.broadcast_object(lambda: [done, _sources_at_once(model, config)])
     if done:
         shards = [_first_ones(world, lambda: _together(shards), sources)]
@@ -129,6 +124,7 @@ def generate(
     # Decoding is many small tensors: torch's threads gain nothing on them (2.05 s for Toys with one or two) and stall
     # for each other on a busy machine. The scoring ops have threads of their own.
     torch_threads = torch.get_num_threads()
+    threads = torch_threads if runtime.threads is None else runtime.threads
     torch.set_num_threads(1)
     try:
         for first in range(0, max(len(rows), 1), size):
@@ -141,19 +137,16 @@ def generate(
                 fidelity,
                 seed=seed,
                 round_=round_,
-                drop=on_fail == "drop",
                 table=table,
-                backend=backend,
-                threads=torch_threads if threads is None else threads,
-                world=world,
                 numbers=numbers,
+                runtime=replace(runtime, threads=threads, progress=_further(runtime.progress, before, total)),
             )
-            found = engine.run(_further(progress, before, total), partial)
+            found = engine.run(checkpointer)
             del engine
             shards.append(_gathered(_filtered(found, sources, config), sources, round_, world))
-            if first + size < len(rows) and partial is not None and world.is_main:
+            if first + size < len(rows) and world.is_main:
                 end = int(rows[first + size])
-                _keep(partial, shards[-1], done, end)
+                _keep(checkpointer, shards[-1], done, end)
                 done = end
             del found
             memory.release()
@@ -187,17 +180,17 @@ def _further(progress: Progress, before: int, of: int) -> Progress:
     return report
 
 
-def _keep(partial: Checkpointer, shard: Generated, begin: int, end: int) -> None:
+def _keep(checkpointer: Checkpoints, shard: Generated, begin: int, end: int) -> None:
     """Save what came of rows ``begin`` to ``end - 1``, in the place of single trajectories."""
     values = {**asdict(shard.stats), "begin": begin, "end": end}
-    partial.save("shard", lambda: _to_saved(shard.trajectories, values))
-    partial.remove("trajectories")
+    checkpointer.save("shard", lambda: _to_saved(shard.trajectories, values))
+    checkpointer.remove("trajectories")
 
 
-def _finished(partial: Checkpointer, sources: Sequences) -> tuple[list[Generated], int]:
+def _finished(checkpointer: Checkpoints, sources: Sequences) -> tuple[list[Generated], int]:
     """Shards that are there already, and the row before which they hold all that comes of the sources."""
     found: dict[int, tuple[Generated, int]] = {}
-    for saved in partial.load("shard"):
+    for saved in checkpointer.load("shard"):
         trajectories, values = _from_saved(saved, sources)
         begin, end = values.pop("begin"), values.pop("end")
         found.setdefault(begin, (Generated(trajectories, GenerationStats(**values)), end))

@@ -22,10 +22,9 @@ from rsir import __version__, files
 from rsir.config import FidelityConfig, GenerationConfig, RecursionConfig
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, DataError
-from rsir.generation import generate as engine
-from rsir.generation.fidelity import build
-from rsir.models import checkpoint, pack_items
-from rsir.models.protocol import Backbone
+from rsir.generation.enrich import Enricher
+from rsir.models import checkpoint
+from rsir.runtime.runtime import Runtime
 
 __all__ = ["gather", "generate", "scatter"]
 
@@ -205,16 +204,14 @@ class _Worker:
         round_: int,
         threads: int,
     ) -> None:
-        self.sources, self.out, self.config, self.threads = sources, out, generation, threads
-        self.seed, self.round, self.on_fail = seed, round_, fidelity.on_fail
+        self.sources, self.out = sources, out
         files = {name: _get(f"{model}/{name}") for name in (checkpoint.WEIGHTS, checkpoint.CARD)}
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
             loaded: Any = checkpoint.load(folder)
-        self.model: Backbone = loaded
-        self.table = pack_items(self.model, dtype=item_table)
-        self.policy = build(fidelity, loaded.item_embeddings().detach(), round_, self.table)
+        enricher = Enricher(generation, fidelity, item_table=item_table, seed=seed, runtime=Runtime(threads=threads))
+        self.bound = enricher.bind(loaded, round_)
         self.made_from = {
             "rsir": __version__,
             "model": [_sha256(content) for content in files.values()],
@@ -242,19 +239,8 @@ class _Worker:
                 return {**known["counts"], "kept": 1}
         except (OSError, ValueError, KeyError, TypeError):
             pass  # not there, or damaged
-        numbers, sources = _sources(content, self.model.num_items)
-        found = engine.generate(
-            self.model,
-            sources,
-            self.config,
-            self.policy,
-            seed=self.seed,
-            round_=self.round,
-            on_fail=self.on_fail,
-            table=self.table,
-            threads=self.threads,
-            numbers=numbers,
-        )
+        numbers, sources = _sources(content, self.bound.model.num_items)
+        found = self.bound.generate(sources, numbers=numbers)
         own = found.trajectories
         trajectories = Sequences(
             items=own.items,

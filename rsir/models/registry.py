@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from rsir.config import ModelConfig
+from rsir.config.registry import Registry
 from rsir.errors import BackboneError
 
-__all__ = ["build", "maker_of", "names", "register"]
+__all__ = ["BACKBONES", "build", "maker_of", "names", "register"]
 
 Maker = Callable[[ModelConfig, int, torch.Generator], nn.Module]
 AnyMaker = TypeVar("AnyMaker", bound=Maker)
 
-_MAKERS: dict[str, Maker] = {}
+BACKBONES: Registry[Maker] = Registry("model.name", BackboneError)
+"""Every backbone by name."""
 
 
 def register(name: str) -> Callable[[AnyMaker], AnyMaker]:
@@ -30,26 +32,17 @@ def register(name: str) -> Callable[[AnyMaker], AnyMaker]:
     BackboneError
         When the name is taken.
     """
-
-    def add(maker: AnyMaker) -> AnyMaker:
-        if name in _MAKERS:
-            raise BackboneError(f"backbone {name!r} is registered already; choose another name")
-        _MAKERS[name] = maker
-        return maker
-
-    return add
+    return BACKBONES.register(name)
 
 
 def names() -> list[str]:
     """Names of all registered backbones, sorted."""
-    return sorted(_MAKERS)
+    return BACKBONES.names()
 
 
 def maker_of(name: str) -> Maker:
     """The class, or function, that is registered under a name; BackboneError, which lists them, where none is."""
-    if name not in _MAKERS:
-        raise BackboneError(f"model.name: expected one of {', '.join(names())}, got {name!r}")
-    return _MAKERS[name]
+    return BACKBONES[name]
 
 
 def build(config: ModelConfig, num_items: int, *, seed: int = 0) -> nn.Module:

@@ -15,7 +15,7 @@ from rsir.models import ItemKnn, Popularity
 from rsir.models.protocol import Backbone
 from rsir.runs.baselines import Baselines
 from rsir.runtime import memory
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["baselines", "counted"]
 
@@ -24,9 +24,7 @@ def baselines(
     parts: Split,
     popularity: npt.NDArray[np.int64],
     knn: ItemKnn | None,
-    *,
-    threads: int | None = None,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> Baselines:
     """The metrics of the item-kNN and of popularity on validation and test.
 
@@ -37,10 +35,8 @@ def baselines(
         How often each item occurs in the training part.
     knn : ItemKnn, optional
         From :func:`counted`.
-    threads : int, optional
-        As for :func:`rsir.ops.topk`.
-    world : World, optional
-        Processes that call this together.
+    runtime : Runtime, optional
+        Threads, and the processes that call this together.
     """
     models: dict[str, Backbone] = {}
     if knn is not None:
@@ -48,7 +44,7 @@ def baselines(
     models["popularity"] = Popularity(popularity)
     return {
         name: {
-            part: evaluate(model, tasks, popularity=popularity, threads=threads, world=world).metrics
+            part: evaluate(model, tasks, popularity=popularity, runtime=runtime).metrics
             for part, tasks in (("validation", parts.validation), ("test", parts.test))
         }
         for name, model in models.items()

@@ -7,13 +7,14 @@ import warnings
 from rsir.config import FidelityConfig, RecursionConfig, to_dict
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, DataError
+from rsir.generation import acquisition, fidelity
 from rsir.generation.fidelity import threshold
 from rsir.models.registry import maker_of
 from rsir.runs.results import Run
 from rsir.runs.rounds import voters
 from rsir.runtime import memory
 
-__all__ = ["check_run"]
+__all__ = ["check_names", "check_run"]
 
 # the options of the data that it is split and evaluated by
 _SPLIT = ("split", "validation_fraction", "test_fraction", "target", "repeats")
@@ -24,6 +25,7 @@ _LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FA
 def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: Run | None) -> None:
     """Refuse a run that makes no sense on its data or their training part, on another run's base, or within the limit
     on memory."""
+    check_names(config)
     _check_model(config)
     if train.lengths.max(initial=0) < 2:
         raise DataError(
@@ -37,6 +39,13 @@ def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: 
     if limit is not None:
         limit.left(_needs(config, data))
     _note_of_a_loose_check(config, train)
+
+
+def check_names(config: RecursionConfig) -> None:
+    """Refuse a backbone or a policy that is not registered; the message lists those that are."""
+    maker_of(config.model.name)
+    fidelity.POLICIES.check(config.fidelity.policy)
+    acquisition.POLICIES.check(config.acquisition.policy)
 
 
 def _needs(config: RecursionConfig, data: Sequences) -> dict[str, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from rsir.data.summary import summary
 from rsir.errors import DataError, Interrupted
 from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import local, plain
-from rsir.generation.acquisition import acquire, novel_share
-from rsir.generation.fidelity import build
-from rsir.generation.generate import generate
+from rsir.generation.acquisition import novel_share
+from rsir.generation.enrich import Enricher
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import network_of, with_vote
 from rsir.recursion.baselines import baselines, counted
@@ -39,10 +39,10 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, best_round, is_over
 from rsir.runs.store import RunStore
 from rsir.runtime.interrupts import check, prepare_arrow
-from rsir.runtime.progress import Progress, silent, timed
-from rsir.runtime.resume import Checkpointer, never
+from rsir.runtime.progress import timed
+from rsir.runtime.resume import Checkpoints
+from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
-from rsir.runtime.world import ALONE, World
 from rsir.training.fit import fit
 from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
@@ -57,15 +57,11 @@ def recurse(
     data: Sequences | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    device: str = "cpu",
-    threads: int | None = None,
-    progress: Progress = silent,
+    runtime: Runtime = RUNTIME,
     on_data: Callable[[str], None] | None = None,
     on_round: Callable[[RoundResult], None] | None = None,
     profile: bool = False,
     base: Run | None = None,
-    stop: Callable[[], bool] = never,
-    world: World = ALONE,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -80,11 +76,9 @@ def recurse(
     resume : bool
         Go on with the run in ``out`` after its last finished round; the result is what it would have been
         without the interruption.
-    device : str
-        Of the backbone: "cpu" or "cuda".
-    threads : int, optional
-        CPU threads of the scoring ops; default: torch's number.
-    progress : Progress
+    runtime : Runtime, optional
+        Device, threads, progress, who asks to stop, and the processes that call this together, with the same data and
+        settings; these share ``out``. The first one alone writes it, calls ``on_data`` and ``on_round``, and traces.
     on_data : callable, optional
         Called with a line on what was read (:func:`rsir.data.summary.summary`), before anything is computed.
     on_round : callable, optional
@@ -94,12 +88,6 @@ def recurse(
     base : Run, optional
         A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
         what comes after. Data, split, backbone, training and seed must be the same.
-    stop : callable, optional
-        Asked after every step of training and decoding; once it is true, what has been computed is saved in ``out`` and
-        Interrupted is raised.
-    world : World, optional
-        Processes that call this together (:mod:`rsir.runtime.world`), with the same data and settings; ``out`` is a
-        folder that they share. The first one alone writes it, calls ``on_round``, and traces.
 
     Returns
     -------
@@ -112,12 +100,13 @@ def recurse(
     TrainingError, GenerationError
         A training diverged, or memory ran out; the round is not marked finished.
     Interrupted
-        ``stop`` asked for it.
+        ``runtime.stop`` asked for it; what has been computed is saved in ``out``.
     WorldError
         Another of several processes has ended.
     """
     if profile and out is None:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
+    world = runtime.world
     prepare_arrow()
     reading = None
     if data is None:
@@ -130,10 +119,10 @@ def recurse(
     check()
     store = open_run(out, config, data, resume, world)
     try:
-        traced = store.traced(progress) if profile else progress
-        knn = counted(parts, config.itemknn, threads)
-        loop = _Loop(config, parts, store, base, knn, device, threads, traced, stop, world)
-        beside = baselines(parts, loop.popularity, knn, threads=threads, world=world)
+        traced = replace(runtime, progress=store.traced(runtime.progress)) if profile else runtime
+        knn = counted(parts, config.itemknn, runtime.threads)
+        loop = _Loop(config, parts, store, base, knn, traced)
+        beside = baselines(parts, loop.popularity, knn, runtime)
         store.write(BASELINES, lambda: _json(beside))
         report = Report(config, data, parts.train, beside)
         tell = world.on_main(on_round)
@@ -183,17 +172,12 @@ class _Loop:
         store: RunStore,
         base: Run | None,
         knn: ItemKnn | None,
-        device: str,
-        threads: int | None,
-        progress: Progress,
-        stop: Callable[[], bool],
-        world: World,
+        runtime: Runtime,
     ) -> None:
         self.config, self.parts, self.store, self.base, self.knn = config, parts, store, base, knn
-        self.device, self.threads, self.progress, self.stop = device, threads, progress, stop
-        self.world = world
+        self.runtime = runtime
         self.popularity = item_popularity(parts.train)
-        self.lineage = Lineage(store, config.retention, device)
+        self.lineage = Lineage(store, config.retention, runtime.device)
         self.comparison = Comparison(self._evaluate_round, config.guard_noise)
         self.acquired: list[Sequences] = []
         self.results: list[RoundResult] = []
@@ -214,10 +198,10 @@ class _Loop:
         seconds: dict[str, float] = {}
         counts: dict[str, Any] = {"generated": 0, "verified": 0, "acquired": 0}
         counts |= dict.fromkeys(("novel_share", "mean_length", "leak"), float("nan"))
-        partial = self.store.checkpointer(round_, self.stop)
+        checkpointer, runtime = self.store.checkpointer(round_), self.runtime.within(f"round {round_}")
         if round_ > 0:
             with timed(seconds, "generate"):
-                counts = self._generate(round_, partial)
+                counts = self._generate(round_, checkpointer, runtime)
         train = self._training_set()
         with timed(seconds, "train"):
             trained = fit(
@@ -227,11 +211,9 @@ class _Loop:
                 self.parts.validation,
                 seed=_training_seed(config.seed, round_),
                 init=self._initial(round_),
-                device=self.device,
-                progress=self._progress_of(round_),
-                partial=partial,
+                checkpointer=checkpointer,
                 soft=self._soft_targets(round_, train),
-                world=self.world,
+                runtime=runtime,
             )
         self.lineage.append(round_, trained.model)
         with timed(seconds, "evaluate"):
@@ -271,39 +253,22 @@ class _Loop:
         rates = {"tokens/s": tokens, "users/s": users / seconds["evaluate"]}
         return rates | ({"trajectories/s": generated / seconds["generate"]} if "generate" in seconds else {})
 
-    def _generate(self, round_: int, partial: Checkpointer) -> dict[str, Any]:
+    def _generate(self, round_: int, checkpointer: Checkpoints, runtime: Runtime) -> dict[str, Any]:
         """Let the newest recommender generate, verify and acquire; -> what to report of it."""
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
-        generator = self.lineage.recommender()
-        table = pack_items(generator, dtype=config.item_table)
-        policy = build(config.fidelity, generator.item_embeddings().detach(), round_, table, self.world)
-        found = generate(
-            generator,
-            sources,
-            config.generation,
-            policy,
-            seed=config.seed,
-            round_=round_,
-            on_fail=config.fidelity.on_fail,
-            table=table,
-            threads=self.threads,
-            progress=self._progress_of(round_),
-            partial=partial,
-            world=self.world,
-        )
-        new = acquire(
-            found.trajectories, config.acquisition, generator, seed=config.seed, round_=round_, world=self.world
-        )
+        settings = config.generation, config.fidelity, config.acquisition, config.item_table, config.seed
+        enricher = Enricher(*settings, runtime).bind(self.lineage.recommender(), round_)
+        found = enricher.generate(sources, checkpointer)
+        new = enricher.acquire(found.trajectories)
         self._take(new)
-        trusting = config.fidelity.verify == "trust" and getattr(policy, "index", None) is not None
         return {
             "generated": found.stats.decoded,
             "verified": len(found.trajectories),
             "acquired": len(new),
             "novel_share": novel_share(new, self.parts.train),
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
-            "leak": found.stats.leak if trusting else float("nan"),
+            "leak": enricher.leak(found.stats),
         }
 
     def _take(self, new: Sequences) -> None:
@@ -320,10 +285,10 @@ class _Loop:
         """The teacher's expectation at the positions that the round trains on."""
         config = self.config.distillation
         if config.share > 0 and config.teacher == "itemknn":
-            return None if self.knn is None else counted_targets(self.knn, train, config, threads=self.threads)
+            return None if self.knn is None else counted_targets(self.knn, train, config, threads=self.runtime.threads)
         if round_ == 0 or config.share == 0:
             return None
-        return soft_targets(self.lineage.recommender(), train, config, threads=self.threads, world=self.world)
+        return soft_targets(self.lineage.recommender(), train, config, runtime=self.runtime)
 
     def _evaluate(self, model: Any, part: str) -> Evaluation:
         return evaluate(
@@ -331,8 +296,7 @@ class _Loop:
             getattr(self.parts, part),
             popularity=self.popularity,
             table=pack_items(model, dtype=self.config.item_table),
-            threads=self.threads,
-            world=self.world,
+            runtime=self.runtime,
         )
 
     def _groups(self, found: Evaluation) -> dict[str, list[dict[str, float]]]:
@@ -354,13 +318,7 @@ class _Loop:
             return 0.0
         table = pack_items(networks, dtype=self.config.item_table)
         validation = self.parts.validation
-        return vote_weight(networks, self.knn, validation, table=table, threads=self.threads, world=self.world)
-
-    def _progress_of(self, round_: int) -> Progress:
-        def report(phase: str, done: int, total: int | None, unit: str, note: str = "") -> None:
-            self.progress(f"round {round_} {phase}", done, total, unit, note)
-
-        return report
+        return vote_weight(networks, self.knn, validation, table=table, runtime=self.runtime)
 
     def _read(self, round_: int) -> RoundResult:
         if round_ > 0:

@@ -16,7 +16,7 @@ from rsir.runs.rounds import RoundResult, best_round, read_round, voters
 from rsir.runtime.environment import environment
 from rsir.runtime.profiling import FOLDER, Tracer
 from rsir.runtime.progress import Progress
-from rsir.runtime.resume import Checkpointer
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpointer, Checkpoints
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["FolderRun", "Follower", "MemoryRun", "RunStore"]
@@ -56,7 +56,7 @@ class RunStore(Protocol):
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         """Write a file of the run's folder; `make` is called where there is one to write."""
 
-    def checkpointer(self, round_: int, stop: Callable[[], bool]) -> Checkpointer:
+    def checkpointer(self, round_: int) -> Checkpoints:
         """Where the round at work keeps what it has so far."""
 
     def traced(self, progress: Progress) -> Progress:
@@ -108,8 +108,8 @@ class MemoryRun:
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         pass
 
-    def checkpointer(self, round_: int, stop: Callable[[], bool]) -> Checkpointer:
-        return Checkpointer(None, lambda *_, **__: None, stop)
+    def checkpointer(self, round_: int) -> Checkpoints:
+        return NO_CHECKPOINTS
 
     def traced(self, progress: Progress) -> Progress:
         raise ValueError("profile: traces are written into the run's folder, expected out, got None")
@@ -153,8 +153,8 @@ class Follower:
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         pass
 
-    def checkpointer(self, round_: int, stop: Callable[[], bool]) -> Checkpointer:
-        return Checkpointer(self._directory.partial_path(round_), self._directory.log, stop, self._world)
+    def checkpointer(self, round_: int) -> Checkpoints:
+        return Checkpointer(self._directory.partial_path(round_), self._directory.log, self._world)
 
     def traced(self, progress: Progress) -> Progress:
         return progress
@@ -195,8 +195,8 @@ class FolderRun(Follower):
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         self._directory.write_bytes(name, make())
 
-    def checkpointer(self, round_: int, stop: Callable[[], bool]) -> Checkpointer:
-        return Checkpointer(self._directory.partial(round_), self._directory.log, stop, self._world)
+    def checkpointer(self, round_: int) -> Checkpoints:
+        return Checkpointer(self._directory.partial(round_), self._directory.log, self._world)
 
     def traced(self, progress: Progress) -> Progress:
         self._tracer = Tracer(self._directory.path / FOLDER, progress)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -24,7 +24,16 @@ from rsir import __version__, files
 from rsir.errors import Interrupted
 from rsir.runtime.world import ALONE, World
 
-__all__ = ["EVERY", "SHARE", "Checkpointer", "Snapshot", "never", "tensors_to_bytes"]
+__all__ = [
+    "EVERY",
+    "NO_CHECKPOINTS",
+    "SHARE",
+    "Checkpointer",
+    "Checkpoints",
+    "NoCheckpoints",
+    "Snapshot",
+    "tensors_to_bytes",
+]
 
 EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
@@ -59,48 +68,11 @@ class Snapshot:
         return cls(safetensors.torch.load(tensors), header["values"])
 
 
-def never() -> bool:
-    """The default: nobody asks to stop."""
-    return False
-
-
-class Checkpointer:
-    """The unfinished work of one round.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        An existing folder for the files; without one nothing is saved.
-    log : callable
-        Takes an event and fields to go with it; told of files that cannot be used.
-    stop : callable
-        Whether to save and stop; asked at every :meth:`maybe_save`.
-    world : World, optional
-        Processes that share the folder and make this together.
-    """
-
-    def __init__(
-        self,
-        folder: Path | None,
-        log: Callable[..., None],
-        stop: Callable[[], bool] = never,
-        world: World = ALONE,
-    ) -> None:
-        self._folder, self._log, self._stop, self._world = folder, log, stop, world
-        newest = world.broadcast_object(lambda: max((number for _, number, _ in self._files()), default=0))
-        self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
-        self._due = time.perf_counter() + EVERY
-
-    def stop_requested(self) -> bool:
-        """Whether this process is to save and stop."""
-        return self._stop()
+class Checkpoints(Protocol):
+    """A place for unfinished work: a folder (:class:`Checkpointer`), or none (:class:`NoCheckpoints`)."""
 
     def maybe_save(
-        self,
-        kind: str,
-        make: Callable[[], Snapshot | None],
-        keep: int | None = None,
-        stopping: bool | None = None,
+        self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None, *, stopping: bool = False
     ) -> None:
         """Save if it is time to.
 
@@ -112,39 +84,108 @@ class Checkpointer:
             Gives what to save, or None if there is nothing new.
         keep : int, optional
             Only the newest ``keep`` files of this kind are kept; default all.
-        stopping : bool, optional
-            Whether to save now and stop; default: what :meth:`stop_requested` says.
+        stopping : bool, default False
+            Save now and stop.
 
         Raises
         ------
         Interrupted
-            ``stop`` asks for it; saved before.
+            ``stopping``; saved before.
         RunError
             The disk refuses.
         """
-        stopping = self.stop_requested() if stopping is None else stopping
+
+    def save(self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None) -> None:
+        """As :meth:`maybe_save`, now and without stopping."""
+
+    def remove(self, kind: str) -> None:
+        """Remove what there is of a kind."""
+
+    def newest(self, kind: str) -> Snapshot | None:
+        """The newest intact one of a kind, read by the first process for all; None: there is none."""
+
+    def load(self, kind: str) -> Iterator[Snapshot]:
+        """Every intact one of a kind, newest first."""
+
+    def names(self, kind: str) -> list[str]:
+        """Names of those of a kind, oldest first, as the first process sees them."""
+
+    def read(self, names: Iterable[str]) -> Iterator[Snapshot]:
+        """Those of some names that are intact; the others are removed."""
+
+
+class NoCheckpoints:
+    """Nothing is saved and nothing is there; see :class:`Checkpoints`."""
+
+    def maybe_save(
+        self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None, *, stopping: bool = False
+    ) -> None:
+        if stopping:
+            raise Interrupted("stopped as asked")
+
+    def save(self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None) -> None:
+        pass
+
+    def remove(self, kind: str) -> None:
+        pass
+
+    def newest(self, kind: str) -> Snapshot | None:
+        return None
+
+    def load(self, kind: str) -> Iterator[Snapshot]:
+        return iter(())
+
+    def names(self, kind: str) -> list[str]:
+        return []
+
+    def read(self, names: Iterable[str]) -> Iterator[Snapshot]:
+        return iter(())
+
+
+NO_CHECKPOINTS = NoCheckpoints()
+
+
+class Checkpointer:
+    """The unfinished work of one round, in a folder; see :class:`Checkpoints`.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder for the files.
+    log : callable
+        Takes an event and fields to go with it; told of files that cannot be used.
+    world : World, optional
+        Processes that share the folder and make this together.
+    """
+
+    def __init__(self, folder: Path, log: Callable[..., None], world: World = ALONE) -> None:
+        self._folder, self._log, self._world = folder, log, world
+        newest = world.broadcast_object(lambda: max((number for _, number, _ in self._files()), default=0))
+        self._number = newest + 1 + world.rank  # of the next file; every process has numbers of its own
+        self._due = time.perf_counter() + EVERY
+
+    def maybe_save(
+        self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None, *, stopping: bool = False
+    ) -> None:
         if stopping or time.perf_counter() >= self._due:
             self.save(kind, make, keep)
         if stopping:
             raise Interrupted("stopped as asked")
 
     def save(self, kind: str, make: Callable[[], Snapshot | None], keep: int | None = None) -> None:
-        """As :meth:`maybe_save`, now and without stopping."""
         began = time.perf_counter()
-        saved = make() if self._folder is not None else None
+        saved = make()
         if saved is not None:
             self._write(kind, saved, keep)
         now = time.perf_counter()
         self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
 
     def remove(self, kind: str) -> None:
-        """Remove the files of a kind."""
         for path in [path for path, _, other in self._files() if other == kind]:
             with suppress(OSError):
                 path.unlink()
 
     def newest(self, kind: str) -> Snapshot | None:
-        """The newest intact file of a kind, read by the first process for all; None: there is none."""
         return self._world.broadcast_object(
             lambda: next(self.load(kind), None),
             lambda saved: b"" if saved is None else saved.to_bytes(),
@@ -152,17 +193,13 @@ class Checkpointer:
         )
 
     def load(self, kind: str) -> Iterator[Snapshot]:
-        """Every intact file of a kind, newest first."""
         return self.read([path.name for path, _, other in reversed(self._files()) if other == kind])
 
     def names(self, kind: str) -> list[str]:
-        """Names of the files of a kind, oldest first, as the first process sees them."""
         return self._world.broadcast_object(lambda: [path.name for path, _, other in self._files() if other == kind])
 
     def read(self, names: Iterable[str]) -> Iterator[Snapshot]:
-        """Those of some files that are intact; the others are removed."""
         for name in names:
-            assert self._folder is not None
             path = self._folder / name
             try:
                 yield Snapshot.from_bytes(files.read_bytes(path))
@@ -173,7 +210,6 @@ class Checkpointer:
                     path.unlink()
 
     def _write(self, kind: str, saved: Snapshot, keep: int | None) -> None:
-        assert self._folder is not None
         files.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
         self._number += self._world.size
         if keep is not None:
@@ -183,8 +219,6 @@ class Checkpointer:
 
     def _files(self) -> list[tuple[Path, int, str]]:
         """(path, number, kind) of every file, oldest first."""
-        if self._folder is None:
-            return []
         found = [(path, re.fullmatch(r"([a-z]+)-(\d{6,})", path.name)) for path in self._folder.iterdir()]
         return sorted(((path, int(match[2]), match[1]) for path, match in found if match), key=lambda entry: entry[1])
 

@@ -27,6 +27,7 @@ from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.manifest import settled
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, voters
+from rsir.runtime.runtime import Runtime
 from rsir.training.fit import fit
 
 __all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]
@@ -205,8 +206,8 @@ class Lab:
             return
         self.say(f"{self._where()} {arm}: training")
         sequences = train()
-        validation, device = self.parts.validation, self.device
-        trained = fit(config.model, config.training, sequences, validation, seed=config.seed, device=device)
+        validation, runtime = self.parts.validation, Runtime(device=self.device)
+        trained = fit(config.model, config.training, sequences, validation, seed=config.seed, runtime=runtime)
         counts = {"steps": trained.steps, "seconds": trained.seconds, "acquired": int((~sequences.is_real).sum())}
         self.record(arm, 1, trained.model, config, **counts)
 
@@ -249,7 +250,8 @@ class Lab:
         config = replace(config, stop_after=config.rounds + 1, guard=False)
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
-        return recurse(config, data=self.data, out=folder, resume=resume, base=base, device=self.device)
+        runtime = Runtime(device=self.device)
+        return recurse(config, data=self.data, out=folder, resume=resume, base=base, runtime=runtime)
 
     def _cell(self, arm: str, round_: int, config: RecursionConfig) -> dict[str, Any]:
         place = {"data": self.name, "backbone": self.config.model.name}

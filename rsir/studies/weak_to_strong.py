@@ -7,9 +7,7 @@ from functools import partial
 
 from rsir.config import ModelConfig, RecursionConfig
 from rsir.data.sequences import Sequences
-from rsir.generation.acquisition import acquire
-from rsir.generation.fidelity import build
-from rsir.generation.generate import generate
+from rsir.generation.enrich import Enricher
 from rsir.studies.lab import Lab
 from rsir.studies.recipes import reset
 
@@ -46,6 +44,5 @@ def _name(model: ModelConfig) -> str:
 def _enriched(lab: Lab, config: RecursionConfig) -> Sequences:
     """The real sequences and what the configuration's base generates from them."""
     model, train, seed = lab.base(config).model, lab.parts.train, config.seed
-    policy = build(config.fidelity, model.item_embeddings().detach(), 1)
-    found = generate(model, train, config.generation, policy, seed=seed, round_=1, on_fail=config.fidelity.on_fail)
-    return Sequences.concat(train, acquire(found.trajectories, config.acquisition, model, seed=seed, round_=1))
+    bound = Enricher(config.generation, config.fidelity, config.acquisition, seed=seed).bind(model, 1)
+    return Sequences.concat(train, bound.acquire(bound.generate(train).trajectories))

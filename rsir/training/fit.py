@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ from rsir.metrics import CRITERION
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
 from rsir.runtime.memory import first_line, out_of_memory
-from rsir.runtime.progress import Progress, silent
-from rsir.runtime.resume import Checkpointer, Snapshot
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints, Snapshot
+from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
-from rsir.runtime.world import ALONE, World
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
 
@@ -88,12 +87,9 @@ def fit(
     *,
     seed: int,
     init: nn.Module | Mapping[str, Tensor] | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
-    backend: str = "auto",
-    partial: Checkpointer | None = None,
+    checkpointer: Checkpoints = NO_CHECKPOINTS,
     soft: SoftTargets | None = None,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> Trained:
     """Train a backbone until its validation NDCG@20 no longer rises.
 
@@ -113,19 +109,16 @@ def fit(
         0..2**63 - 1: initial weights, batches, negatives, dropout.
     init : torch.nn.Module or state dict, optional
         Weights to start from, of the same shapes.
-    device : torch.device or str, default "cpu"
-    progress : Progress, optional
-        Called after every step and validation.
-    backend : str, default "auto"
-        Of the ranking in validation; see :mod:`rsir.ops`.
-    partial : Checkpointer, optional
-        Where to save the training's state now and then, and to go on from if there is one already.
+    checkpointer : Checkpoints, optional
+        Where to save the training's state now and then, and to resume from if there is one already.
     soft : SoftTargets, optional
-        Of ``train``: what a share of the targets is replaced by.
-    world : World, optional
-        Processes that call this together, with the same arguments: each computes some rows of every batch, and
-        gradients are added up. Weights are those of one process up to the rounding of sums, those of a backbone without
-        ``draws_for_whole_batch`` (:class:`rsir.models.protocol.TrainableBackbone`) only where it has no dropout.
+        Soft targets for ``train``; a share of its targets is drawn from them.
+    runtime : Runtime, optional
+        Its device is where the backbone is trained; progress is reported after every step and validation. Its number of
+        threads is not looked at: training and the validation in it take torch's. Each of several processes computes
+        some rows of every batch, and gradients are added up: weights are those of one process up to the rounding of
+        sums, those of a backbone without ``draws_for_whole_batch`` (:class:`rsir.models.protocol.TrainableBackbone`)
+        only where it has no dropout.
 
     Returns
     -------
@@ -139,10 +132,12 @@ def fit(
         Unknown or untrainable backbone.
     DataError
         No sequence to learn from, or nothing to validate on.
-    Interrupted, RunError
-        As of ``partial``.
+    Interrupted
+        ``runtime.stop`` asked for it; the state was saved before.
+    RunError
+        The state cannot be saved.
     """
-    device = torch.device(device)
+    device = torch.device(runtime.device)
     weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
     model: Any = build(model_config, train.num_items, seed=weights_seed)
     require(model, TrainableBackbone)
@@ -164,7 +159,7 @@ def fit(
         proposal=config.proposal,
     )
     every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
-    run = _Run(model, config, validation, every, progress, backend, partial, world, noise_seed)
+    run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(batches, generator)
@@ -179,16 +174,14 @@ class _Run:
         config: TrainingConfig,
         validation: EvaluationSet,
         every: int,
-        progress: Progress,
-        backend: str,
-        partial: Checkpointer | None,
-        world: World,
+        checkpointer: Checkpoints,
+        runtime: Runtime,
         noise_seed: int,
     ) -> None:
         self.model, self.config, self.validation, self.every = model, config, validation, every
-        self.progress, self.backend, self.partial, self.world = progress, backend, partial, world
+        self.checkpointer, self.runtime, self.world = checkpointer, runtime, runtime.world
         self.noise_seed = noise_seed
-        self.draws_apart = world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
+        self.draws_apart = self.world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
         self.total = every * config.max_evaluations
         self.threads = self.torch_threads = torch.get_num_threads()
         self.rows = table_adam(model, config, self.threads)
@@ -212,7 +205,7 @@ class _Run:
         # foreach and plain Adam take three times as long on a CPU
         optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
         state = TrainingState()
-        saved = None if self.partial is None else self.partial.newest("training")
+        saved = self.checkpointer.newest("training")
         if saved is not None:
             state = TrainingState.restore(saved, self.model, optimizer, generator)
         began = time.perf_counter() - state.seconds
@@ -236,11 +229,10 @@ class _Run:
                 state.losses.append(loss)
                 state.tokens += batch.tokens
                 state.step += 1
-                self.progress("train", state.step, self.total, "steps", _note(state))
+                self.runtime.progress("train", state.step, self.total, "steps", _note(state))
                 if state.step % self.every == 0:
                     self._validate(state, began)
-                if self.partial is not None:
-                    self.partial.maybe_save("training", save, keep=2, stopping=stopping)
+                self.checkpointer.maybe_save("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
             if not out_of_memory(cause):
                 raise
@@ -263,7 +255,7 @@ class _Run:
         self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, bool]:
         """Give every parameter its gradient over the whole batch; -> the loss, and whether to stop after this step."""
-        stopping = self.partial is not None and self.partial.stop_requested()
+        stopping = self.runtime.stop()
         if self.draws_apart:
             key = np.random.SeedSequence([self.noise_seed, step, self.world.rank])
             seed = int(key.generate_state(1, np.uint64)[0]) >> 1
@@ -303,9 +295,7 @@ class _Run:
         own = [state.average[name] for name in sorted(state.average)]
         self.world.broadcast(*self.model.state_dict().values(), *own, *averages.values())
         with state.averaged(self.model, averages):
-            metrics = evaluate(
-                self.model, self.validation, spread=False, backend=self.backend, world=self.world
-            ).metrics
+            metrics = evaluate(self.model, self.validation, spread=False, runtime=self.runtime).metrics
             weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
             kept = {name: value.clone() for name, value in weights.items()}
         torch.set_num_threads(self.torch_threads)
@@ -315,7 +305,7 @@ class _Run:
         if metrics[CRITERION] > state.best:
             state.best, state.best_step = metrics[CRITERION], state.step
             state.best_weights = kept
-        self.progress("train", state.step, self.total, "steps", _note(state))
+        self.runtime.progress("train", state.step, self.total, "steps", _note(state))
 
     def _finished(self, state: TrainingState) -> bool:
         if not state.history:

@@ -14,7 +14,7 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.models.encoding import encode_sequences
 from rsir.models.itemknn import ItemKnn
 from rsir.models.protocol import Backbone
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["counted_targets", "soft_targets"]
 
@@ -27,8 +27,7 @@ def soft_targets(
     sequences: Sequences,
     config: DistillationConfig,
     *,
-    threads: int | None = None,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> SoftTargets:
     """What a model expects at every position of sequences: its top k items, the history left out, and their shares.
 
@@ -42,17 +41,15 @@ def soft_targets(
     sequences : Sequences
         The successor's training set.
     config : DistillationConfig
-    threads : int, optional
-        As for :func:`rsir.ops.topk`.
-    world : World, optional
-        Processes that call this together, with the same arguments: they divide the positions, and each returns what
-        one process would.
+    runtime : Runtime, optional
+        Threads of the scoring, and the processes that divide the positions.
 
     Returns
     -------
     SoftTargets
         8 * config.k bytes for each interaction.
     """
+    world = runtime.world
     place, positions = _positions(sequences, config)
     ids = np.zeros((len(place), config.k), np.int32)
     cumulative = np.zeros((len(place), config.k), np.float32)
@@ -64,7 +61,7 @@ def soft_targets(
         histories = Ragged.windows(sequences.items, part - lengths, lengths)
         queries = encode_sequences(model, histories)
         excluded = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
-        best = ops.topk(queries, table, config.k, excluded=excluded, threads=threads)
+        best = ops.topk(queries, table, config.k, excluded=excluded, threads=runtime.threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
         ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()
     world.all_reduce(torch.from_numpy(ids), torch.from_numpy(cumulative))

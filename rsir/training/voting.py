@@ -8,7 +8,7 @@ from rsir.metrics import CRITERION
 from rsir.models.itemknn import ItemKnn, WithItemKnn
 from rsir.models.protocol import Backbone
 from rsir.ops import ItemTable
-from rsir.runtime.world import ALONE, World
+from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["WEIGHTS", "vote_weight"]
 
@@ -22,8 +22,7 @@ def vote_weight(
     validation: EvaluationSet,
     *,
     table: ItemTable | None = None,
-    threads: int | None = None,
-    world: World = ALONE,
+    runtime: Runtime = RUNTIME,
 ) -> float:
     """The weight of :data:`WEIGHTS` with the highest validation NDCG@20; among equals the lowest.
 
@@ -33,13 +32,13 @@ def vote_weight(
         Or an ensemble of several.
     knn : ItemKnn
     validation : EvaluationSet
-    table, threads, world
+    table, runtime
         As for :func:`rsir.evaluation.evaluate`.
     """
 
     def quality(weight: float) -> float:
         model = WithItemKnn(network, knn, weight) if weight else network
-        found = evaluate(model, validation, spread=False, table=table, threads=threads, world=world)
+        found = evaluate(model, validation, spread=False, table=table, runtime=runtime)
         return found.metrics[CRITERION]
 
     return max(WEIGHTS, key=quality)

@@ -52,11 +52,11 @@ class Loop:
         with RunDirectory.create(out, config, "data", resume=resume):
             if self.error is not None:
                 raise self.error
-            if self.work is not None and self.work(options["stop"])[-1]:
+            if self.work is not None and self.work(options["runtime"].stop)[-1]:
                 raise Interrupted
             if options["profile"]:
                 (out / "profile").mkdir()
-            options["progress"]("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
+            options["runtime"].progress("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
             options["on_data"](READ)
             rounds = [result(number, value) for number, value in enumerate(self.values)]
             for each in rounds:

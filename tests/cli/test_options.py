@@ -100,7 +100,7 @@ def test_a_backbone_brings_its_own_defaults(tmp_path: Path) -> None:
         (["--fidelity.tau", "5,x"], r"fidelity.tau: expected .* got \[5, 'x'\]"),
         (
             ["--fidelity.policy", "strict"],
-            r"fidelity.policy: expected one of rank, neighbours, both, off, got 'strict'",
+            r"fidelity.policy: expected one of both, neighbours, off, rank, got 'strict'",
         ),
         (["--accumulate", "maybe"], "accumulate: expected bool, got 'maybe'"),
         (["--model.heads", "3"], r"model.heads: expected a divisor of dim 64, got 3"),
@@ -132,7 +132,7 @@ def test_the_gpu_must_be_there(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert main(["--gpu"]) == 0
-    assert loop.options["device"] == "cuda"
+    assert loop.options["runtime"].device == "cuda"
 
 
 def test_threads_are_limited(loop: Loop) -> None:
@@ -141,7 +141,7 @@ def test_threads_are_limited(loop: Loop) -> None:
     before = torch.get_num_threads(), numba.get_num_threads()
     try:
         assert main(["--threads", "1"]) == 0
-        assert (torch.get_num_threads(), numba.get_num_threads(), loop.options["threads"]) == (1, 1, 1)
+        assert (torch.get_num_threads(), numba.get_num_threads(), loop.options["runtime"].threads) == (1, 1, 1)
     finally:
         torch.set_num_threads(before[0])
         numba.set_num_threads(before[1])

@@ -31,7 +31,7 @@ def test_a_run_ends_with_the_table(loop: Loop, tmp_path: Path, capsys: pytest.Ca
     assert output.out.endswith("Go on:     rsir --out runs/simulated-000 --resume --rounds 4\n")
     shown = [line(result(k, value), result(0)) for k, value in enumerate(loop.values)]
     assert output.err.splitlines() == [f"rsir: {READ}", *shown]
-    assert loop.options["device"] == "cpu"
+    assert loop.options["runtime"].device == "cpu"
     assert RunDirectory.open(tmp_path / "runs" / "simulated-000").config == RecursionConfig()
 
 
@@ -182,10 +182,10 @@ def test_notes_that_wait_are_shown_when_reading_fails(
 
 def test_bars_only_on_a_terminal(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([]) == 0
-    assert not isinstance(loop.options["progress"], Bars)
+    assert not isinstance(loop.options["runtime"].progress, Bars)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main([]) == 0
-    assert isinstance(loop.options["progress"], Bars)
+    assert isinstance(loop.options["runtime"].progress, Bars)
 
 
 def test_bars_show_phase_rate_and_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def test_left_out_keys_take_their_defaults_and_whole_numbers_widen() -> None:
         ({"generation": {"p": 1.5}}, r"generation\.p: expected a probability in \[0, 1\], got 1\.5"),
         ({"generation": {"p": float("nan")}}, r"generation\.p: expected a probability"),
         ({"generation": {"temperature": 0.0}}, r"generation\.temperature: expected above 0"),
-        ({"fidelity": {"policy": "rnk"}}, r"fidelity\.policy: expected one of rank, neighbours, both, off, got 'rnk'"),
+        ({"fidelity": {"verify": "exct"}}, r"fidelity\.verify: expected one of exact, trust, got 'exct'"),
         ({"fidelity": {"tau": []}}, r"fidelity\.tau: expected a number of at least 1, or a list of them, got \[\]"),
         ({"fidelity": {"tau": [5, 0]}}, r"fidelity\.tau: .* got \[5, 0\]"),
         ({"model": {"heads": 3}}, r"model\.heads: expected a divisor of dim 64, got 3"),

@@ -17,6 +17,7 @@ from rsir.evaluation import evaluate
 from rsir.generation.fidelity import Off, Rank, build
 from rsir.generation.generate import generate
 from rsir.generation.neighbours import CandidateIndex
+from rsir.models import pack_items
 from rsir.training.fit import fit
 from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
 
@@ -40,7 +41,7 @@ def check_against_oracle(
     model: ToyBackbone, sources: Sequences, config: GenerationConfig, fidelity: FidelityConfig, seed: int, round_: int
 ) -> int:
     policy = build(fidelity, model.item_embeddings(), round_)
-    found = generate(model, sources, config, policy, seed=seed, round_=round_, on_fail=fidelity.on_fail)
+    found = generate(model, sources, config, policy, seed=seed, round_=round_)
     near = getattr(policy, "neighbours", policy)
     graph = near.graph.numpy() if hasattr(near, "graph") else None
     expected = all_trajectories(
@@ -199,10 +200,11 @@ def test_a_whole_recursion_comes_out_the_same_on_every_backend() -> None:
         train = parts.train
         for round_ in (0, 1, 2):
             model = fit(model_config, training, train, parts.validation, seed=round_).model
-            outcome.append(evaluate(model, parts.test, backend=backend).metrics)
+            outcome.append(evaluate(model, parts.test, table=pack_items(model, backend=backend)).metrics)
             policy = Rank(20)
             config = GenerationConfig(k=3, m=2)
-            found = generate(model, parts.train, config, policy, seed=0, round_=round_ + 1, backend=backend)
+            table = pack_items(model, backend=backend)
+            found = generate(model, parts.train, config, policy, seed=0, round_=round_ + 1, table=table)
             outcome.append(as_pairs(found.trajectories))
             train = Sequences.concat(parts.train, found.trajectories)
         return outcome
@@ -236,7 +238,6 @@ def test_a_step_without_a_state_is_no_incremental_decoding() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"on_fail": "kep"}, "on_fail: expected one of drop, keep, got 'kep'"),
         ({"round_": 0}, r"round_: expected in 1\.\.32767, got 0"),
         ({"round_": 2**15}, r"round_: expected in 1\.\.32767, got 32768"),
         ({"seed": -1}, r"seed: expected in 0\.\.2\*\*64 - 1, got -1"),
@@ -247,3 +248,10 @@ def test_settings_out_of_range_are_refused(changes: dict, message: str) -> None:
         generate(
             ToyBackbone(NUM_ITEMS), some_sources(), GenerationConfig(), Off(), **{"seed": 0, "round_": 1, **changes}
         )
+
+
+def test_a_policy_that_does_not_know_what_to_do_with_failures_is_refused() -> None:
+    policy = Off()
+    policy.on_fail = "kep"
+    with pytest.raises(ConfigError, match="on_fail: expected one of drop, keep, got 'kep'"):
+        generate(ToyBackbone(NUM_ITEMS), some_sources(), GenerationConfig(), policy, seed=0, round_=1)

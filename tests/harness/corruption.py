@@ -90,8 +90,8 @@ def prepare(folder: Path) -> None:
     partial.mkdir(parents=True)
     tensors = {"a": torch.arange(12.0), "b": torch.arange(5, dtype=torch.uint8)}
     with suppress(Interrupted):
-        Checkpointer(partial, lambda *_, **__: None, lambda: True).maybe_save(
-            "training", lambda: Snapshot(tensors, {"step": 3})
+        Checkpointer(partial, lambda *_, **__: None).maybe_save(
+            "training", lambda: Snapshot(tensors, {"step": 3}), stopping=True
         )
 
 

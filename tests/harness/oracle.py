@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 from rsir.evaluation import evaluate
+from rsir.models import pack_items
 from tests.test_evaluation import Lookup, oracle, tasks_of
 
 BATCH_SIZES = (1, 7, 512)
@@ -25,9 +26,9 @@ def one_case(generator: np.random.Generator) -> float:
     popularity = generator.integers(0, 50, num_items + 1)
     expected = oracle(model, histories, targets, popularity)
     backend = str(generator.choice(["reference", "cpp"]))
-    tasks = tasks_of(histories, targets)
+    table, tasks = pack_items(model, backend=backend), tasks_of(histories, targets)
     found = [
-        evaluate(model, tasks, popularity=popularity, batch_size=size, backend=backend).metrics for size in BATCH_SIZES
+        evaluate(model, tasks, popularity=popularity, batch_size=size, table=table).metrics for size in BATCH_SIZES
     ]
     assert found[0].keys() == expected.keys()
     assert all(metrics == found[0] for metrics in found[1:]), "another batch size gives other metrics"

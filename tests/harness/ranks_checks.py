@@ -38,7 +38,9 @@ from rsir.models import build, register
 from rsir.models.losses import sampled_softmax
 from rsir.runtime import resume as partials
 from rsir.runtime.launch import join
-from rsir.runtime.resume import Checkpointer
+from rsir.runtime.progress import silent
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpointer, Checkpoints
+from rsir.runtime.runtime import Runtime, never
 from rsir.runtime.world import ALONE, World
 from rsir.training import adam
 from rsir.training.fit import Trained, fit
@@ -114,13 +116,17 @@ class Halving(nn.Module):
         return sampled_softmax(x.flatten(0, 1), rows[0], rows[1], targets, negatives, weights)
 
 
-def _fit(name: str, world: World, saved: Checkpointer | None = None) -> tuple[dict[str, torch.Tensor], list[float]]:
+def _fit(
+    name: str, world: World, saved: Checkpoints = NO_CHECKPOINTS, stop: Callable[[], bool] = never
+) -> tuple[dict[str, torch.Tensor], list[float]]:
     config = MODEL.for_backbone(name) if hasattr(MODEL, "for_backbone") else MODEL
     weights = np.where(np.arange(len(PARTS.train)) % 3 == 0, 0.5, 1.0)
     assert len(weights) == len(PARTS.train)
-    soft = soft_targets(build(config, ITEMS, seed=5), PARTS.train, DistillationConfig(share=0.3, k=4), world=world)
+    runtime = Runtime(stop=stop, world=world)
+    teacher = build(config, ITEMS, seed=5)
+    soft = soft_targets(teacher, PARTS.train, DistillationConfig(share=0.3, k=4), runtime=runtime)
     trained: Trained = fit(
-        config, TRAINING, PARTS.train, PARTS.validation, seed=3, soft=soft, world=world, partial=saved
+        config, TRAINING, PARTS.train, PARTS.validation, seed=3, soft=soft, checkpointer=saved, runtime=runtime
     )
     return dict(trained.model.state_dict()), [entry.loss for entry in trained.history]
 
@@ -205,10 +211,10 @@ def parts_of_a_batch_hold_every_row_once(scratch: Path) -> None:
 def _evaluated(world: World) -> tuple[dict[str, float], list[int], np.ndarray, np.ndarray]:
     model = build(MODEL, ITEMS, seed=1).eval()
     popularity = np.arange(ITEMS + 1)
-    found = evaluate(model, PARTS.test, popularity=popularity, batch_size=7, world=world)
-    quick = evaluate(model, PARTS.test, spread=False, batch_size=11, world=world)
+    found = evaluate(model, PARTS.test, popularity=popularity, batch_size=7, runtime=Runtime(world=world))
+    quick = evaluate(model, PARTS.test, spread=False, batch_size=11, runtime=Runtime(world=world))
     assert np.array_equal(found.ranks, quick.ranks)
-    soft = soft_targets(model, PARTS.train, DistillationConfig(share=0.5, k=3), world=world)
+    soft = soft_targets(model, PARTS.train, DistillationConfig(share=0.5, k=3), runtime=Runtime(world=world))
     return found.metrics, found.ranks.tolist(), soft.ids, soft.cumulative
 
 
@@ -226,7 +232,7 @@ def evaluation_and_soft_targets_do_not_depend_on_the_number_of_processes(scratch
 def disagreement_does_not_depend_on_the_number_of_processes(scratch: Path) -> None:
     def scores(world: World) -> np.ndarray:
         disagreements._POSITIONS = 50  # of some 300
-        return disagreement(build(MODEL, ITEMS, seed=1), PARTS.train, passes=3, seed=5, world=world)
+        return disagreement(build(MODEL, ITEMS, seed=1), PARTS.train, passes=3, seed=5, runtime=Runtime(world=world))
 
     (expected,) = in_ranks(1, scratch, scores)
     assert expected.max() > 0
@@ -241,7 +247,8 @@ def the_neighbour_graph_does_not_depend_on_the_number_of_processes(scratch: Path
     def graphs(world: World) -> list[np.ndarray]:
         neighbours._TILE = 3
         made = [neighbours.neighbour_graph(items, 7, method=method, world=world) for method in ("flat", "ivf", "hnsw")]
-        return [*made, build_policy(FidelityConfig("both", neighbours=4), items, 1, world=world).neighbours.graph]
+        policy = build_policy(FidelityConfig("both", neighbours=4), items, 1, runtime=Runtime(world=world))
+        return [*made, policy.neighbours.graph]
 
     (expected,) = in_ranks(1, scratch, graphs)
     assert all(graph[1:].min() > 0 for graph in expected)
@@ -252,13 +259,12 @@ def the_neighbour_graph_does_not_depend_on_the_number_of_processes(scratch: Path
 GENERATION = GenerationConfig(m=3, k=4, slots=64)
 
 
-def _generated(world: World, folder: Path | None, progress: Any = partials.never, model: Any = None) -> Generated:
+def _generated(world: World, folder: Path | None, progress: Any = silent, model: Any = None) -> Generated:
     model = model or build(MODEL, ITEMS, seed=1).eval()
     policy = build_policy(FidelityConfig(tau=15), model.item_embeddings().detach(), 1)
-    saved = None if folder is None else Checkpointer(folder, lambda *_, **__: None, world=world)
-    return generate(
-        model, PARTS.train, GENERATION, policy, seed=2, round_=1, progress=progress, partial=saved, world=world
-    )
+    saved = NO_CHECKPOINTS if folder is None else Checkpointer(folder, lambda *_, **__: None, world=world)
+    runtime = Runtime(progress=progress, world=world)
+    return generate(model, PARTS.train, GENERATION, policy, seed=2, round_=1, checkpointer=saved, runtime=runtime)
 
 
 def _silent(*_: Any, **__: Any) -> None:
@@ -391,9 +397,8 @@ def _stopped_goes_on(scratch: Path, name: str) -> None:
 
     def stopped(world: World) -> bool:
         asked = iter(range(7 if world.is_main else 10**6))
-        saved = Checkpointer(folder, _silent, lambda: next(asked, None) is None, world)
         try:
-            _fit(name, world, saved)
+            _fit(name, world, Checkpointer(folder, _silent, world), lambda: next(asked, None) is None)
         except partials.Interrupted:
             return True
         return False

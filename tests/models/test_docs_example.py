@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "backbones.md"
 
 
 def test_the_example_of_a_backbone_runs_and_learns(monkeypatch, capsys):
-    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    monkeypatch.setattr(registry.BACKBONES, "makers", dict(registry.BACKBONES.makers))
     (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(example, str(PAGE), "exec"), {"__name__": "example"})
     base, first = (line.split() for line in capsys.readouterr().out.splitlines())

@@ -35,6 +35,7 @@ from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, read_round
+from rsir.runtime.runtime import Runtime
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -202,8 +203,9 @@ def test_stopping_within_a_round_and_resuming_gives_the_same_files(run: Run, tmp
     """Asked to stop in the middle of trainings and generations."""
     for resume, asked in enumerate(steps):
         left = iter(range(asked, -1, -1))
+        runtime = Runtime(stop=lambda left=left: next(left) == 0)
         with pytest.raises(Interrupted):
-            recurse(SMALL, out=tmp_path / "run", resume=resume > 0, stop=lambda left=left: next(left) == 0)
+            recurse(SMALL, out=tmp_path / "run", resume=resume > 0, runtime=runtime)
         saved = list((tmp_path / "run").glob("round-*/partial/*"))
         assert saved
         assert not (saved[0].parents[1] / "DONE").exists()
@@ -468,7 +470,7 @@ def test_tied_weights_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             super().__init__(config, num_items, generator)
             self.also_items = self.items
 
-    monkeypatch.setitem(registry._MAKERS, "tied", Tied)
+    monkeypatch.setitem(registry.BACKBONES.makers, "tied", Tied)
     monkeypatch.setattr("rsir.runtime.resume.EVERY", 0.0)
     config = small(rounds=1, model=dataclasses.replace(SMALL.model, name="tied"))
     run = recurse(config, out=tmp_path / "run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from rsir.generation.generate import Generated, generate
 from rsir.models import build
 from rsir.runtime import memory
 from rsir.runtime.memory import BudgetExceeded
-from rsir.runtime.resume import Checkpointer
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpointer, Checkpoints
+from rsir.runtime.runtime import Runtime, never
 from tests.harness import tiny
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a limit needs Linux")
@@ -174,11 +175,14 @@ def problem() -> tuple[Any, Split]:
     return build(ModelConfig(dim=8, layers=1, feedforward=8, max_len=8), 60, seed=1).eval(), parts
 
 
-def decode(problem: tuple[Any, Split], partial: Checkpointer | None = None) -> Generated:
+def decode(
+    problem: tuple[Any, Split], saved: Checkpoints = NO_CHECKPOINTS, stop: Callable[[], bool] = never
+) -> Generated:
     model, parts = problem
     policy = build_policy(FidelityConfig(tau=25), model.item_embeddings().detach(), 1)
     config = GenerationConfig(m=3, k=2, slots=32)
-    return generate(model, parts.train, config, policy, seed=1, round_=1, threads=1, partial=partial)
+    runtime = Runtime(threads=1, stop=stop)
+    return generate(model, parts.train, config, policy, seed=1, round_=1, checkpointer=saved, runtime=runtime)
 
 
 def facts(found: Generated) -> tuple[object, ...]:
@@ -242,12 +246,12 @@ def test_finished_shards_are_saved_and_not_decoded_again(
     whole = decode(problem)
     log: list[str] = []
 
-    def store(stop: After | None = None) -> Checkpointer:
-        return Checkpointer(folder, lambda event, **_: log.append(event), stop or (lambda: False))
+    def store() -> Checkpointer:
+        return Checkpointer(folder, lambda event, **_: log.append(event))
 
     in_shards(monkeypatch, 60)
     with pytest.raises(Interrupted):
-        decode(problem, store(After(75)))
+        decode(problem, store(), After(75))
     kinds = [path.name.partition("-")[0] for path in folder.iterdir()]
     shards = kinds.count("shard")
     assert 1 <= shards < 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from rsir.errors import GenerationError, Interrupted, TrainingError
 from rsir.generation.fidelity import build
 from rsir.generation.generate import Generated, generate
 from rsir.runtime import resume
-from rsir.runtime.resume import Checkpointer, Snapshot
+from rsir.runtime.progress import Progress, silent
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpointer, Checkpoints, NoCheckpoints, Snapshot
+from rsir.runtime.runtime import Runtime, never
 from rsir.training.fit import Trained, fit
 
 MODEL = ModelConfig(dim=8, layers=1, feedforward=8, max_len=8, dropout=0.2)
@@ -66,8 +70,16 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def train(parts: Split, saved: Checkpointer | None = None, config: TrainingConfig = SETTINGS) -> Trained:
-    return fit(MODEL, config, parts.train, parts.validation, seed=3, partial=saved)
+def train(
+    parts: Split,
+    saved: Checkpoints = NO_CHECKPOINTS,
+    stop: Callable[[], bool] = never,
+    *,
+    config: TrainingConfig = SETTINGS,
+    progress: Progress = silent,
+) -> Trained:
+    runtime = Runtime(stop=stop, progress=progress)
+    return fit(MODEL, config, parts.train, parts.validation, seed=3, checkpointer=saved, runtime=runtime)
 
 
 def same(a: Trained, b: Trained) -> bool:
@@ -88,7 +100,7 @@ def whole(parts: Split) -> Trained:
 def test_a_stopped_training_goes_on_to_the_same_bits(parts: Split, whole: Trained, folder: Path, step: int) -> None:
     """Within an epoch, at its end, at a validation."""
     with pytest.raises(Interrupted):
-        train(parts, Checkpointer(folder, Record(), After(step)))
+        train(parts, Checkpointer(folder, Record()), After(step))
     assert len(list(folder.iterdir())) == 1
     assert same(train(parts, Checkpointer(folder, Record())), whole)
 
@@ -97,29 +109,21 @@ def test_the_average_of_the_weights_is_saved_too(parts: Split, folder: Path) -> 
     config = dataclasses.replace(SETTINGS, ema=0.9)
     for step in (2, 5):
         with pytest.raises(Interrupted):
-            train(parts, Checkpointer(folder, Record(), After(step)), config)
-    assert same(train(parts, Checkpointer(folder, Record()), config), train(parts, config=config))
+            train(parts, Checkpointer(folder, Record()), After(step), config=config)
+    assert same(train(parts, Checkpointer(folder, Record()), config=config), train(parts, config=config))
 
 
 def test_stopping_after_every_step(parts: Split, whole: Trained, folder: Path) -> None:
     for _ in range(whole.steps):
         with pytest.raises(Interrupted):
-            train(parts, Checkpointer(folder, Record(), After(1)))
-    assert same(train(parts, Checkpointer(folder, Record(), After(1))), whole)
+            train(parts, Checkpointer(folder, Record()), After(1))
+    assert same(train(parts, Checkpointer(folder, Record()), After(1)), whole)
 
 
 def test_a_finished_training_takes_no_further_step(parts: Split, whole: Trained, folder: Path, always: None) -> None:
     train(parts, Checkpointer(folder, Record()))
     steps: list[int] = []
-    again = fit(
-        MODEL,
-        SETTINGS,
-        parts.train,
-        parts.validation,
-        seed=3,
-        partial=Checkpointer(folder, Record()),
-        progress=lambda *call: steps.append(call[1]),
-    )
+    again = train(parts, Checkpointer(folder, Record()), progress=lambda *call: steps.append(call[1]))
     assert steps == []
     assert same(again, whole)
 
@@ -128,7 +132,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
     parts: Split, whole: Trained, folder: Path, always: None
 ) -> None:
     with pytest.raises(Interrupted):
-        train(parts, Checkpointer(folder, Record(), After(6)))
+        train(parts, Checkpointer(folder, Record()), After(6))
     assert [path.name for path in sorted(folder.iterdir())] == ["training-000005", "training-000006"]
     content = {path: path.read_bytes() for path in folder.iterdir()}
     newest = folder / "training-000006"
@@ -141,15 +145,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
         newest.write_bytes(damage)
         log, first = Record(), []
         store = Checkpointer(folder, log)
-        trained = fit(
-            MODEL,
-            SETTINGS,
-            parts.train,
-            parts.validation,
-            seed=3,
-            partial=store,
-            progress=lambda *call, first=first: first.append(call[1]),
-        )
+        trained = train(parts, store, progress=lambda *call, first=first: first.append(call[1]))
         assert same(trained, whole)
         assert first[0] == 6  # the step after the state before
         assert [event["file"] for event in log.events] == ["round-00/partial/training-000006"]
@@ -164,7 +160,7 @@ def test_damaged_states_fall_back_to_the_one_before_and_then_to_the_start(
 def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "_VERSION", "rsir 0.0.1 partial 1")
     with pytest.raises(Interrupted):
-        Checkpointer(folder, Record(), After(1)).maybe_save("training", lambda: Snapshot({}, {}))
+        Checkpointer(folder, Record()).maybe_save("training", lambda: Snapshot({}, {}), stopping=True)
     monkeypatch.undo()
     log = Record()
     assert list(Checkpointer(folder, log).load("training")) == []
@@ -172,11 +168,17 @@ def test_a_state_of_another_version_is_left_out(folder: Path, monkeypatch: pytes
 
 
 def decode(
-    parts: Split, model: Any, saved: Checkpointer | None = None, slots: int = 32, start: str = "first"
+    parts: Split,
+    model: Any,
+    saved: Checkpoints = NO_CHECKPOINTS,
+    slots: int = 32,
+    start: str = "first",
+    stop: Callable[[], bool] = never,
 ) -> Generated:
     config = GenerationConfig(m=3, slots=slots, k=2, start=start)  # type: ignore[arg-type]
     policy = build(FidelityConfig(tau=10), model.item_embeddings().detach(), 1)
-    return generate(model, parts.train, config, policy, seed=1, round_=1, partial=saved)
+    runtime = Runtime(stop=stop)
+    return generate(model, parts.train, config, policy, seed=1, round_=1, checkpointer=saved, runtime=runtime)
 
 
 def facts(found: Generated) -> tuple[object, ...]:
@@ -190,7 +192,7 @@ def test_a_stopped_generation_goes_on_to_the_same_trajectories(
     expected = decode(parts, whole.model, start=start)
     for steps in (1, 4, 2, 5, 6):
         with pytest.raises(Interrupted):
-            decode(parts, whole.model, Checkpointer(folder, Record(), After(steps)), start=start)
+            decode(parts, whole.model, Checkpointer(folder, Record()), start=start, stop=After(steps))
     before = sum(len(saved.tensors["job"]) for saved in Checkpointer(folder, Record()).load("trajectories"))
     assert 0 < before < expected.stats.decoded
     fewest = min(folder.iterdir(), key=lambda path: path.stat().st_size)
@@ -255,9 +257,18 @@ def test_saving_takes_a_small_share_of_the_time(folder: Path, monkeypatch: pytes
     assert set(np.diff(saves)) == {resume.EVERY}
 
 
-def test_without_a_folder_a_training_stops_and_saves_nothing(parts: Split) -> None:
+def test_without_a_place_to_save_work_stops_all_the_same(parts: Split, whole: Trained) -> None:
     with pytest.raises(Interrupted):
-        train(parts, Checkpointer(None, Record(), After(2)))
+        train(parts, stop=After(2))
+    with pytest.raises(Interrupted):
+        decode(parts, whole.model, stop=After(2))
+
+
+def test_a_place_and_no_place_for_checkpoints_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, inspect.Signature]:
+        return {name: inspect.signature(f) for name, f in vars(kind).items() if callable(f) and name[0] != "_"}
+
+    assert methods(Checkpointer) == methods(NoCheckpoints) == methods(Checkpoints)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rsir.metrics import CRITERION
 from rsir.models import build
 from rsir.runtime import resume
 from rsir.runtime.resume import Checkpointer
+from rsir.runtime.runtime import Runtime
 from rsir.training import adam
 from rsir.training.adam import TableAdam, table_adam
 from rsir.training.fit import Trained, fit
@@ -98,9 +99,10 @@ def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
     folder = tmp_path / "round-00" / "partial"
     folder.mkdir(parents=True)
     for _ in range(12):
+        saved = Checkpointer(folder, lambda *_, **__: None)
         with pytest.raises(Interrupted):
-            train(parts, partial=Checkpointer(folder, lambda *_, **__: None, lambda: True))
-    resumed = train(parts, partial=Checkpointer(folder, lambda *_, **__: None))
+            train(parts, checkpointer=saved, runtime=Runtime(stop=lambda: True))
+    resumed = train(parts, checkpointer=Checkpointer(folder, lambda *_, **__: None))
     assert resumed.history[-1].loss == expected.history[-1].loss
     found = resumed.model.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in expected.model.state_dict().items())

@@ -16,6 +16,7 @@ from rsir.metrics import CRITERION
 from rsir.models import SASRec, build, registry
 from rsir.ops import network
 from rsir.ops.backend import load
+from rsir.runtime.runtime import Runtime
 from rsir.training import fit as training
 from rsir.training.adam import table_adam
 from rsir.training.fit import fit
@@ -54,7 +55,7 @@ def weights_of(trained):
 def test_learns_and_reports(parts):
     calls = []
     settings = dataclasses.replace(SETTINGS, max_evaluations=15, patience=15)
-    trained = fit_toy(parts, config=settings, progress=lambda *call: calls.append(call))
+    trained = fit_toy(parts, config=settings, runtime=Runtime(progress=lambda *call: calls.append(call)))
     per_pass = -(-int((parts.train.lengths >= 2).sum()) // 32)
     assert [entry.step for entry in trained.history] == [per_pass * (i + 1) for i in range(15)]
     assert trained.best.metrics[CRITERION] == max(entry.metrics[CRITERION] for entry in trained.history)
@@ -223,7 +224,7 @@ def test_bad_input(parts, monkeypatch):
         fit(ModelConfig(name="none"), SETTINGS, parts.train, parts.validation, seed=0)
     with pytest.raises(DataError, match="nothing to learn from"):
         fit_toy(parts, train=Sequences.from_lists([[1], []], 60))
-    monkeypatch.setitem(registry._MAKERS, "bare", lambda config, num_items, generator: torch.nn.Linear(1, 1))
+    monkeypatch.setitem(registry.BACKBONES.makers, "bare", lambda config, num_items, generator: torch.nn.Linear(1, 1))
     with pytest.raises(BackboneError, match=r"Linear is no TrainableBackbone: it lacks num_items, .* loss"):
         fit(ModelConfig(name="bare"), SETTINGS, parts.train, parts.validation, seed=0)
 
@@ -278,7 +279,7 @@ def test_averages_are_of_parameters_and_buffers_stay_as_they_are(parts, monkeypa
             assert bool((self.mask == -torch.inf).all())
             return super().loss(batch, negatives)
 
-    monkeypatch.setitem(registry._MAKERS, "with buffers", WithBuffers)
+    monkeypatch.setitem(registry.BACKBONES.makers, "with buffers", WithBuffers)
     plain = fit_toy(parts)
     buffered = fit(dataclasses.replace(MODEL, name="with buffers"), SETTINGS, parts.train, parts.validation, seed=0)
     assert plain.curves == buffered.curves
