@@ -121,4 +121,4 @@ def test_every_page_has_its_place():
     menu = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
     assert menu == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {path.stem for path in DOCS.glob("*.md") if blocks(path.stem)}
-    assert with_code - {"backbones", "robustness", "results"} == set(GUIDES)
+    assert with_code - {"backbones", "extending", "robustness", "results"} == set(GUIDES)

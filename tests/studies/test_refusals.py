@@ -17,6 +17,7 @@ from rsir.cli.studies import STUDIES
 from rsir.config import RecursionConfig
 from rsir.data.load import load_data
 from rsir.errors import RunError
+from rsir.runtime.runtime import Runtime
 from rsir.studies import lab as module
 from rsir.studies.lab import Lab, Lines
 from tests.studies.small import CONFIG, TINY, lines, main
@@ -110,8 +111,8 @@ def test_without_cuda_gpu_is_refused_and_with_it_models_are_trained_there(
     assert "--gpu: torch finds no CUDA device" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
 
-    def elsewhere(*_: Any, device: str, **__: Any) -> None:
-        raise RunError(f"trained on {device}")
+    def elsewhere(*_: Any, runtime: Runtime, **__: Any) -> None:
+        raise RunError(f"trained on {runtime.device}")
 
     monkeypatch.setattr(module, "recurse", elsewhere)
     assert main(given) == 2
