@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import typing
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 from rsir.cli.commands import COMMANDS
 from rsir.cli.kernels import ACTIONS
 from rsir.cli.options import OPTIONS
 from rsir.cli.parsing import Parser
+from rsir.config.registry import Registry
 from rsir.datasets import DATASETS
 
 __all__ = ["main", "parser", "script"]
@@ -91,7 +92,7 @@ def _values() -> typing.Iterator[tuple[list[str], list[str]]]:
     from rsir.generation import acquisition, fidelity  # loads torch
     from rsir.models.registry import BACKBONES
 
-    registries = {
+    registries: dict[str, Registry[Any]] = {
         "model.name": BACKBONES,
         "fidelity.policy": fidelity.POLICIES,
         "acquisition.policy": acquisition.POLICIES,
