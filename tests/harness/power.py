@@ -25,6 +25,7 @@ from rsir.errors import Interrupted, RunError
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.resume import Snapshot
+from rsir.runtime.runtime import Runtime
 from tests.harness import tiny
 
 
@@ -127,7 +128,7 @@ def harness(scratch: Path, report: Callable[[str], None] = print) -> None:
 
     with disk.watching(), tiny.saving_always():
         try:
-            recurse(config, out=disk.root / inside, on_round=on_round, stop=stop)
+            recurse(config, out=disk.root / inside, on_round=on_round, runtime=Runtime(stop=stop))
             raise AssertionError("the run was not stopped")
         except Interrupted:
             run = cut(reported)
