@@ -69,9 +69,8 @@ def test_a_training_that_stopped_within_its_first_validations_is_named(
 
 def test_the_table_has_a_row_for_each() -> None:
     table = rounds_table([result(0)], 0, BESIDE)
-    assert (
-        table.splitlines()[-2] == "   kNN  0.0720           0.1000           0.0600           0.0900           0.0500"
-    )
+    values = ["0.0720", "0.1000", "0.0600", "0.0900", "0.0500"]
+    assert "   kNN  " + "           ".join(values) in table.splitlines()
 
 
 def test_a_run_measures_them_and_keeps_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
