@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,14 @@ def test_transformers_finds_its_models_beside_an_install_without_triton(tmp_path
     pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
     code = WITHOUT_TRITON + "import rsir, transformers; print(transformers.GPT2LMHeadModel.__name__)"
     assert elsewhere(code, tmp_path) == "GPT2LMHeadModel"
+
+
+def test_the_lowest_versions_are_those_of_the_package() -> None:
+    """What .ci/lowest installs is what pyproject.toml admits."""
+    section = re.search(r"\ndependencies = \[\n(.*?)\n\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
+    assert section is not None
+    admitted = dict(re.findall(r'"([\w-]+)>=([\d.]+)', section[1]))
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / ".ci" / "lowest.txt").read_text(), re.MULTILINE))
+    assert admitted.keys() == tested.keys()
+    for name, version in admitted.items():
+        assert re.fullmatch(rf"{re.escape(version)}(\.0)*", tested[name]), name
