@@ -9,6 +9,7 @@ BENCHMARKS = {
     "ops": "CPU scoring: rank count, masked top-20, early exit and threads, against torch and faiss",
     "fidelity": "verdicts at N = 1,000,000: FAISS proofs against the exact scan with early exit",
     "gpu": "the Triton ops on a CUDA device, the roofline beside each figure",
+    "gpu_acceptance": "on a CUDA device, in eight minutes: compilation, tests, roofline, CPU against GPU, one run",
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
     "serving": "one recommendation and a thousand, by one network and two, against plain torch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -95,6 +96,8 @@ def encoder_program(model: Backbone) -> torch.export.ExportedProgram:
     """The encoder as a program of its own, (items, lengths) -> queries, in evaluation mode."""
     if not isinstance(model, nn.Module):
         raise ExportError(f"{type(model).__name__}: expected a torch.nn.Module, whose weights can go into a file")
+    if any(value.device.type != "cpu" for value in model.state_dict().values()):
+        model = copy.deepcopy(model).cpu()  # a program runs where its weights were when it was written
     was_training = model.training
     encoder = _Encoder(model).eval()
     batch = torch.export.Dim("batch", min=1, max=2**20)

@@ -117,7 +117,7 @@ def recurse(
         world.on_main(on_data)(summary(data, parts, reading))
     check_run(config, data, parts.train, base)
     check()
-    store = open_run(out, config, data, resume, world)
+    store = open_run(out, config, data, resume, world, runtime.device)
     try:
         traced = replace(runtime, progress=store.traced(runtime.progress)) if profile else runtime
         knn = counted(parts, config.itemknn, runtime.threads)

@@ -73,7 +73,13 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], config: RecursionConfig, data: str, *, resume: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        config: RecursionConfig,
+        data: str,
+        *,
+        resume: bool = False,
+        device: str = "cpu",
     ) -> RunDirectory:
         """Begin a run in a folder that is new or empty, or go on with the one in it.
 
@@ -89,6 +95,8 @@ class RunDirectory:
             round can go on from (:meth:`partial`). The run must have the
             same settings and data, but ``rounds`` may be larger, the data may lie elsewhere, and ``stop_after``,
             ``guard`` and ``generation.slots`` are free.
+        device : str, default "cpu"
+            What computes the run, for env.json.
 
         Raises
         ------
@@ -105,7 +113,10 @@ class RunDirectory:
             lock = Lock(path)
             try:
                 cls.check(path, resume=resume)  # once more: another process could have begun here until now
-                return cls._reopen(path, config, data, lock) if resume else cls._begin(path, config, data, lock)
+                ours = environment(device)
+                if resume:
+                    return cls._reopen(path, config, data, lock, ours)
+                return cls._begin(path, config, data, lock, ours)
             except BaseException:
                 lock.release()
                 raise
@@ -158,12 +169,12 @@ class RunDirectory:
             raise RunError(f"{path}: holds files that are not of a run ({_some(names)}); choose another --out")
 
     @classmethod
-    def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+    def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock, ours: dict[str, Any]) -> RunDirectory:
         directory = cls(path, config, data, lock)
         try:
             _remove_temporary(path)
             directory.write_json(CONFIG, to_dict(config))
-            directory.write_json(ENVIRONMENT, environment())
+            directory.write_json(ENVIRONMENT, ours)
             directory.log("begin", rounds=config.rounds)
             directory._write_manifest()  # last: with it there is a run
         except BaseException:
@@ -174,7 +185,7 @@ class RunDirectory:
         return directory
 
     @classmethod
-    def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock) -> RunDirectory:
+    def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock, ours: dict[str, Any]) -> RunDirectory:
         directory = cls.open(path)
         manifest.compare(path, directory.config, config, directory.data == data)
         finished = directory.finished_rounds()
@@ -185,7 +196,7 @@ class RunDirectory:
             directory._write_manifest()
         if directory.read_json(CONFIG) != to_dict(config):
             directory.write_json(CONFIG, to_dict(config))
-        before, now = directory.read_json(ENVIRONMENT), environment()
+        before, now = directory.read_json(ENVIRONMENT), ours
         changed = {key: [before.get(key), value] for key, value in now.items() if before.get(key) != value}
         directory.log("resume", rounds=config.rounds, finished=finished, environment_changed=changed)
         return directory

@@ -16,7 +16,14 @@ from rsir.runtime.world import World
 __all__ = ["open_run"]
 
 
-def open_run(out: str | Path | None, config: RecursionConfig, data: Sequences, resume: bool, world: World) -> RunStore:
+def open_run(
+    out: str | Path | None,
+    config: RecursionConfig,
+    data: Sequences,
+    resume: bool,
+    world: World,
+    device: str = "cpu",
+) -> RunStore:
     """Where a run is kept: its folder, begun or gone on with by the first process and open for reading in the others,
     or memory.
 
@@ -37,7 +44,7 @@ def open_run(out: str | Path | None, config: RecursionConfig, data: Sequences, r
             return Follower(_follow(Path(out), world.broadcast_object(lambda: "")), world)
     elif out is None:
         return MemoryRun(config)
-    directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume)
+    directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume, device=device)
     try:
         if world.size > 1:
             directory.log("processes", count=world.size, restarted=world.restarted)

@@ -14,8 +14,8 @@ from rsir.errors import ConfigError
 __all__ = ["check_device", "environment"]
 
 
-def environment() -> dict[str, Any]:
-    """Versions and processor; nothing that names the machine or its user."""
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions, processor and device; nothing that names the machine or its user."""
     torch = sys.modules.get("torch")  # imported by whatever computes the run
     return {
         "rsir": __version__,
@@ -24,6 +24,16 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
         "instruction_set": "unknown" if torch is None else str(torch.backends.cpu.get_cpu_capability()),
+        "device": device,
+        **(_gpu(torch, device) if torch is not None and device.startswith("cuda") else {}),
+    }
+
+
+def _gpu(torch: Any, device: str) -> dict[str, Any]:
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda or f"HIP {torch.version.hip}",
+        "triton": _version("triton"),
     }
 
 

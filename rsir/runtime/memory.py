@@ -286,12 +286,20 @@ def format_bytes(size: int) -> str:
     return f"{size / _UNITS[unit]:,.{2 if unit == 'GiB' else 0}f} {unit}"
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, NumPy's, CUDA's, or that of torch's CPU allocator."""
-    import torch
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",  # torch's allocator on a GPU, the driver, the runtime, NCCL
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+    "hipErrorOutOfMemory",
+)
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, NumPy's, or torch's on a CPU or GPU, however it says so."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(spelling in str(error) for spelling in _OUT_OF_MEMORY)
     )
 
 

@@ -165,6 +165,9 @@ def meet(attempt: int, local_rank: int) -> Processes:
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     if on_gpu:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        # Else a call returns before its work is done, and what fails there ends the process or surfaces at some later
+        # line, and not as a WorldError.
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     try:
         store, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=10)))
         store = PrefixStore(f"rsir {attempt}", store)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsir import ops
+from rsir.errors import TrainingError
 from rsir.runtime.resume import Snapshot
 
 __all__ = ["Checkpoint", "TrainingState"]
@@ -120,6 +121,12 @@ class TrainingState:
     def restore(cls, saved: Snapshot, model: nn.Module, optimizer: Any, generator: torch.Generator) -> TrainingState:
         """The state that was saved, with model, optimizer and generators as they were then."""
         device = generator.device
+        before = "cuda" if "cuda_generator" in saved.tensors else "cpu"
+        if before != device.type:
+            raise TrainingError(
+                f"the training was stopped on {before} and cannot be resumed on {device.type} in the middle of a "
+                f"round: resume it on {before}"
+            )
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, value in saved.tensors.items():
             group, _, rest = name.partition(".")

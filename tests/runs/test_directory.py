@@ -65,7 +65,7 @@ def test_a_new_run_holds_its_settings_environment_and_manifest(tmp_path: Path) -
     again = RunDirectory.open(path)
     assert (again.config, again.data, again.finished_rounds()) == (CONFIG, DATA, 0)
     environment = json.loads((path / "env.json").read_text())
-    assert set(environment) == {"rsir", "torch", "numpy", "python", "system", "cpu", "instruction_set"}
+    assert set(environment) == {"rsir", "torch", "numpy", "python", "system", "cpu", "instruction_set", "device"}
     assert not any(str(secret) in str(environment) for secret in (os.uname().nodename, Path.home(), tmp_path))
 
 

@@ -277,6 +277,8 @@ def test_a_place_and_no_place_for_checkpoints_have_the_same_methods() -> None:
         (MemoryError("Unable to allocate 9 GiB"), "Unable to allocate 9 GiB"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nadvice"), "Tried to allocate 2 GiB"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "you tried"),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), "CUDA error: out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "cublasCreate"),
         (MemoryError(), "MemoryError"),
     ],
 )

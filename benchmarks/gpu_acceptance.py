@@ -1,0 +1,144 @@
+"""What a GPU shows in eight minutes: do the kernels compile and answer right, and how far is the CPU behind?
+
+``python -m benchmarks gpu_acceptance --data amazon-toys.txt`` runs the parts one after the other, each within its own
+limit, in all within eight minutes: compilation for this GPU, the tests of kernels and ops on it, the ops beside the
+roofline, the same training, evaluation and generation on CPU and GPU, and one run. Ends with a table of what passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.data import leave_one_out
+from rsir.data.load import load_data
+from rsir.evaluation import evaluate
+from rsir.generation.fidelity import build
+from rsir.generation.generate import generate
+from rsir.models import pack_items
+from rsir.runtime.runtime import Runtime
+from rsir.training.fit import fit
+
+SMALL: dict[str, Any] = {
+    "simulation": {"num_users": 6, "num_items": 10},
+    "model": {"dim": 8, "feedforward": 8, "max_len": 8},
+    "training": {"evaluate_every": 4, "batch_size": 64, "negatives": 8, "learning_rate": 0.02},
+    "generation": {"min_length": 2},
+    "fidelity": {"tau": 5},
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu_acceptance", description=__doc__)
+    parser.add_argument("--data", type=Path, help="interactions to learn from (default: simulated users)")
+    parser.add_argument("--epochs", type=int, default=12, help="validations that CPU and GPU train for")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("benchmarks gpu_acceptance: needs a GPU, and torch.cuda.is_available() is False", file=sys.stderr)
+        return 1
+    major, minor = torch.cuda.get_device_capability()
+    data = [] if options.data is None else ["--data", str(options.data)]
+    with tempfile.TemporaryDirectory() as folder:
+        parts = {
+            "compile": (60, "rsir kernels inspect --precisions ieee bfloat16 --architectures " + f"sm_{major}{minor}"),
+            "tests": (150, "pytest -q tests/kernels tests/ops -k triton --deselect tests/kernels/test_compile.py"),
+            "ops": (110, "benchmarks gpu --items 12000 1000000 --rounds 7"),
+        }
+        passed = {name: _part(name, limit, command.split()) for name, (limit, command) in parts.items()}
+        checks = compare(None if options.data is None else str(options.data), options.epochs)
+        passed |= {f"CPU and GPU: {name}": right for name, right in checks.items()}
+        command = ["rsir", "run", "--gpu", *data, "--rounds", "1", "--seed", "0", "--out", str(Path(folder) / "run")]
+        passed["run"] = _part("run", 100, command)
+    print("\n| part | passed |\n|---|---|")
+    for name, right in passed.items():
+        print(f"| {name} | {'yes' if right else '**no**'} |")
+    return 0 if all(passed.values()) else 1
+
+
+def _part(name: str, limit: float, command: list[str]) -> bool:
+    """Run ``python -m`` of a command and print its last lines; whether it ended well within its limit of seconds."""
+    began = time.perf_counter()
+    try:
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=limit)
+        right, text = done.returncode == 0, done.stdout + done.stderr
+    except subprocess.TimeoutExpired as late:
+        right, text = False, f"{(late.stdout or b'').decode(errors='replace')}\nnot done within {limit:.0f} s"
+    print(f"== {name}: {time.perf_counter() - began:.0f} s\n" + "\n".join(text.splitlines()[-30:]), flush=True)
+    return right
+
+
+def compare(path: str | None, epochs: int, small: bool = False) -> dict[str, bool]:
+    """Train, evaluate and generate on CPU and GPU, print times and differences; which of them are small enough."""
+    settings: dict[str, Any] = {name: dict(section) for name, section in (SMALL if small else {}).items()}
+    settings.setdefault("training", {}).update({"max_evaluations": epochs, "patience": 99})
+    settings.setdefault("generation", {})["m"] = 1 if small else 2
+    settings |= {"seed": 0, "data": {"path": path}}
+    config = from_dict(RecursionConfig, settings)
+    parts = leave_one_out(load_data(config))
+    once = from_dict(type(config.training), to_dict(config.training) | {"max_evaluations": 1})
+
+    def train(device: str, training: Any = config.training) -> Any:
+        return fit(config.model, training, parts.train, parts.validation, seed=1, runtime=Runtime(device=device))
+
+    def made(model: Any) -> Any:
+        table = pack_items(model)
+        policy = build(config.fidelity, model.item_embeddings().detach(), 1, table)
+        return generate(model, parts.train, config.generation, policy, seed=0, round_=1, table=table).trajectories
+
+    cpu, on_cpu = _timed(lambda: train("cpu"))
+    _, first = _timed(lambda: train("cuda", once))
+    gpu, on_gpu = _timed(lambda: train("cuda"))
+    best = [max(each.metrics["ndcg@20"] for each in one.history) for one in (cpu, gpu)]
+    losses = [one.history[0].loss for one in (cpu, gpu)]
+    print(f"training: CPU {on_cpu:.2f} s, GPU {on_gpu:.2f} s, first with compilation {first:.2f} s")
+    print(f"first loss {losses[0]:.6f} and {losses[1]:.6f}, best NDCG@20 {best[0]:.4f} and {best[1]:.4f}")
+
+    model = cpu.model
+    there = _on_gpu(model)
+    ranks_cpu, on_cpu = _timed(lambda: evaluate(model, parts.test).ranks)
+    evaluate(there, parts.test)
+    ranks_gpu, on_gpu = _timed(lambda: evaluate(there, parts.test).ranks)
+    differ = float(np.mean(np.asarray(ranks_cpu) != np.asarray(ranks_gpu)))
+    print(f"evaluation: CPU {on_cpu:.3f} s, GPU {on_gpu:.3f} s, ranks that differ {differ:.3%}")
+
+    one, on_cpu = _timed(lambda: _rows(made(model)))
+    _, first = _timed(lambda: made(there))
+    two, on_gpu = _timed(lambda: _rows(made(there)))
+    same = len(one & two) / max(1, len(one | two))
+    print(f"generation: CPU {on_cpu:.2f} s, GPU {on_gpu:.2f} s, first with compilation {first:.2f} s")
+    print(f"equal trajectories {same:.4f}; most memory {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
+    return {
+        "loss": abs(losses[0] - losses[1]) < 1e-3 * losses[0],
+        "quality": abs(best[0] - best[1]) < 0.05 * best[0],
+        "ranks": differ < 0.01,
+        "trajectories": same > 0.99,
+        "the same twice": _rows(made(there)) == two,
+    }
+
+
+def _on_gpu(model: Any) -> Any:
+    there = copy.deepcopy(model).to("cuda")
+    return there.eval()
+
+
+def _rows(found: Any) -> set[tuple[int, ...]]:
+    return {(int(source), *found[row].tolist()) for row, source in enumerate(found.source)}
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    answer = work()
+    torch.cuda.synchronize()
+    return answer, time.perf_counter() - began
