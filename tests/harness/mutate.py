@@ -199,7 +199,7 @@ MUTATIONS = [
     Mutation(
         "the caller's no_grad stays in force",
         "rsir.runtime.torch_state",
-        "        stack.enter_context(torch.enable_grad())\n",
+        "        stack.enter_context(torch.inference_mode(False))\n        stack.enter_context(torch.enable_grad())\n",
         "",
         _tests("runtime/test_torch_state"),
     ),
