@@ -71,11 +71,11 @@ class Dataset:
     Attributes
     ----------
     url : str
-        Of the one file it is fetched as.
+        Address of the file that is fetched.
     size : int
-        Of that file, in bytes.
+        Size of that file in bytes.
     sha256 : str
-        Of that file.
+        Digest of that file.
     terms : str
         Under which it may be used, and what to cite.
     text : str
@@ -175,7 +175,7 @@ def fetch(name: str, out: str | os.PathLike[str] = "data", url: str | None = Non
     Returns
     -------
     Path
-        Of the file; one that was there already is left as it is.
+        Path of the file; one that was there already is left as it is.
 
     Raises
     ------

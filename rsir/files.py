@@ -71,7 +71,7 @@ def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> N
     content : bytes
         Or another buffer.
     error : type, default RunError
-        Of what is raised; for files outside of runs.
+        Type of the error that is raised; for files outside of runs.
 
     Raises
     ------
@@ -284,15 +284,15 @@ def refused(path: Path, cause: OSError, error: type[ValueError] = RunError) -> V
     """The error to raise when the system refuses to write: of a run, or of the given type outside of one."""
     of_run = error is RunError
     place = "an --out" if of_run else "a folder"
-    mend = {
+    fix = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
         errno.EACCES: f"choose {place} that you may write to",
         errno.EROFS: f"choose {place} that can be written to",
-    }.get(cause.errno or 0, "mend that")
+    }.get(cause.errno or 0, "fix that")
     if of_run and cause.errno not in (errno.EACCES, errno.EROFS):
-        mend += " and go on with --resume"
-    return error(f"{path}: cannot be written: {cause.strerror or cause}; {mend}")
+        fix += " and resume with --resume"
+    return error(f"{path}: cannot be written: {cause.strerror or cause}; {fix}")
 
 
 class Lock:

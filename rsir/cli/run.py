@@ -126,16 +126,17 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
                 config,
                 out=out,
                 resume=options.resume,
-                runtime=Runtime(device, options.threads, silent if bars is None else bars, stop, world),
+                runtime=Runtime(
+                    device, options.threads, silent if bars is None else bars, stop, world, options.profile
+                ),
                 on_data=announce,
                 on_round=report,
-                profile=options.profile,
             )
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         more = "raise --memory" if limit is not None else "free some"
-        raise RunError(f"out of memory ({first_line(error)}); {more} and go on with --resume") from error
+        raise RunError(f"out of memory ({first_line(error)}); {more} and resume with --resume") from error
     finally:
         tracking.close()
         if bars is not None:
@@ -191,11 +192,11 @@ def _begun(out: Path) -> bool:
 def _interrupted(out: Path, world: World) -> str:
     if not _begun(out):
         return "Interrupted before the run began; nothing was written."
-    return f"Interrupted. Go on with: {_resuming(out, world)}"
+    return f"Interrupted. Resume with: {_resuming(out, world)}"
 
 
 def _resuming(out: Path, world: World) -> str:
-    """The command that goes on with a run, with as many processes."""
+    """The command that resumes a run, with as many processes."""
     command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
     return f"{command} --out {shlex.quote(str(out))} --resume{as_options()}"
 

@@ -76,7 +76,7 @@ def check_catalogue(data: Any, num_items: int, name: str) -> None:
     data : Sequences
         Anything else is refused.
     num_items : int
-        Of the model.
+        Number of items of the model.
     name : str
         What to call the model in messages.
 

@@ -95,7 +95,7 @@ class Part:
     first, last : int
         Its rows ``first`` to ``last - 1``.
     share : scalar
-        Of the weight of the whole batch.
+        This part's share of the whole batch's weight.
     world : World
     """
 
@@ -173,7 +173,7 @@ class Batches:
     weights : (n,) float, optional
         Weight of each sequence in the loss, 0 or more; default 1. Sequences of weight 0 are left out.
     soft : SoftTargets, optional
-        Of the training set.
+        Soft targets for the training set.
     proposal : {"uniform", "popularity"}
         What negatives are drawn from: all items alike, or each in proportion to one more than how often it occurs in
         the training set.

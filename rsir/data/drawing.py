@@ -25,7 +25,7 @@ def near(points: FloatArray, reach: float) -> tuple[Int64Array, Int32Array]:
     points : (G, 2) float64
         Angles.
     reach : float
-        Of ``2 - cos(difference of the first angles) - cos(difference of the second)``.
+        Upper bound of ``2 - cos(difference of the first angles) - cos(difference of the second)``.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def draw_genres(
         A genre close to each user.
     centres : (G, 2) float64
     offsets, ids
-        Of each genre those close enough to it to count (:func:`near`).
+        Items of each genre that are close enough to it to count (:func:`near`).
     concentration : float
     """
     out = np.empty(users.size, np.int64)

@@ -21,7 +21,7 @@ def summary(data: Sequences, parts: Split, reading: Reading | None = None) -> st
     ----------
     data : Sequences
     parts : Split
-        Of the data.
+        The split of the data.
     reading : Reading, optional
         How the data was read from a file.
     """

@@ -52,7 +52,7 @@ def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) 
     Returns
     -------
     Path
-        Of the table of items: ``id`` (int64) and ``label``, named as the file with the extension ``.items.parquet``.
+        Path of the table of items, ``id`` (int64) and ``label``: the file with the extension ``.items.parquet``.
 
     Raises
     ------

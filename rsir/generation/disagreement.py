@@ -40,7 +40,7 @@ def disagreement(
     passes : int
         Forward passes with dropout, T of the paper; at least 2.
     seed : int
-        Of the dropout. torch's global generator is left as it was.
+        Seed of the dropout. torch's global generator is left as it was.
     runtime : Runtime, optional
         The processes that divide the targets.
 

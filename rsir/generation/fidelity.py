@@ -111,7 +111,7 @@ class Rank(Policy):
     ----------
     tau : int
     index : CandidateIndex, optional
-        Of the current model's item embeddings: rows are screened by it before they are scanned.
+        Index of the current model's item embeddings: rows are screened by it before they are scanned.
     verify : {"exact", "trust"}
         Whether rows without a proof are scanned or accepted.
     """

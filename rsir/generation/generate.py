@@ -84,8 +84,8 @@ def generate(
         Where to save finished trajectories now and then; those that are there already are not decoded again. Several
         processes share one folder.
     numbers : (n,) int64, optional
-        Of the rows of ``sources``, where they are some of a larger set: their rows there. Random numbers are keyed by
-        them, so that the rows generate what they would there.
+        Numbers of the rows of ``sources``, where they are some of a larger set: their rows there. Random numbers are
+        keyed by them, so that the rows generate what they would there.
     runtime : Runtime, optional
         Threads of the scoring ops, the processes that divide the sources, and who is told of the number of finished
         trajectories.
@@ -154,7 +154,7 @@ def generate(
         if not out_of_memory(cause):
             raise
         raise GenerationError(
-            f"out of memory while generating ({first_line(cause)}); go on with --resume and a generation.slots lower "
+            f"out of memory while generating ({first_line(cause)}); resume with --resume and a generation.slots lower "
             f"than {config.slots}"
         ) from cause
     finally:

@@ -85,7 +85,7 @@ def neighbour_graph(
     threads : int, optional
         Default: torch's number. Changes nothing but the time.
     seed : int
-        Of the clustering (ivf) and the levels (hnsw), at least 0.
+        Seed of the clustering (ivf) and the levels (hnsw), at least 0.
     world : World, optional
         Processes that call this together, with the same arguments: they divide the items of flat and ivf, and each
         returns what one process would.
@@ -186,7 +186,7 @@ class CandidateIndex:
     threads : int, optional
         For building. Default: torch's number.
     seed : int
-        Of the clustering or the levels.
+        Seed of the clustering or the levels.
 
     Raises
     ------

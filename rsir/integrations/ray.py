@@ -87,7 +87,7 @@ def generate(
 
     What a file holds depends on its sources, the model and the settings alone: not on the workers, and not on how the
     sources are divided among files. A file that is there, whole, and of the same sources, model and settings is kept;
-    one that is missing or damaged is made again. So a job that was ended is gone on with by starting it again.
+    one that is missing or damaged is made again. So a job that was ended is resumed by starting it again.
 
     Parameters
     ----------

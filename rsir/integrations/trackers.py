@@ -133,7 +133,7 @@ class Tracking:
     Parameters
     ----------
     trackers : sequence of str or Tracker
-        Of "tensorboard", "wandb", "mlflow", or one of your own.
+        Each "tensorboard", "wandb", "mlflow", or one of your own.
     folder : path
         The run's; what trackers write stays in it.
     config : RecursionConfig

@@ -49,7 +49,7 @@ class Dropout:
     Attributes
     ----------
     dropped : int
-        Of 256 byte values, how many drop an element.
+        How many of the 256 byte values drop an element.
     """
 
     def __init__(

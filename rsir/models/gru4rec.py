@@ -108,7 +108,7 @@ def _recur(gru: nn.GRU, x: Tensor, sizes: list[int]) -> Tensor:
     Parameters
     ----------
     gru : torch.nn.GRU
-        Of one layer.
+        A recurrent network of one layer.
     x : (T, c) float
         In the order of :func:`_by_position`.
     sizes : list of int

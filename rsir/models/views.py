@@ -43,7 +43,7 @@ def draw_views(
     Parameters
     ----------
     positions, segments : (R, W) int64
-        Of packed rows, as in :class:`rsir.data.batches.TrainingBatch`.
+        Positions and segments of packed rows, as in :class:`rsir.data.batches.TrainingBatch`.
     crop : float
         Share of a sequence that a crop keeps: a random stretch of at least one item.
     mask : float

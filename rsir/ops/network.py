@@ -212,7 +212,7 @@ def transformer_layer(
     heads : int
         Divides d.
     epsilon : float
-        Of the layer norms; the default is torch's.
+        Epsilon of the layer norms; the default is torch's.
     dropout : LayerDropout, optional
     backend, threads, instruction_set
         As for :func:`sampled_softmax`.

@@ -20,7 +20,7 @@ from rsir.data.load import load_log, split
 from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.data.summary import summary
-from rsir.errors import DataError, Interrupted
+from rsir.errors import ConfigError, DataError, Interrupted
 from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import local, plain
 from rsir.generation.acquisition import novel_share
@@ -60,7 +60,6 @@ def recurse(
     runtime: Runtime = RUNTIME,
     on_data: Callable[[str], None] | None = None,
     on_round: Callable[[RoundResult], None] | None = None,
-    profile: bool = False,
     base: Run | None = None,
 ) -> Run:
     """Let a recommender improve itself.
@@ -74,7 +73,7 @@ def recurse(
     out : path, optional
         Folder for the run (:mod:`rsir.runs.directory`); without one nothing is written.
     resume : bool
-        Go on with the run in ``out`` after its last finished round; the result is what it would have been
+        Resume the run in ``out`` after its last finished round; the result is what it would have been
         without the interruption.
     runtime : Runtime, optional
         Device, threads, progress, who asks to stop, and the processes that call this together, with the same data and
@@ -83,8 +82,6 @@ def recurse(
         Called with a line on what was read (:func:`rsir.data.summary.summary`), before anything is computed.
     on_round : callable, optional
         Called with each finished round's result, also with those read back when resuming.
-    profile : bool
-        Trace a part of every round's training and generation (:mod:`rsir.runtime.profiling`) into ``out``/profile.
     base : Run, optional
         A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
         what comes after. Data, split, backbone, training and seed must be the same.
@@ -104,8 +101,8 @@ def recurse(
     WorldError
         Another of several processes has ended.
     """
-    if profile and out is None:
-        raise ValueError("profile: traces are written into the run's folder, expected out, got None")
+    if runtime.profile and out is None:
+        raise ConfigError("profile: traces are written into the run's folder, expected out, got None")
     world = runtime.world
     prepare_arrow()
     reading = None
@@ -119,7 +116,7 @@ def recurse(
     check()
     store = open_run(out, config, data, resume, world, runtime.device)
     try:
-        traced = replace(runtime, progress=store.traced(runtime.progress)) if profile else runtime
+        traced = replace(runtime, progress=store.traced(runtime.progress)) if runtime.profile else runtime
         knn = counted(parts, config.itemknn, runtime.threads)
         loop = _Loop(config, parts, store, base, knn, traced)
         beside = baselines(parts, loop.popularity, knn, runtime)

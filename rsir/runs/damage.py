@@ -41,7 +41,7 @@ def _damage_of_round(folder: Path, recorded: Rounds, fix: str) -> Iterator[str]:
             yield f"{path}: is missing; put it back, or {fix}"
             continue
         except OSError as cause:
-            yield f"{path}: cannot be read: {cause.strerror}; mend that, or {fix}"
+            yield f"{path}: cannot be read: {cause.strerror}; fix that, or {fix}"
             continue
         if found != written:
             sizes = f"{found['size']:,} bytes where {written['size']:,} were written"

@@ -81,7 +81,7 @@ class RunDirectory:
         resume: bool = False,
         device: str = "cpu",
     ) -> RunDirectory:
-        """Begin a run in a folder that is new or empty, or go on with the one in it.
+        """Begin a run in a folder that is new or empty, or resume the one in it.
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class RunDirectory:
 
     @staticmethod
     def check(path: str | os.PathLike[str], *, resume: bool) -> None:
-        """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be gone on with."""
+        """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be resumed."""
         path = files.local(path)
         try:
             names = set(os.listdir(path)) if os.path.lexists(path) else set()
@@ -158,10 +158,10 @@ class RunDirectory:
         refuse_links(path)
         if MANIFEST in names:
             if not resume:
-                raise RunError(f"{path}: holds a run already; go on with it by --resume, or choose another --out")
+                raise RunError(f"{path}: holds a run already; resume it with --resume, or choose another --out")
             return
         ours = {name for name in names if name in _FIRST or files.TEMPORARY.fullmatch(name)}
-        begun = Lock.NAME in names and names == ours  # interrupted before there was anything to go on with
+        begun = Lock.NAME in names and names == ours  # interrupted before there was anything to resume
         if resume:
             state = "the one in it was interrupted before it began" if begun else "there is none"
             raise RunError(f"{path}: no run to resume, {state}; start it without --resume")
@@ -207,7 +207,7 @@ class RunDirectory:
         Raises
         ------
         RunError
-            Names the file that is missing or damaged, or the round that is missing, and how to mend it.
+            Names the file that is missing or damaged, or the round that is missing, and how to fix it.
         """
         for message in damage_of(self.path, self.done_rounds(), self._rounds):
             raise RunError(message)

@@ -1,4 +1,4 @@
-"""What a run's manifest says, and whether a run can be gone on with by other settings."""
+"""What a run's manifest says, and whether a run can be resumed by other settings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CHANGEABLE = ("rounds", "stop_after", "guard", "data.path", "generation.slots")
 
 
 def compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data: bool) -> None:
-    """RunError unless a run with some settings can be gone on with by others."""
+    """RunError unless a run with some settings can be resumed by others."""
     old, new = flat(before), flat(now)
-    mend = "repeat the run's own settings, or start another run in another --out"
+    fix = "repeat the run's own settings, or start another run in another --out"
     for name in old:
         if name not in CHANGEABLE and new[name] != old[name]:
             its, given = ("none" if value is None else repr(value) for value in (old[name], new[name]))
             difference = f"the run has {its}, got {given}"
-            raise RunError(f"{path}: cannot resume with another {name}: {difference}; {mend}")
+            raise RunError(f"{path}: cannot resume with another {name}: {difference}; {fix}")
     if now.rounds < before.rounds:
         raise RunError(
             f"{path}: cannot resume with fewer rounds: the run has {before.rounds}, got {now.rounds}; give as many, "
@@ -36,7 +36,7 @@ def compare(path: Path, before: RecursionConfig, now: RecursionConfig, same_data
     if not same_data and before.data.path != now.data.path:
         raise RunError(
             f"{path}: cannot resume with another data.path: the run has {before.data.path!r}, got {now.data.path!r}, "
-            f"whose content differs; {mend}"
+            f"whose content differs; {fix}"
         )
     if not same_data:
         raise RunError(

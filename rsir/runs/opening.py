@@ -24,7 +24,7 @@ def open_run(
     world: World,
     device: str = "cpu",
 ) -> RunStore:
-    """Where a run is kept: its folder, begun or gone on with by the first process and open for reading in the others,
+    """Where a run is kept: its folder, begun or resumed by the first process and open for reading in the others,
     or memory.
 
     Raises

@@ -150,7 +150,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     path : path
         The folder. Nothing is written to it. A run that is not finished yet counts as far as it has got.
     device : str, default "cpu"
-        Of the model: "cpu" or "cuda".
+        Device of the model: "cpu" or "cuda".
 
     Returns
     -------
@@ -159,7 +159,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     Raises
     ------
     RunError
-        No run is there, no round is finished, or a file is missing or damaged; names it and says how to mend it.
+        No run is there, no round is finished, or a file is missing or damaged; names it and says how to fix it.
     CheckpointError
         The model was written by another version of rsir and cannot be read.
     ConfigError
@@ -171,7 +171,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     directory = RunDirectory.open(path)
     store = Follower(directory)
     if not store.finished:
-        raise RunError(f"{directory.path}: no round is finished yet; go on with --resume")
+        raise RunError(f"{directory.path}: no round is finished yet; resume with --resume")
     rounds = [store.read_round(number) for number in range(store.finished)]
     best = best_round(rounds)
     networks = Lineage(store, directory.config.retention, device).recommender(best)

@@ -29,7 +29,7 @@ class RoundResult:
     novel_share : float
         Share of the acquired trajectories' items that are not in the user's own sequence; nan in round 0.
     mean_length : float
-        Of the acquired trajectories; nan in round 0.
+        Mean length of the acquired trajectories; nan in round 0.
     leak : float
         Share of the trusted rank verdicts that were wrong, measured on a sample; nan unless fidelity.verify is trust
         and the catalogue is large.
@@ -62,7 +62,7 @@ class RoundResult:
         By part and metric ("validation/ndcg@20", "test/recall@10", "test/ndcg@10"): mean difference from round 0 and
         the ends of its paired 95% interval over users, [difference, low, high]; empty in round 0.
     history : dict
-        Of the training, validation by validation: "step", mean training "loss" since the one before, "ndcg@20".
+        History of the training, validation by validation: "step", mean training "loss" since the one before, "ndcg@20".
     """
 
     round: int

@@ -40,7 +40,7 @@ class Processes(World):
     Parameters
     ----------
     store : torch.distributed.Store
-        Of this attempt alone.
+        Store of this attempt alone.
     rank, size : int
     restarted : bool
     """

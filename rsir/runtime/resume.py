@@ -79,7 +79,7 @@ class Checkpoints(Protocol):
         Parameters
         ----------
         kind : str
-            Of letters.
+            Kind of the work, letters only.
         make : callable
             Gives what to save, or None if there is nothing new.
         keep : int, optional

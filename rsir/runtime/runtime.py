@@ -24,8 +24,8 @@ class Runtime:
     Attributes
     ----------
     device : str, default "cpu"
-        Of a backbone that is trained or loaded: "cpu", "cuda", "cuda:1". What is done with a model is done where the
-        model is.
+        Device of a backbone that is trained or loaded: "cpu", "cuda", "cuda:1". What is done with a model is done
+        where the model is.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number. Training takes torch's number in any case.
     progress : Progress
@@ -36,6 +36,8 @@ class Runtime:
     world : World
         Processes that call the same functions together, with the same arguments: they divide the work, and each returns
         what one process would.
+    profile : bool, default False
+        Trace a part of every round's training and generation into the run's folder (:mod:`rsir.runtime.profiling`).
     """
 
     device: str = "cpu"
@@ -43,6 +45,7 @@ class Runtime:
     progress: Progress = silent
     stop: Callable[[], bool] = never
     world: World = ALONE
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

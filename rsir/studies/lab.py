@@ -85,7 +85,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         try:
             line = json.loads(content)
         except (ValueError, RecursionError) as cause:
-            raise RunError(f"{path}, line {number}: is not JSON ({cause}); mend or remove the line") from cause
+            raise RunError(f"{path}, line {number}: is not JSON ({cause}); fix or remove the line") from cause
         if not isinstance(line, dict) or "kind" not in line:
             raise RunError(f"{path}, line {number}: expected a JSON object with a kind, as studies write it; remove it")
         yield line
@@ -98,7 +98,7 @@ class Lab:
     Attributes
     ----------
     name : str
-        Of the data.
+        Name of the data.
     data : Sequences
     config : RecursionConfig
         The default recipe with the backbone and the seed; arms are changes of it.
@@ -112,7 +112,7 @@ class Lab:
     device : str
         Where models are trained, generate and are evaluated.
     recipe : str
-        Of :func:`recipe`; noted in the lines.
+        Name of a :func:`recipe`; noted in the lines.
     """
 
     name: str
@@ -178,7 +178,7 @@ class Lab:
         ----------
         arm : str
         config : RecursionConfig
-            A run that differs in nothing but the number of rounds, of whichever arm or study, is gone on with.
+            A run that differs in nothing but the number of rounds, of whichever arm or study, is resumed.
         retained : bool
             Record what retention makes of each round, too: arms of their own, for its pair with its predecessor and for
             the models of all rounds so far.
@@ -309,13 +309,13 @@ def compare(lines: Lines, against: str = "base") -> None:
 
 def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Evaluation:
     file = _ranks_file(lines, place, arm, round_, seed)
-    mend = "copy the ranks of every machine into one folder, or run this seed again in another --out"
+    fix = "copy the ranks of every machine into one folder, or run this seed again in another --out"
     try:
         return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
     except FileNotFoundError as cause:
-        raise RunError(f"{file}: is missing; {lines.path} has its training, whose p-values need it; {mend}") from cause
+        raise RunError(f"{file}: is missing; {lines.path} has its training, whose p-values need it; {fix}") from cause
     except (OSError, ValueError, EOFError) as cause:
-        raise RunError(f"{file}: cannot be read ({cause}); {mend}") from cause
+        raise RunError(f"{file}: cannot be read ({cause}); {fix}") from cause
 
 
 def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Path:

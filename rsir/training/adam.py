@@ -32,7 +32,7 @@ class TableAdam:
     learning_rate : float
     threads : int
     decay : float
-        Of a moving average of the parameters; 0 keeps none.
+        Decay of a moving average of the parameters; 0 keeps none.
     lazy : bool
     """
 

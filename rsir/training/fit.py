@@ -237,7 +237,7 @@ class _Run:
             if not out_of_memory(cause):
                 raise
             raise TrainingError(
-                f"out of memory at step {state.step + 1} ({first_line(cause)}); free some and go on with --resume, or "
+                f"out of memory at step {state.step + 1} ({first_line(cause)}); free some and resume with --resume, or "
                 "start another run with a lower training.batch_size, training.negatives or model.dim"
             ) from cause
         finally:

@@ -53,7 +53,7 @@ class TrainingState:
         Wall time in all, interruptions left out, and what of it went into validation.
     history : list of Checkpoint
     losses : list of Tensor
-        Of the steps since the last validation.
+        Losses of the steps since the last validation.
     best : float
         The highest validation metric so far.
     best_step : int

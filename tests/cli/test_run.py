@@ -74,7 +74,7 @@ def test_resuming_with_another_setting_is_refused(loop: Loop, capsys: pytest.Cap
     assert main(["--out", "x", "--resume", "--fidelity.tau", "3"]) == 2
     assert "x: cannot resume with another fidelity.tau: the run has none, got 3" in capsys.readouterr().err
     assert main(["--out", "x"]) == 2
-    assert "x: holds a run already; go on with it by --resume" in capsys.readouterr().err
+    assert "x: holds a run already; resume it with --resume" in capsys.readouterr().err
     assert main(["--resume"]) == 2
 
 
@@ -118,7 +118,7 @@ def test_profiling_says_where_the_traces_are(
 def test_an_interruption_says_how_to_go_on(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     loop.error = KeyboardInterrupt()
     assert main(["--out", "my run"]) == 130
-    assert capsys.readouterr().err == "\nInterrupted. Go on with: rsir --out 'my run' --resume\n"
+    assert capsys.readouterr().err == "\nInterrupted. Resume with: rsir --out 'my run' --resume\n"
 
 
 def test_an_interruption_before_the_run_began(

@@ -52,7 +52,7 @@ def test_a_signal_asks_the_loop_to_stop(
     assert main(["--out", "run"]) == status
     error = capfd.readouterr().err
     assert "Saving what has been computed; once more ends at once" in error
-    assert error.endswith("Interrupted. Go on with: rsir --out run --resume\n")
+    assert error.endswith("Interrupted. Resume with: rsir --out run --resume\n")
     assert signal.getsignal(number) is before
 
 

@@ -110,13 +110,13 @@ def test_a_process_ends_with_its_files_and_0(tmp_path: Path, where: str) -> None
 
 
 def test_a_run_survives_its_terminal(tmp_path: Path) -> None:
-    """The terminal is closed once the first bar is there: the kernel sends a hangup, and writing fails from then on."""
+    """The terminal is closed after the first line: the kernel sends a hangup, and writing fails from then on."""
     child, master = pty.fork()
     if not child:
         os.chdir(tmp_path)
         os.execv(sys.executable, [sys.executable, "-m", "rsir", *SMALL])
     shown = b""
-    while b"steps" not in shown:
+    while b"events" not in shown:
         shown += os.read(master, 1000)
     os.close(master)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

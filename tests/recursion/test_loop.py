@@ -114,7 +114,7 @@ def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> 
 
 
 def test_profiling_writes_traces_and_changes_nothing_else(run: Run, tmp_path: Path) -> None:
-    again = recurse(SMALL, out=tmp_path / "run", profile=True)
+    again = recurse(SMALL, out=tmp_path / "run", runtime=Runtime(profile=True))
     assert metrics(again) == metrics(run)
     assert run.path is not None
     written = files(tmp_path / "run")
@@ -128,12 +128,12 @@ def test_profiling_writes_traces_and_changes_nothing_else(run: Run, tmp_path: Pa
         assert any(name.startswith("aten::") for name in names)
     # The traces are not part of what a resumed run is checked against.
     (tmp_path / "run" / "profile" / "round-00-train.json").unlink()
-    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True, profile=True)) == metrics(run)
+    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True, runtime=Runtime(profile=True))) == metrics(run)
 
 
 def test_profiling_needs_a_folder() -> None:
-    with pytest.raises(ValueError, match="profile: traces are written into the run's folder, expected out, got None"):
-        recurse(SMALL, profile=True)
+    with pytest.raises(ConfigError, match="profile: traces are written into the run's folder, expected out, got None"):
+        recurse(SMALL, runtime=Runtime(profile=True))
 
 
 def test_a_run_holds_what_its_models_were_trained_on(run: Run) -> None:

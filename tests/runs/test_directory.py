@@ -103,7 +103,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_another_run_is_refused(run_path: Path) -> None:
     before = tree(run_path)
-    with pytest.raises(RunError, match=r"holds a run already; go on with it by --resume, or choose another --out"):
+    with pytest.raises(RunError, match=r"holds a run already; resume it with --resume, or choose another --out"):
         RunDirectory.create(run_path, CONFIG, DATA)
     assert tree(run_path) == before
 
@@ -276,15 +276,15 @@ def test_a_change_of_environment_is_logged(run_path: Path) -> None:
 
 def test_a_damaged_or_missing_file_is_named(run_path: Path) -> None:
     file = run_path / "round-00" / "model.safetensors"
-    mend = "remove the folder round-00 and those of all later rounds, and --resume makes them again"
+    fix = "remove the folder round-00 and those of all later rounds, and --resume makes them again"
     file.write_bytes(b"weightz")
-    with pytest.raises(RunError, match=rf"model.safetensors: is damaged \(other content\); .*{mend}"):
+    with pytest.raises(RunError, match=rf"model.safetensors: is damaged \(other content\); .*{fix}"):
         RunDirectory.open(run_path).finished_rounds()
     file.write_bytes(b"weig")
     with pytest.raises(RunError, match=r"model.safetensors: is damaged \(4 bytes where 7 were written\)"):
         RunDirectory.create(run_path, CONFIG, DATA, resume=True)
     file.unlink()
-    with pytest.raises(RunError, match=rf"model.safetensors: is missing; put it back, or {mend}"):
+    with pytest.raises(RunError, match=rf"model.safetensors: is missing; put it back, or {fix}"):
         RunDirectory.open(run_path).finished_rounds()
 
 

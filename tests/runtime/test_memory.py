@@ -119,7 +119,8 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def tasks(part: EvaluationSet) -> list[bytes]:
-    return [getattr(part, name).tobytes() for name in ("rows", "items", "offsets", "targets")]
+    histories = part.histories
+    return [array.tobytes() for array in (part.rows, histories.values, histories.offsets, part.targets)]
 
 
 def everything(folder: Path) -> list[Any]:

@@ -161,7 +161,7 @@ class DelimitedSource:
         text = row.text[:80].replace(self.layout.delimiter, self.layout.separator)
         return DataError(
             f"{self.path}: line {line}: expected {row.expected_columns} fields as {like}, got {row.actual_columns}: "
-            f"{text!r}; quote ids that hold the separator {self.layout.separator!r}, mend the line, or leave such "
+            f"{text!r}; quote ids that hold the separator {self.layout.separator!r}, fix the line, or leave such "
             "lines out by the option data.on_bad_row"
         )
 

@@ -150,7 +150,7 @@ class JsonSource:
 
     def _bad(self, number: int, line: str, reason: str = "") -> DataError:
         reason = reason or "expected a JSON object"
-        return DataError(f"{self.path}: line {number}: {reason}, got {line.strip()[:80]!r}; mend the line, or leave "
+        return DataError(f"{self.path}: line {number}: {reason}, got {line.strip()[:80]!r}; fix the line, or leave "
                          "such lines out by the option data.on_bad_row")  # fmt: skip
 
 

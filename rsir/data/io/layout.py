@@ -32,7 +32,7 @@ class Layout:
     separator : str
         ",", ";", tab, "|", "::" or " ", which stands for any number of spaces.
     names : list of str
-        Of the columns; "0", "1", ... where there is no header.
+        Names of the columns; "0", "1", ... where there is no header.
     fields : list of str
         The first line's.
     header : int

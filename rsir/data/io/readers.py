@@ -119,7 +119,7 @@ def histories_config(path: str | os.PathLike[str], run: DataConfig, given: dict[
     ----------
     path : path of the file or folder
     run : DataConfig
-        Of the run.
+        The run's data settings.
     given : dict of str
         Columns by role ("user", "item", "time"), which the file must have.
     """

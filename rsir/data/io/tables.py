@@ -37,7 +37,7 @@ class Source(Protocol):
     Attributes
     ----------
     names : list of str
-        Of all columns.
+        Names of all columns.
     origin : Origin
         Says of a row where it is.
     from_text : bool

@@ -85,7 +85,7 @@ def times(column: pa.ChunkedArray, name: str, origin: Origin, form: str | None =
     if wrong.any():
         row = int(np.argmax(wrong))
         raise origin.error(row, f"column {name!r}: each time must be {_EXPECTED}, got {values[row]}; "
-                                "mend or drop the row")  # fmt: skip
+                                "fix or drop the row")  # fmt: skip
     return np.rint(values * scale).astype(np.int64)
 
 
@@ -110,7 +110,7 @@ def _parsed_times(column: pa.ChunkedArray, name: str, origin: Origin) -> pa.Chun
         if "%m/%d" in forms[0] and _reads(forms[0].replace("%m/%d", "%d/%m"), value):
             then += f" ('{forms[0].replace('%m/%d', '%d/%m')}' if the day comes first)"
     else:
-        then = "mend or drop the row"
+        then = "fix or drop the row"
     raise origin.error(furthest, f"column {name!r}: expected {_EXPECTED}, got {value!r}; {then}")
 
 
@@ -145,7 +145,7 @@ def _by_format(column: pa.ChunkedArray, form: str, name: str, origin: Origin) ->
                 raise DataError(f"{origin.name}: data.time_format {form!r} is no format: {error}") from error
             row = int(np.argmax(codes.indices.to_numpy() == place))
             raise origin.error(
-                row, f"column {name!r}: expected a time written as {form!r} (data.time_format), got {value!r}; mend or "
+                row, f"column {name!r}: expected a time written as {form!r} (data.time_format), got {value!r}; fix or "
                 "drop the row",
             ) from None  # fmt: skip
         when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
@@ -191,7 +191,7 @@ def _parsed(column: pa.ChunkedArray, kinds: list[Any], what: str, expected: str,
             return column.cast(kind)
         except pa.ArrowInvalid:
             furthest = max(furthest, _first_failing(column, kind))
-    raise origin.error(furthest, f"{what}: expected {expected}, got {column[furthest].as_py()!r}; mend or drop the row")
+    raise origin.error(furthest, f"{what}: expected {expected}, got {column[furthest].as_py()!r}; fix or drop the row")
 
 
 def _first_failing(column: pa.ChunkedArray, kind: Any) -> int:

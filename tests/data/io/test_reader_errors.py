@@ -1,4 +1,4 @@
-"""Every bad input has an error that names the file, the place, what was expected, what came, and how to mend it."""
+"""Every bad input has an error that names the file, the place, what was expected, what came, and how to fix it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CASES = {
         "e.csv",
         CSV + "a,x,1\n\na,y,soon\nb,x,2\n",
         {},
-        f"line 4: {NOT_A_TIME} 'soon'; mend or drop the row",
+        f"line 4: {NOT_A_TIME} 'soon'; fix or drop the row",
     ),
     "NaN as time": ("e.csv", CSV + "a,x,1\na,y,nan\n", {}, "line 3: column 'timestamp': each time must be"),
     "infinite time": ("e.csv", CSV + "a,x,1\na,y,1e400\n", {}, "line 3: column 'timestamp': each time must be"),
