@@ -19,7 +19,10 @@ from rsir.data import Sequences, leave_one_out, write
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GUIDES = ["quickstart", "data", "models", "settings", "gpu", "large", "machines", "distributed", "paper", "studies"]
+GUIDES = [
+    *("quickstart", "data", "models", "settings", "stronger", "gpu", "large", "machines", "distributed", "paper"),
+    "studies",
+]
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
 """What of the code takes long, and what the tests run in its place."""
 
