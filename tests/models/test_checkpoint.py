@@ -146,7 +146,7 @@ def test_a_backbone_of_ones_own_is_bounded_too(saved):
         with pytest.raises(CheckpointError, match="num_items x dim is 8,000,000,000,000, it has 672 bytes"):
             checkpoint.load(saved)
     finally:
-        del registry._MAKERS["computes when it is made"]
+        del registry.BACKBONES.makers["computes when it is made"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
