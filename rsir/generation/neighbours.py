@@ -18,14 +18,13 @@ from torch import Tensor
 
 from rsir import ops
 from rsir.ops import ItemTable, Ragged, TopK
-from rsir.ops.items import prepare
 from rsir.runtime.world import ALONE, World
 
 faiss: Any = _faiss  # its type stubs know the C++ signatures, not the Python ones
 
 __all__ = ["CandidateIndex", "index_bytes", "neighbour_graph"]
 
-_METHODS = ("auto", "flat", "ivf", "hnsw")
+_METHODS = ("auto", "flat", "ivf")
 
 GRAPH_FLAT_LIMIT = 50_000
 """Largest catalogue whose graph "auto" builds by the exact all-pairs scan on a CPU: there both take 2 processor seconds
@@ -39,9 +38,6 @@ _GRAPH_POOL = 16_384
 """Items an IVF graph compares each item with. Clustered items need 4,096; embeddings of a SASRec trained on 12,000
 items found 0.91 of their neighbours among 4,096 and 0.98 among 8,192."""
 
-_LINKS = 32
-"""Links of an HNSW node."""
-
 _MOST_LISTS = 2048
 """Of an index: twice the square root of 1,000,000 items. For 10,000,000 more of them take longer to build than they
 save."""
@@ -53,14 +49,11 @@ _TILE = 1024
 """Centroids compared with all others at once."""
 
 
-# ---------------------------------------------------------------------------------------- item-item graph
-
-
 def neighbour_graph(
     items: Tensor | np.ndarray,
     neighbours: int,
     *,
-    method: Literal["auto", "flat", "ivf", "hnsw"] = "auto",
+    method: Literal["auto", "flat", "ivf"] = "auto",
     threads: int | None = None,
     seed: int = 0,
     world: World = ALONE,
@@ -77,18 +70,17 @@ def neighbour_graph(
         Item embeddings; row 0 is padding.
     neighbours : int
         K, at least 1; may exceed N - 1.
-    method : {"auto", "flat", "ivf", "hnsw"}
+    method : {"auto", "flat", "ivf"}
         flat compares all pairs by :func:`rsir.ops.topk` (exact; runs where the items are). ivf compares each item
-        with the clusters nearest to its own. hnsw searches a proximity graph, built on one thread because FAISS
-        builds another graph each time on several. auto takes flat up to 50,000 items on a CPU and at any size on a
-        GPU, else ivf; never hnsw, which took longer than ivf for the same recall at every size measured.
+        with the clusters nearest to its own. auto takes flat up to 50,000 items on a CPU and at any size on a GPU,
+        else ivf.
     threads : int, optional
         Default: torch's number. Changes nothing but the time.
     seed : int
-        Seed of the clustering (ivf) and the levels (hnsw), at least 0.
+        Seed of the clustering (ivf), at least 0.
     world : World, optional
-        Processes that call this together, with the same arguments: they divide the items of flat and ivf, and each
-        returns what one process would.
+        Processes that call this together, with the same arguments: they divide the items, and each returns what one
+        process would.
 
     Returns
     -------
@@ -113,10 +105,8 @@ def neighbour_graph(
     if reach > 0:
         if method == "flat":
             _fill_flat(graph, unit, reach, threads, world)
-        elif method == "ivf":
-            _fill_ivf(graph, unit.cpu(), reach, threads, seed, world)
         else:
-            _fill_hnsw(graph, unit.cpu(), reach, threads, seed)
+            _fill_ivf(graph, unit.cpu(), reach, threads, seed, world)
     return graph
 
 
@@ -155,20 +145,6 @@ def _fill_ivf(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: i
     world.all_reduce(torch.from_numpy(graph))
 
 
-def _fill_hnsw(graph: np.ndarray, unit: Tensor, reach: int, threads: int, seed: int) -> None:
-    vectors = unit[1:].numpy()
-    index = _hnsw(vectors, seed)
-    # One place more, for the item itself.
-    found = _search_hnsw(index, vectors, reach + 1, threads).ids.numpy()
-    own = np.arange(1, len(unit))[:, None]
-    order = np.argsort((found == own) | (found == 0), axis=1, kind="stable")
-    ranked = np.take_along_axis(np.where(found == own, 0, found), order, axis=1)
-    graph[1:, :reach] = ranked[:, :reach]
-
-
-# -------------------------------------------------------------------------------------- candidate index
-
-
 class CandidateIndex:
     """Items likely to score highest against a query, for large catalogues on a CPU.
 
@@ -176,17 +152,17 @@ class CandidateIndex:
     ----------
     items : (N + 1, d) float32 or ItemTable
         A snapshot: build the index anew after the embeddings change. Packed items are shared, not copied.
-    method : {"auto", "flat", "ivf", "hnsw"}
-        flat is the exact scan and no index at all; ivf clusters the items; hnsw links them (built on one thread, to
-        be the same every time). auto takes flat up to 200,000 items, else ivf.
+    method : {"auto", "flat", "ivf"}
+        flat is the exact scan and no index at all; ivf clusters the items. auto takes flat up to 200,000 items, else
+        ivf.
     probes : int
-        Lists an ivf search visits (of about twice the square root of N, at most 2,048), and a sixteenth of the nodes
-        an hnsw search visits. At 1,000,000 items 4 proves 95% of the failing rows, 8 prove 98% and take as long as
-        they save; more are worth their time where what is not proved is trusted.
+        Lists an ivf search visits (of about twice the square root of N, at most 2,048). At 1,000,000 items 4 proves
+        95% of the failing rows, 8 prove 98% and take as long as they save; more are worth their time where what is not
+        proved is trusted.
     threads : int, optional
         For building. Default: torch's number.
     seed : int
-        Seed of the clustering or the levels.
+        Seed of the clustering.
 
     Raises
     ------
@@ -198,7 +174,7 @@ class CandidateIndex:
         self,
         items: Tensor | ItemTable,
         *,
-        method: Literal["auto", "flat", "ivf", "hnsw"] = "auto",
+        method: Literal["auto", "flat", "ivf"] = "auto",
         probes: int = 4,
         threads: int | None = None,
         seed: int = 0,
@@ -225,9 +201,6 @@ class CandidateIndex:
                     "did the training diverge?"
                 )
             self._build_ivf(threads, at_least("seed", seed, 0))
-        elif self.method == "hnsw":
-            vectors = torch.cat([part for _, part in self._scored()])
-            self._hnsw = _hnsw(vectors.numpy(), at_least("seed", seed, 0))
 
     def _scored(self) -> Iterator[tuple[int, Tensor]]:
         """(id of the first, items (n, d) float32) as the table holds them: rounded, where it is of half precision."""
@@ -269,18 +242,12 @@ class CandidateIndex:
         k = at_least("k", k, 1)
         if self.method == "flat":
             return ops.topk(queries, self.table, k, threads=threads)
-        if self.method == "hnsw":
-            prepare(queries, self.table, "auto")  # the checks of the op that the others call
-            return _search_hnsw(self._hnsw, queries.detach().numpy(), k, threads, 16 * self.probes)
         # The lists come from our op and not from FAISS, whose choice in a close call depends on the batch.
         near = ops.topk(queries, self._centroids, min(self.probes, len(self._centroids.weights) - 1), threads=threads)
         self._ivf.nprobe = near.ids.shape[1]
         with _faiss_threads(threads):
             logits, found = self._ivf.search_preassigned(queries.detach().numpy(), k, near.ids.numpy() - 1, None)
         return _found(found, logits)
-
-
-# -------------------------------------------------------------------------------------------------- export
 
 
 def index_bytes(items: Tensor) -> bytes:
@@ -301,9 +268,6 @@ def index_bytes(items: Tensor) -> bytes:
     index.add_with_ids(vectors, np.arange(1, len(vectors) + 1))
     content: bytes = faiss.serialize_index(index).tobytes()
     return content
-
-
-# ---------------------------------------------------------------------------------------------- helpers
 
 
 @dataclass(frozen=True)
@@ -360,21 +324,6 @@ def _empty_ivf(quantizer: Any, count: int, *, half: bool) -> Any:
 
 def _has_gpu() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
-
-
-def _hnsw(vectors: np.ndarray, seed: int) -> Any:
-    index = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.rng = faiss.RandomGenerator(seed % 2**31)
-    with _faiss_threads(1):
-        index.add(vectors)
-    return index
-
-
-def _search_hnsw(index: Any, queries: np.ndarray, k: int, threads: int, visited: int = 0) -> TopK:
-    parameters = faiss.SearchParametersHNSW(efSearch=max(visited, 2 * k, 64))
-    with _faiss_threads(threads):
-        logits, found = index.search(queries, k, params=parameters)
-    return _found(found + 1, logits)
 
 
 def _found(ids: np.ndarray, logits: np.ndarray) -> TopK:

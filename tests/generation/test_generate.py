@@ -148,7 +148,7 @@ def test_a_schedule_gives_each_round_its_threshold(given, num_items: int, by_rou
 
 def test_screening_by_an_index_changes_nothing() -> None:
     model, sources = ToyBackbone(NUM_ITEMS), some_sources(rows=60)
-    index = CandidateIndex(model.item_embeddings(), method="hnsw")
+    index = CandidateIndex(model.item_embeddings(), method="ivf")
     scanned, screened = (
         generate(model, sources, GenerationConfig(k=3), policy, seed=1, round_=1)
         for policy in (Rank(5), Rank(5, index))

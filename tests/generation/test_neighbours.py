@@ -10,7 +10,7 @@ from rsir import ops
 from rsir.generation import neighbours as ann
 from rsir.generation.neighbours import CandidateIndex, neighbour_graph
 
-METHODS = ["flat", "ivf", "hnsw"]
+METHODS = ["flat", "ivf"]
 
 
 def table(num_items: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -90,10 +90,9 @@ class TestNeighbourGraph:
         louder = items * torch.rand(51, 1).add(0.5)
         np.testing.assert_array_equal(neighbour_graph(items, 5), neighbour_graph(louder, 5))
 
-    @pytest.mark.parametrize("method", ["ivf", "hnsw"])
-    def test_larger_catalogues_are_nearly_exact(self, method):
+    def test_larger_catalogues_are_nearly_exact(self):
         items = table(3000, 16)
-        graph = neighbour_graph(items, 10, method=method)
+        graph = neighbour_graph(items, 10, method="ivf")
         assert overlap(graph, neighbour_graph(items, 10, method="flat")) > 0.97
         assert (graph[1:] != np.arange(1, 3001)[:, None]).all()
         assert all(len(set(row)) == 10 for row in graph[1:])
