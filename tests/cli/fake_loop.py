@@ -54,7 +54,7 @@ class Loop:
                 raise self.error
             if self.work is not None and self.work(options["runtime"].stop)[-1]:
                 raise Interrupted
-            if options["profile"]:
+            if options["runtime"].profile:
                 (out / "profile").mkdir()
             options["runtime"].progress("round 0 train", 3, None, "steps", "validation ndcg@20 0.0711")
             options["on_data"](READ)

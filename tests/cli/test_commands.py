@@ -95,7 +95,7 @@ def test_hyphens_and_underscores_are_the_same_in_every_command(
         ("--k 5 recommend runs/mine", "recommend: the command comes first: rsir recommend --k 5 runs/mine"),
         ("--completion bash", "--completion: unknown option; did you mean rsir completion?"),
         ("recommend", "rsir recommend: expected RUN, --out; rsir recommend --help shows how"),
-        ("recommend a --out b.parquet --repeet", "--repeet: unknown option; did you mean --repeat?"),
+        ("recommend a --out b.parquet --repeet", "--repeet: unknown option; did you mean --repeats?"),
         ("recommend a b.csv --out b.parquet", "'b.csv': unexpected; rsir recommend --help shows what it takes"),
         ("recommend a --out b.parquet --k ten", "--k: invalid int value: 'ten'"),
         ("inspect", "rsir inspect: expected RUN"),

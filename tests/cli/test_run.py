@@ -108,10 +108,10 @@ def test_profiling_says_where_the_traces_are(
 ) -> None:
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
     assert main(["--out", "plain"]) == 0
-    assert loop.options["profile"] is False
+    assert loop.options["runtime"].profile is False
     assert "Traces" not in capsys.readouterr().out
     assert main(["--profile", "--out", "a run"]) == 0
-    assert loop.options["profile"] is True
+    assert loop.options["runtime"].profile is True
     assert "Traces:    a run/profile (chrome://tracing" in capsys.readouterr().out
 
 
