@@ -12,7 +12,7 @@ import numpy as np
 
 from rsir.evaluation import evaluate
 from rsir.models import pack_items
-from tests.test_evaluation import Lookup, oracle, tasks_of
+from tests.harness.definitions import Lookup, oracle, tasks_of
 
 BATCH_SIZES = (1, 7, 512)
 

@@ -21,8 +21,8 @@ from rsir.generation.fidelity import Rank
 from rsir.generation.generate import generate
 from rsir.models import build
 from rsir.runtime.processes import Processes
+from tests.ops.check_ops import check_everything
 from tests.ops.naive import random_case
-from tests.ops.test_ops import _check_everything
 
 
 class Sharing:
@@ -45,7 +45,7 @@ def main(rank: int, size: int, store: str) -> None:
     world = Processes(meeting, rank, size, restarted=False)
     sharing = Sharing(world)
     for shape, k, tau in (((7, 5, 3), 1, None), ((40, 300, 12), 5, 10), ((3, 2, 2), 20, 1)):
-        _check_everything(sharing, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
+        check_everything(sharing, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
 
     data = simulate(SimulationConfig(num_users=40, num_items=200)).sequences
     parts = leave_one_out(data)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rsir import ops
+from tests.ops.check_ops import check_everything
 from tests.ops.naive import ragged, random_case
-from tests.ops.test_ops import _check_everything
 
 HALF = torch.float16
 
@@ -26,7 +26,7 @@ def test_every_op_is_exact_on_the_rounded_table(scorer, shape, k, tau):
     queries = case.queries.to(scorer.device)
     for got, want in zip(ops.topk(queries, table, 9), ops.topk(queries, scorer.pack(rounded.items), 9), strict=True):
         assert torch.equal(got, want)
-    _check_everything(scorer, dataclasses.replace(rounded, items=rounded.items.half()), k=k, temperature=1.5, tau=tau)
+    check_everything(scorer, dataclasses.replace(rounded, items=rounded.items.half()), k=k, temperature=1.5, tau=tau)
 
 
 def _values(scorer, table, count: int) -> torch.Tensor:

@@ -10,64 +10,20 @@ from hypothesis import strategies as st
 
 from rsir import ops
 from tests.ops import naive
-from tests.ops.naive import ragged, random_case, sparse_scores
-
-SEED = 2**63 + 12345  # both key words in use
-
-
-def _equal(got, want) -> None:
-    for one, other in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
-        np.testing.assert_array_equal(one.cpu().numpy(), other)
-        assert one.cpu().numpy().dtype == other.dtype
-
-
-def _check_everything(scorer, case, *, k: int, temperature: float, tau: int | None, dtype=None, adding=False) -> None:
-    """All ops on one case, with or without scores that are added."""
-    table, device = scorer.pack(case.items, dtype), scorer.device
-    queries, counters = case.queries.to(device), case.counters.to(device)
-    targets, excluded, pool = (ragged(lists, device) for lists in (case.targets, case.excluded, case.pool))
-    draw = ops.Draw(k, temperature, SEED, counters)
-    logits = case.logits()
-    listed = np.concatenate([row[ids] for row, ids in zip(logits, case.pool, strict=True)])
-    _equal(ops.logits_of(queries, table, pool), (listed,))
-    added = sparse_scores(case.listed, case.values, device) if adding else None
-    if adding:
-        logits = naive.with_added(logits, case.listed, case.values)
-
-    _equal(ops.topk(queries, table, k, added=added), naive.topk(logits, k))
-    _equal(ops.topk(queries, table, k, excluded=excluded, added=added), naive.topk(logits, k, case.excluded))
-    want = naive.sample(logits, k, temperature, SEED, case.counters, None, case.excluded)
-    _equal(ops.topk_sample(queries, table, draw, excluded=excluded, added=added), want)
-    want_pool = naive.sample(logits, k, temperature, SEED, case.counters, case.pool, case.excluded)
-    _equal(ops.pool_sample(queries, table, pool, draw, excluded=excluded, added=added), want_pool)
-    want_ranks = naive.ranks(logits, case.targets, tau)
-    _equal(ops.rank_within(queries, table, targets, tau, added=added), (want_ranks,))
-    bars = logits[np.arange(len(logits)), np.random.default_rng(k).integers(0, table.num_items + 1, len(logits))]
-    above = (logits[:, 1:] > bars[:, None]).sum(1).clip(max=tau)
-    _equal(ops.count_above(queries, table, torch.from_numpy(bars).to(device), tau, added=added), (above,))
-    limit = table.num_items if tau is None else tau
-    own = torch.from_numpy(np.random.default_rng(k).integers(1, table.num_items + 1, len(queries)))
-    want_places = naive.places(logits, own.numpy(), limit, case.excluded)
-    _equal(ops.place_within(queries, table, own.to(device), limit, excluded=excluded, added=added), (want_places,))
-    want_places = naive.places(logits, own.numpy(), limit, [[]] * len(queries))
-    _equal(ops.place_within(queries, table, own.to(device), limit, added=added), (want_places,))
-    passed = want_ranks <= (table.num_items if tau is None else tau)
-    _equal(
-        ops.rank_and_sample(queries, table, targets, tau, draw, excluded=excluded, added=added),
-        (want_ranks, np.where(passed, want[0], 0), np.where(passed, want[1], np.float32(-np.inf))),
-    )
+from tests.ops.check_ops import SEED, check_everything, equal
+from tests.ops.naive import ragged, random_case
 
 
 @pytest.mark.parametrize(("k", "tau"), [(1, None), (5, 1), (20, 10)])
 def test_every_op_on_every_shape(scorer, shape, k, tau):
-    _check_everything(scorer, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
-    _check_everything(scorer, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau, adding=True)
+    check_everything(scorer, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau)
+    check_everything(scorer, random_case(shape, seed=k), k=k, temperature=1.5, tau=tau, adding=True)
 
 
 def test_k_above_catalogue_and_pool(scorer):
     case = random_case((4, 9, 3))
     for adding in (False, True):
-        _check_everything(scorer, case, k=12, temperature=1.0, tau=None, adding=adding)
+        check_everything(scorer, case, k=12, temperature=1.0, tau=None, adding=adding)
 
 
 def test_any_small_case(scorer):
@@ -86,7 +42,7 @@ def test_any_small_case(scorer):
         temperature = data.draw(st.sampled_from([0.3, 1.0, 4.0]))
         tau = data.draw(st.sampled_from([None, 1, 3, 10**12]))
         adding = data.draw(st.booleans())
-        _check_everything(scorer, case, k=k, temperature=temperature, tau=tau, adding=adding)
+        check_everything(scorer, case, k=k, temperature=temperature, tau=tau, adding=adding)
 
     check()
 
@@ -289,7 +245,7 @@ def test_strided_input_and_both_id_types(scorer):
     assert not strided.is_contiguous()
     table = scorer.pack(strided)
     for dtype in (torch.int32, torch.int64):
-        _equal(ops.topk(queries, table, 4, excluded=ragged(case.excluded, scorer.device, dtype)), want)
+        equal(ops.topk(queries, table, 4, excluded=ragged(case.excluded, scorer.device, dtype)), want)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])

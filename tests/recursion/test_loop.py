@@ -20,7 +20,6 @@ from rsir.config import (
     FidelityConfig,
     GenerationConfig,
     ModelConfig,
-    RecursionConfig,
     SimulationConfig,
     TrainingConfig,
 )
@@ -36,20 +35,7 @@ from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, read_round
 from rsir.runtime.runtime import Runtime
-
-SMALL = RecursionConfig(
-    rounds=2,
-    stop_after=9,
-    simulation=SimulationConfig(num_users=120, num_items=60, mean_length=7),
-    model=ModelConfig(dim=16, layers=1, heads=2, feedforward=16, dropout=0.1, max_len=12),
-    training=TrainingConfig(batch_size=32, negatives=32, evaluate_every=4, max_evaluations=3, learning_rate=1e-2),
-    generation=GenerationConfig(m=2, slots=64),
-    fidelity=FidelityConfig(tau=15),
-)
-
-
-def small(**changes: object) -> RecursionConfig:
-    return dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+from tests.harness.small import SMALL, small
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rsir.recursion.loop import recurse
-from tests.recursion.test_loop import SMALL
+from tests.harness.small import SMALL
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROBE = """<script>document.title = [

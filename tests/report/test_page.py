@@ -20,7 +20,7 @@ from rsir.recursion.loop import recurse
 from rsir.report.html import text
 from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
-from tests.recursion.test_loop import SMALL, small
+from tests.harness.small import SMALL, small
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "br"}

@@ -20,7 +20,7 @@ from rsir.data import from_frame, read
 from rsir.errors import DataError, DataWarning
 from rsir.runtime import memory
 from rsir.runtime.memory import memory_limit
-from tests.data.io.test_readers import by_label, put
+from tests.data.io.logs import by_label, put
 
 ROWS = [
     (user, 10 + (2 * user + step) % 9, 1 + step % 5, 978_300_000 + 60 * step)

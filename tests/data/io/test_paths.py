@@ -14,7 +14,7 @@ from rsir.config import DataConfig
 from rsir.data import read, read_histories, write
 from rsir.errors import DataError, RsirError
 from rsir.files import local
-from tests.data.io.test_readers import EVENTS, WANTED, by_label, put
+from tests.data.io.logs import EVENTS, WANTED, by_label, put
 
 
 def test_the_home_folder(tmp_path, monkeypatch):
