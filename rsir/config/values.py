@@ -55,7 +55,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
-    """Build a configuration from JSON values, refusing unknown keys and wrong types.
+    """Build a configuration from JSON values, refusing unknown keys; its constructor refuses wrong types.
 
     Parameters
     ----------
@@ -80,10 +80,8 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str = "") ->
         if key not in names:
             raise ConfigError(f"{name}: unknown option; known here: {', '.join(names)}")
         hint = hints[key]
-        if dataclasses.is_dataclass(hint):
-            arguments[key] = from_dict(typing.cast(type, hint), value, name)
-        else:
-            arguments[key] = _typed(hint, value, name)
+        nested = dataclasses.is_dataclass(hint)
+        arguments[key] = from_dict(typing.cast(type, hint), value, name) if nested else value
     return kind(**arguments)
 
 

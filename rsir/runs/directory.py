@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rsir import files
-from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.config import RecursionConfig, to_dict
 from rsir.errors import RunError
 from rsir.files import Lock
 from rsir.runs import manifest
@@ -105,7 +105,6 @@ class RunDirectory:
             a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
         """
         path = files.local(path)
-        config = from_dict(RecursionConfig, to_dict(config))  # as it reads back: 7 as 7.0 where a float is due
         cls.check(path, resume=resume)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:

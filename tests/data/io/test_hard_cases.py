@@ -115,7 +115,8 @@ class TestMissing:
     def test_real_names_are_left_alone(self, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read(put(tmp_path, "e.csv", "user,item\nNaomi,a\nNaomi,b\nNaomi,c\nNullah,a\n"))
+            data = read(put(tmp_path, "e.csv", "user,item\nNaomi,a\nNaomi,b\nNaomi,c\nNullah,a\n"))
+        assert by_label(data) == {"Naomi": ["a", "b", "c"], "Nullah": ["a"]}
 
 
 class TestIds:
