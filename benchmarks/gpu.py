@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rows", type=int, help="queries a run (default: by catalogue size)")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15, help="turns that are timed")
+    parser.add_argument("--precisions", nargs="+", help="of the scan (default: all of this device)")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     for num_items in options.items:
         rows = options.rows or ROWS.get(num_items, 4_096)
         work = on_device(random_workload(rows, num_items, options.dim))
-        report.figures += catalogue(work, nominal, bandwidth, options.rounds)
+        report.figures += catalogue(work, nominal, bandwidth, options.rounds, options.precisions or precisions())
     report.notes.append(
         "Times include launches and the host's share, up to a synchronised device. Precisions other than ieee count "
         "ranks on rounded scores. `of peak` is of the nominal rate of the units that the precision uses."
@@ -79,11 +80,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def catalogue(work: Workload, nominal: tuple[float | None, ...], bandwidth: float, rounds: int) -> list[Figure]:
+def catalogue(
+    work: Workload, nominal: tuple[float | None, ...], bandwidth: float, rounds: int, scans: list[str]
+) -> list[Figure]:
     """All figures of one catalogue."""
     rows, dim = work.queries.shape
     num_items = work.items.shape[0] - 1
-    tables = {p: ops.pack(work.items, backend="triton", instruction_set=p) for p in precisions()}
+    tables = {p: ops.pack(work.items, backend="triton", instruction_set=p) for p in scans}
     check(work, tables)
     operations = 2.0 * rows * num_items * dim
     read = 4.0 * (rows + num_items) * dim  # each input once

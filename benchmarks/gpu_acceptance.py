@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,40 +44,91 @@ SMALL: dict[str, Any] = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu_acceptance", description=__doc__)
     parser.add_argument("--data", type=Path, help="interactions to learn from (default: simulated users)")
-    parser.add_argument("--epochs", type=int, default=12, help="validations that CPU and GPU train for")
+    parser.add_argument("--epochs", type=int, default=8, help="validations that CPU and GPU train for")
+    parser.add_argument("--rehearse", action="store_true", help="small parts on the pretended device of tests/pretend")
+    parser.add_argument("--parts", nargs="+", help="these parts alone: compile, tests, ops, compare, run")
+    parser.add_argument("--only", choices=["compare"], help="this part alone, in this process")
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() or options.rehearse):
         print("benchmarks gpu_acceptance: needs a GPU, and torch.cuda.is_available() is False", file=sys.stderr)
         return 1
-    major, minor = torch.cuda.get_device_capability()
-    data = [] if options.data is None else ["--data", str(options.data)]
+    data = None if options.data is None else str(options.data)
+    if options.only:
+        checks = compare(data, options.epochs, options.rehearse)
+        print(
+            "\n".join(
+                f"{name}: {'as it should be' if right else 'NOT as it should be'}" for name, right in checks.items()
+            )
+        )
+        return 0 if all(checks.values()) else 1
     with tempfile.TemporaryDirectory() as folder:
-        parts = {
-            "compile": (60, "rsir kernels inspect --precisions ieee bfloat16 --architectures " + f"sm_{major}{minor}"),
-            "tests": (150, "pytest -q tests/kernels tests/ops -k triton --deselect tests/kernels/test_compile.py"),
-            "ops": (110, "benchmarks gpu --items 12000 1000000 --rounds 7"),
-        }
-        passed = {name: _part(name, limit, command.split()) for name, (limit, command) in parts.items()}
-        checks = compare(None if options.data is None else str(options.data), options.epochs)
-        passed |= {f"CPU and GPU: {name}": right for name, right in checks.items()}
-        command = ["rsir", "run", "--gpu", *data, "--rounds", "1", "--seed", "0", "--out", str(Path(folder) / "run")]
-        passed["run"] = _part("run", 100, command)
+        parts = _rehearsal(folder) if options.rehearse else _parts(folder, data, options.epochs)
+        names = options.parts or list(parts)
+        if unknown := sorted(set(names) - set(parts)):
+            parser.error(f"--parts: expected some of {list(parts)}, got {unknown}")
+        passed = {name: _part(name, *parts[name]) for name in names}
     print("\n| part | passed |\n|---|---|")
     for name, right in passed.items():
         print(f"| {name} | {'yes' if right else '**no**'} |")
     return 0 if all(passed.values()) else 1
 
 
+Parts = dict[str, tuple[float, list[str]]]
+"""Seconds that each part may take, in all under eight minutes, and its command after ``python -m``."""
+
+
+def _parts(folder: str, data: str | None, epochs: int) -> Parts:
+    major, minor = torch.cuda.get_device_capability()
+    own = [] if data is None else ["--data", data]
+    commands = {
+        "compile": (60, f"rsir kernels inspect --precisions ieee bfloat16 --architectures sm_{major}{minor}"),
+        "tests": (110, "pytest -q tests/kernels tests/ops --deselect tests/kernels/test_compile.py"),
+        "ops": (90, "benchmarks gpu --items 12000 1000000 --rounds 7"),
+        "compare": (120, f"benchmarks gpu_acceptance --only compare --epochs {epochs}"),
+        "run": (90, f"rsir run --gpu --rounds 1 --seed 0 --out {folder}/run"),
+    }
+    more = {"tests": ["-k", "triton or kernels"], "compare": own, "run": own}
+    return {name: (limit, command.split() + more.get(name, [])) for name, (limit, command) in commands.items()}
+
+
+def _rehearsal(folder: str) -> Parts:
+    """The same with little work, and but for compilation on the pretended device."""
+    small = "--simulation.num_users 12 --simulation.num_items 12 --training.max_evaluations 1 --model.max_len 8"
+    commands = {
+        "compile": "rsir kernels inspect --precisions ieee --architectures sm_90",
+        "tests": "tests.pretend pytest -q -p no:cacheprovider tests/kernels/test_random_words.py",
+        "ops": "tests.pretend benchmarks gpu --items 200 --rows 20 --dim 16 --rounds 1 --precisions ieee",
+        "compare": "tests.pretend benchmarks gpu_acceptance --only compare --rehearse --epochs 1",
+        "run": f"tests.pretend rsir run --gpu --rounds 1 --seed 0 --out {folder}/run --generation.m 1 {small}",
+    }
+    return {name: (300, command.split()) for name, command in commands.items()}
+
+
 def _part(name: str, limit: float, command: list[str]) -> bool:
     """Run ``python -m`` of a command and print its last lines; whether it ended well within its limit of seconds."""
     began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=_environment(command),
+    )
     try:
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=limit)
-        right, text = done.returncode == 0, done.stdout + done.stderr
-    except subprocess.TimeoutExpired as late:
-        right, text = False, f"{(late.stdout or b'').decode(errors='replace')}\nnot done within {limit:.0f} s"
+        text, _ = process.communicate(timeout=limit)
+        right = process.returncode == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+        text, right = f"{process.communicate()[0]}\nnot done within {limit:.0f} s", False
     print(f"== {name}: {time.perf_counter() - began:.0f} s\n" + "\n".join(text.splitlines()[-30:]), flush=True)
     return right
+
+
+def _environment(command: list[str]) -> dict[str, str]:
+    """Kernels are interpreted on the pretended device alone."""
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return kept | ({"TRITON_INTERPRET": "1"} if command[0] == "tests.pretend" else {})
 
 
 def compare(path: str | None, epochs: int, small: bool = False) -> dict[str, bool]:

@@ -45,6 +45,8 @@ def _guard() -> Path:
 ctypes.CDLL(str(_guard()))  # torch asks for it when it is imported
 
 import torch  # noqa: E402
+from torch.overrides import _get_current_function_mode_stack  # noqa: E402
+from torch.utils._device import DeviceContext  # noqa: E402
 from torch.utils._python_dispatch import (  # noqa: E402
     TorchDispatchMode,
     _disable_current_modes,
@@ -301,7 +303,7 @@ def _patch_cuda() -> None:
     cuda.manual_seed = cuda.manual_seed_all = generator.manual_seed
     cuda.get_rng_state = lambda device="cuda": generator.get_state()
     cuda.set_rng_state = lambda state, device="cuda": generator.set_state(state)
-    cuda.device = _Device
+    cuda.device, cuda.Event = _Device, _Event
     torch.version.cuda = "13.0"  # type: ignore[assignment]
     torch.Generator = _Generator  # type: ignore[misc]
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -325,6 +327,28 @@ class _Device:
         pass
 
 
+class _Event:
+    """torch.cuda.Event: whatever lies between two of them took a millisecond."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: _Event) -> float:
+        return 1.0
+
+
+def _default_device() -> Any:
+    """Of ``with torch.device(...)``."""
+    named = [mode.device for mode in _get_current_function_mode_stack() if isinstance(mode, DeviceContext)]
+    return named[-1] if named else "cpu"
+
+
 def _tensor_of(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """torch.tensor writes to the device without asking a dispatch mode."""
 
@@ -333,7 +357,7 @@ def _tensor_of(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     ) -> torch.Tensor:
         if isinstance(data, PretendCuda):
             device, data = device or CUDA, data.held
-        made = plain(data, dtype=dtype, device="cpu").to(device or "cpu")
+        made = plain(data, dtype=dtype, device="cpu").to(device or _default_device())
         return made.requires_grad_() if requires_grad else made
 
     return tensor

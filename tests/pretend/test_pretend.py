@@ -60,6 +60,15 @@ def test_the_acceptance_script_compares_cpu_and_gpu(tmp_path):
     assert all(answer("accepted", tmp_path).values())
 
 
+def test_the_parts_of_the_acceptance_script():
+    """But for compilation, which tests/kernels/test_compile.py does, and the comparison above."""
+    command = [sys.executable, "-m", "benchmarks", "gpu_acceptance", "--rehearse", "--parts", "tests", "ops", "run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout[done.stdout.index("| part | passed |") :].splitlines()
+    assert table[2:] == ["| tests | yes |", "| ops | yes |", "| run | yes |"]
+
+
 def test_a_planted_fault_is_found_with_its_line(tmp_path):
     done = run("mixed", tmp_path)
     assert done.returncode != 0

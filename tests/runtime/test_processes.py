@@ -12,8 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from torch.distributed import HashStore
 
+from rsir.errors import WorldError
+from rsir.runtime import processes
 from rsir.runtime.launch import join
 from rsir.runtime.processes import Processes
 from rsir.runtime.world import ALONE
@@ -106,3 +110,39 @@ def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) 
     assert ALONE.broadcast_object(lambda: [1]) == [1]
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert join().restarted
+
+
+@pytest.mark.parametrize("call", ["all_reduce", "all_gather", "broadcast", "any", "broadcast_object"])
+def test_a_failure_of_nccl_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """As torch raises it, where calls wait for their work: nothing here has NCCL, so the failure is made."""
+
+    def fails(*arguments: object) -> None:
+        raise dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:94, remote process exited\nLast error:\nmore")
+
+    for name in ("all_reduce", "all_gather", "broadcast"):
+        monkeypatch.setattr(dist, name, fails)
+    argument = {"any": True, "broadcast_object": int}.get(call, torch.ones(2))
+    with pytest.raises(WorldError, match=r"lost another process of this run \(NCCL error in: .*exited\)$"):
+        getattr(Processes(HashStore(), 0, 2, False), call)(argument)
+
+
+def test_calls_of_nccl_wait_for_their_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their failures surface at some later line, and not as a WorldError."""
+    monkeypatch.delenv("TORCH_NCCL_BLOCKING_WAIT", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(processes, "rendezvous", lambda *where, **options: iter([(HashStore(), 1, 2)]))
+
+    def started(backend: str, **options: object) -> None:
+        seen.append(backend)
+        assert os.environ["TORCH_NCCL_BLOCKING_WAIT"] == "1"
+
+    monkeypatch.setattr(dist, "init_process_group", started)
+    world = processes.meet(0, 3)
+    assert (world.rank, world.size) == (1, 2)
+    assert seen == [1, "cpu:gloo,cuda:nccl"]
+    os.environ.pop("TORCH_NCCL_BLOCKING_WAIT")
