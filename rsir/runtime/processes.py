@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import itertools
 import json
 import os
@@ -133,8 +135,7 @@ class Processes(World):
 
     def close(self) -> None:
         self.barrier()
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+        _leave()
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -145,6 +146,13 @@ class Processes(World):
 
 def _bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _leave() -> None:
+    """End the threads of gloo: one that still holds a tensor while the interpreter ends aborts the process."""
+    if dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def meet(attempt: int, local_rank: int) -> Processes:
@@ -162,6 +170,9 @@ def meet(attempt: int, local_rank: int) -> Processes:
     WorldError
         They do not come.
     """
+    # Imported after the group is there, by other parts of torch, it keeps the group and so its threads for ever, as
+    # values of default arguments.
+    importlib.import_module("torch.distributed.nn.functional")
     on_gpu = torch.cuda.is_available() and dist.is_nccl_available()
     if on_gpu:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
@@ -179,4 +190,5 @@ def meet(attempt: int, local_rank: int) -> Processes:
             f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} ({socket.gethostname()}): cannot meet the other "
             f"processes at {place}: {str(cause).splitlines()[0]}"
         ) from cause
+    atexit.register(_leave)  # for runs that end with an error, too
     return Processes(store, rank, size, attempt > 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,39 @@ def test_torchrun_starts_a_killed_process_again(tmp_path: Path) -> None:
     assert [event["restarted"] for event in events if event["event"] == "processes"] == [False, True]
     assert (tmp_path / "run" / "round-00" / "DONE").exists()
     assert (tmp_path / "first step").read_text() == "3"
+
+
+LEAVING = """
+import atexit, os, sys
+from pathlib import Path
+
+@atexit.register
+def names():  # the last of all: it is registered first
+    print(*(task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")), sep=", ")
+
+from rsir.runtime.processes import meet
+world = meet(0, 0)
+import torch.distributed.nn.functional  # as torch does by itself when some of it is first used
+world.any(False)
+{end}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the threads are read from /proc")
+@pytest.mark.parametrize(("end", "status"), [("world.close()", 0), ("sys.exit(3)", 3), ("raise OSError", 1)])
+def test_no_thread_of_gloo_is_left_when_the_interpreter_ends(end: str, status: int) -> None:
+    """One that is, and lets go of a tensor then, aborts the process now and then."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
+    command = [sys.executable, "-c", LEAVING.format(end=end)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=os.environ | place
+    )
+    assert done.returncode == status, done.stderr
+    assert "python" in done.stdout
+    assert "gloo" not in done.stdout
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1000, 19_412])
