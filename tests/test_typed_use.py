@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from rsir.ops import TopK, topk
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run, enriched
 from rsir.runs.rounds import RoundResult
+from rsir.serving.output import Recommendations
 
 
 class Mine:
@@ -76,7 +76,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert_type(run, Run)
     assert_type(run.rounds, list[RoundResult])
     assert_type(run.rounds[0].validation, dict[str, float])
-    assert_type(run.recommend([["a", "b"]][:0], k=3), list[list[Any]])
+    assert_type(run.recommend([["a", "b"]][:0], k=3), Recommendations)
     assert_type(rsir.load(tmp_path / "run"), Run)
     assert_type(rsir.run(small, rounds=0), Run)
     assert_type(rsir.evaluate(run), Evaluation)

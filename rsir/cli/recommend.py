@@ -1,50 +1,45 @@
-"""``rsir recommend RUN --out FILE``: the best items for every user, written as they are found."""
+"""``rsir recommend RUN``: the best items for every user as a file, or for some as a table."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-from rsir import files
 from rsir.cli.notes import notes
 from rsir.cli.parsing import Parser
-from rsir.data import Sequences, read_histories
-from rsir.data.io.columnar import SUFFIXES
-from rsir.data.io.events import Histories
-from rsir.data.io.readers import histories_config
-from rsir.data.ragged import Ragged, offsets_of
-from rsir.errors import DataError
+from rsir.data.io.readers import histories_config, read_histories, read_names
+from rsir.errors import ConfigError, DataError
 from rsir.runtime.environment import check_device
-from rsir.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from rsir.models.protocol import Backbone
-    from rsir.ops import ItemTable
+    from rsir.data.io.events import Histories
+    from rsir.runs.results import Run
+    from rsir.serving.output import Recommendations
+    from rsir.serving.recommender import Recommender
 
-__all__ = ["histories_of", "main", "parser", "write"]
-
-BLOCK = 8192
-"""Users scored at a time; their recommendations are a row group of the file."""
+__all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
     """The parser of the command."""
-    made = Parser("recommend", "Write the best items for every user of a run to a Parquet file.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round's model recommends")
+    made = Parser("recommend", "Write the best items for every user of a run to a file, or print them for some.")
+    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round recommends")
     made.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        required=True,
-        help="Parquet file, a row for each recommendation: user_id, item_id, rank (from 1), score",
+        help="file (.parquet, .csv, .jsonl), a row for each recommendation: user_id, item_id, rank (from 1), score, and by: "
+        "model, or popularity where nothing is known of a history [a table on the screen, for --users or --history]",
     )
     made.add_argument("--k", type=int, default=10, metavar="N", help="items for each user [10]")
+    made.add_argument("--users", nargs="+", metavar="ID", help="for these users alone, by what they have in the run")
+    made.add_argument("--users-in", metavar="FILE", type=Path, help="for the users that this file names, a line each")
+    made.add_argument(
+        "--history", nargs="*", metavar="ITEM", help="after these items, oldest first; none: what is popular"
+    )
     made.add_argument(
         "--histories",
         metavar="FILE",
@@ -57,10 +52,18 @@ def parser() -> Parser:
             f"--{role}", metavar="COLUMN", help=f"column of the {role}s in FILE [as in the run, or found]"
         )
     made.add_argument(
+        "--candidates",
+        metavar="FILE",
+        type=Path,
+        help="recommend only what this file names: text with an item a line, or a table with a column of items",
+    )
+    made.add_argument("--exclude", metavar="FILE", type=Path, help="never recommend what this file names")
+    made.add_argument(
         "--repeats",
         choices=("excluded", "included"),
         help="whether items that a user had already are recommended [as the run was evaluated: its data.repeats]",
     )
+    made.add_argument("--round", type=int, metavar="N", help="the round that recommends [the best]")
     made.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
     return made
 
@@ -68,132 +71,88 @@ def parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Run the command; 0 if the file was written."""
     options = parser().parse_args(arguments)
-    from rsir.runs.results import load
+    from rsir.serving.output import check_name, left_out, recommendations, write
+    from rsir.serving.recommender import check_request
 
     device = "cuda" if options.gpu else "cpu"
     check_device(device, "--gpu")
-    _check_request(options.out, options.k)
+    _check_options(options)
+    check_request(options.k, options.repeats or "excluded")
+    if options.out is not None:
+        check_name(options.out)
+    from rsir.runs.results import load
+
     run = load(options.run, device=device)
-    histories = histories_of(run.data)
-    if options.histories is not None:
-        columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
-        config = histories_config(options.histories, run.config.data, columns)
-        with notes():
-            histories = read_histories(options.histories, run.data, config)
-    write(
-        options.out,
-        run.model,
-        run.data,
-        histories,
-        options.k,
-        exclude_history=(options.repeats or run.config.data.repeats) == "excluded",
-        table=run.item_table(),
-    )
-    if histories.unknown_events:
-        print(
-            f"Omitted as their items are not in the catalogue: {histories.unknown_events:,} events, and "
-            f"{histories.unknown_users:,} users who have no others",
-            file=sys.stderr,
+    recommender = run.recommender(options.round)
+    with notes():
+        histories = _histories(options, run, recommender)
+        candidates, exclude = (
+            None if file is None else read_names(file, "item") for file in (options.candidates, options.exclude)
         )
+    offer = recommender.offer(candidates, exclude)
+    for sentence in left_out(histories, offer):
+        print(f"rsir: note: {sentence}", file=sys.stderr)
+    if options.out is None:
+        _print(
+            recommendations(
+                recommender, histories, options.k, offer=offer, repeats=options.repeats, named=options.history is None
+            )
+        )
+        return 0
+    popular = write(options.out, recommender, histories, options.k, offer=offer, repeats=options.repeats)
     print(f"{options.out}: the best {options.k} items for {len(histories.users):,} users")
+    if popular:
+        print(f"Of {popular:,} of them nothing is known: they have the most popular items")
     return 0
 
 
-def write(
-    path: str | os.PathLike[str],
-    model: Backbone,
-    catalogue: Sequences,
-    histories: Histories,
-    k: int = 10,
-    *,
-    exclude_history: bool = True,
-    table: ItemTable | None = None,
-    threads: int | None = None,
-    progress: Progress = silent,
-) -> None:
-    """Recommend after every history, and write a Parquet file, row group by row group.
-
-    Memory holds the histories and one block of recommendations, however many users there are. The file appears when it
-    is whole. A row is ``user_id``, ``item_id``, ``rank`` (int32 from 1) and ``score`` (float32, the model's);
-    users come in the order of the histories, their items best first.
-
-    Parameters
-    ----------
-    path : path of the file
-    model : Backbone
-    catalogue : Sequences
-        For the items' labels; its own ids if it has none.
-    histories : Histories
-        From :func:`histories_of` or :func:`rsir.data.read_histories`.
-    k : int, default 10
-    exclude_history : bool, default True
-        Do not recommend what the user had already.
-    table : ItemTable, optional
-        As for :func:`rsir.evaluation.evaluate`.
-    threads : int, optional
-        CPU threads of the scoring ops; default: torch's number.
-    progress : Progress
-
-    Raises
-    ------
-    DataError
-        k is below 1, or the file does not end in .parquet or .pq, or it cannot be written.
-    """
-    import pyarrow.parquet as pq
-
-    _check_request(files.local(path, DataError), k)
-    labels = catalogue.item_labels
-    items = pa.array(np.arange(1, catalogue.num_items + 1)) if labels is None else labels
-    schema = pa.schema(
-        {"user_id": histories.users.type, "item_id": items.type, "rank": pa.int32(), "score": pa.float32()}
-    )
-    with (
-        files.replacing(files.local(path, DataError), DataError) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as file,
-    ):
-        for first, ids, scores in _blocks(model, histories, k, exclude_history, table, threads):
-            found = ids > 0
-            users = pa.array(np.repeat(np.arange(first, first + len(ids)), found.sum(1)))
-            ranks = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), ids.shape)
-            columns = [
-                histories.users.take(users),
-                items.take(pa.array(ids[found] - 1)),
-                pa.array(ranks[found]),
-                pa.array(scores[found]),
-            ]
-            file.write_batch(pa.record_batch(columns, schema=schema))
-            progress("recommend", first + len(ids), len(histories.users), "users")
+def _check_options(options: Namespace) -> None:
+    """Refuse options that exclude each other, and a screenful of every user."""
+    ways = ("users", "users_in", "history", "histories")
+    chosen = [f"--{name.replace('_', '-')}" for name in ways if getattr(options, name) is not None]
+    if ("--history" in chosen and len(chosen) > 1) or {"--users", "--users-in"} <= set(chosen):
+        raise ConfigError(f"{chosen[0]}: expected it without {chosen[1]}, got both")
+    if options.out is None and not {"--users", "--history"} & set(chosen):
+        raise ConfigError("rsir recommend: expected --out FILE, or --users ID or --history ITEM to print some")
+    given = [f"--{role}" for role in ("user", "item", "time") if getattr(options, role) is not None]
+    if given and options.histories is None:
+        raise ConfigError(f"{given[0]}: names a column of --histories FILE, and none is given")
 
 
-def _check_request(path: Path, k: int) -> None:
-    if k < 1:
-        raise DataError(f"k: expected at least 1, got {k}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: expected a file that ends in {' or '.join(SUFFIXES)}, as Parquet is written")
+def _histories(options: Namespace, run: Run, recommender: Recommender) -> Histories:
+    if options.history is not None:
+        return recommender.histories([options.history])
+    users = options.users if options.users_in is None else read_names(options.users_in, "user")
+    if options.histories is None:
+        return recommender.histories_of(users)
+    columns = {role: getattr(options, role) for role in ("user", "item", "time") if getattr(options, role)}
+    config = histories_config(options.histories, run.config.data, columns)
+    histories = read_histories(options.histories, run.data, config)
+    return histories if users is None else _some(histories, users, options.histories)
 
 
-def _blocks(
-    model: Backbone, histories: Histories, k: int, exclude: bool, table: ItemTable | None, threads: int | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first history, ids (b, k) int64, scores (b, k) float32) block by block; id 0 where there is no further item."""
-    from rsir import ops
-    from rsir.models.encoding import added_scores, encode_sequences
-    from rsir.models.items import pack_items
+def _some(histories: Histories, users: list[object], path: Path) -> Histories:
+    """The histories of some users of a file."""
+    from rsir.data.ragged import Ragged
+    from rsir.serving.names import Names
 
-    table = pack_items(model, table)
-    for first in range(0, len(histories.users), BLOCK):
-        block = histories.lists.rows(first, min(first + BLOCK, len(histories.users)))
-        queries = encode_sequences(model, block)
-        excluded = ops.Ragged.from_numpy(block.values, block.offsets, queries.device) if exclude else None
-        added = added_scores(model, block)
-        best = ops.topk(queries, table, k, excluded=excluded, added=added, threads=threads)
-        yield first, best.ids.cpu().numpy(), best.logits.cpu().numpy()
+    ids = Names("user", histories.users, len(histories.users)).ids(users)
+    if not ids.all():
+        raise DataError(f"{path}: has no user {users[int((ids == 0).argmax())]!r}")
+    lists, rows = histories.lists, ids - 1
+    some = Ragged.windows(lists.values, lists.offsets[rows], lists.lengths[rows])
+    return dataclasses.replace(histories, users=histories.users.take(rows), lists=some)
 
 
-def histories_of(data: Sequences) -> Histories:
-    """The real sequences of a data set as histories; users without items have none."""
-    rows = np.flatnonzero((data.lengths > 0) & data.is_real)
-    labels = data.user_labels
-    users = pa.array(rows + 1) if labels is None else labels.take(pa.array(rows))
-    end = data.offsets[data.num_real]
-    return Histories(users, Ragged(data.items[:end], offsets_of(data.lengths[rows])))
+def _print(found: Recommendations) -> None:
+    """A table, a recommendation a line."""
+    table = found.table()
+    names = [name for name in table.column_names if name != "history"]
+    rows = [names, *([_cell(row[name]) for name in names] for row in table.to_pylist())]
+    widths = [max(len(row[number]) for row in rows) for number in range(len(names))]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

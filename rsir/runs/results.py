@@ -9,17 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from rsir.config import RecursionConfig
 from rsir.data.load import split
-from rsir.data.ragged import Ragged, offsets_of
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
+from rsir.data.warn import warn
 from rsir.errors import DataError, RunError
-from rsir.evaluation import recommend
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import with_vote
 from rsir.ops import ItemTable
@@ -32,6 +27,8 @@ from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower
 from rsir.runtime.environment import check_device
 from rsir.runtime.torch_state import plain_torch
+from rsir.serving.output import Recommendations, left_out, recommendations
+from rsir.serving.recommender import Recommender
 
 __all__ = ["Run", "enriched", "load"]
 
@@ -78,39 +75,71 @@ class Run:
         return load(path, device=device)
 
     def recommend(
-        self, histories: Iterable[Sequence[Any]], k: int = 10, *, repeats: Repeats | None = None
-    ) -> list[list[Any]]:
-        """The k items to recommend after each history, best first, by the best round's model.
+        self,
+        histories: Iterable[Sequence[Any]] | None = None,
+        k: int = 10,
+        *,
+        users: Iterable[Any] | None = None,
+        candidates: Iterable[Any] | None = None,
+        exclude: Iterable[Any] | None = None,
+        repeats: Repeats | None = None,
+        round_: int | None = None,
+    ) -> Recommendations:
+        """The k items to recommend after each history, best first, with their scores.
 
         Parameters
         ----------
-        histories : iterable of sequences of item labels
-            Oldest first, each with at least one item, named as in the data the run was made from.
+        histories : iterable of sequences of item labels, optional
+            Oldest first, named as in the data the run was made from. Items that are not in the catalogue are skipped,
+            counted, and said in a DataWarning; after a history of which nothing is known the most popular items are
+            recommended, and ``by`` says so. Default: those of ``users``.
         k : int
+        users : iterable of user labels, optional
+            Users of the run's data, whose histories are taken from there, held-out events included. Default, without
+            histories: all of them.
+        candidates : iterable of item labels, optional
+            Recommend these alone, such as what is in stock; unknown ones are skipped and counted in a DataWarning.
+        exclude : iterable of item labels, optional
+            Do not recommend these; unknown ones make no difference.
         repeats : {"excluded", "included"}, optional
             Whether items already in a history are recommended; default: the run's setting ``data.repeats``.
+        round_ : int, optional
+            The round that recommends; default: the best.
 
         Returns
         -------
-        list of lists of item labels
-            Shorter than k only where the catalogue runs out.
+        Recommendations
+            A list of lists of item labels, shorter than k only where nothing else may be recommended; its ``scores``,
+            ``by``, ``unknown_items`` and ``table()``, an Arrow table, say more.
 
         Raises
         ------
         DataError
-            A history is empty or holds an item the model does not know; names the history and the item.
+            Both histories and users, a user that is not in the data, histories or candidates of which no item is in
+            the catalogue, or another k or rule than there is.
+        RunError
+            There is no such round, or the run has no folder, where rounds but the best are read from.
         """
-        listed = [list(history) for history in histories]
-        offsets = offsets_of([len(history) for history in listed])
-        empty = next((number for number, history in enumerate(listed) if not history), None)
-        if empty is not None:
-            raise DataError(f"history {empty} is empty: expected at least one item; leave it out")
-        repeats = repeats or self.config.data.repeats
-        if repeats not in ("excluded", "included"):
-            raise DataError(f"repeats: expected excluded or included, got {repeats!r}")
-        lists, table = Ragged(self._ids(listed, offsets), offsets), self.item_table()
-        best = recommend(self.model, lists, k, exclude_history=repeats == "excluded", table=table)
-        return [self._labels(row[row > 0]) for row in best.ids.cpu().numpy()]
+        if histories is not None and users is not None:
+            raise DataError("expected histories or users, got both; users have those of the run's data")
+        recommender = self.recommender(round_)
+        named = histories is None
+        found = recommender.histories_of(users) if histories is None else recommender.histories(histories)
+        offer = recommender.offer(candidates, exclude)
+        for sentence in left_out(found, offer):
+            warn(f"recommend: {sentence}")
+        return recommendations(recommender, found, k, offer=offer, repeats=repeats, named=named)
+
+    def recommender(self, round_: int | None = None) -> Recommender:
+        """What a round recommends with, its items packed; made at the first call. Default: the best round."""
+        round_ = self.best if round_ is None else round_
+        check_round(self, round_)
+        if round_ not in self._recommenders:
+            own = round_ == self.best
+            model = self.model if own else recommender_of(self, round_)
+            table = self.item_table() if own else pack_items(model, dtype=self.config.item_table)
+            self._recommenders[round_] = Recommender(model, self.data, table=table, repeats=self.config.data.repeats)
+        return self._recommenders[round_]
 
     def item_table(self) -> ItemTable:
         """The model's items as the run's setting ``item_table`` has them scored; packed at the first call."""
@@ -120,25 +149,35 @@ class Run:
     def _table(self) -> ItemTable:
         return pack_items(self.model, dtype=self.config.item_table)
 
-    def _ids(self, histories: list[list[Any]], offsets: np.ndarray) -> np.ndarray:
-        """(nnz,) item ids of labels."""
-        flat = [label for history in histories for label in history]
-        labels = self.data.item_labels
-        if labels is None:
-            return np.array(flat, np.int64)
-        try:
-            ids = pc.index_in(pa.array(flat, labels.type), labels)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as cause:
-            raise DataError(f"item labels: expected {labels.type} as in the data, got {flat[:3]!r}: {cause}") from cause
-        unknown = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
-        if len(unknown):
-            history = int(np.searchsorted(offsets, unknown[0], side="right")) - 1
-            raise DataError(f"history {history}: item {flat[unknown[0]]!r} is not in the catalogue; leave it out")
-        return ids.to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    @cached_property
+    def _recommenders(self) -> dict[int, Recommender]:
+        return {}
 
-    def _labels(self, ids: np.ndarray) -> list[Any]:
-        labels = self.data.item_labels
-        return ids.tolist() if labels is None else labels.take(pa.array(ids - 1)).to_pylist()
+
+def check_round(run: Run, round_: int) -> None:
+    """Refuse a round that a run does not have."""
+    if isinstance(round_, bool) or not isinstance(round_, int) or not 0 <= round_ < len(run.rounds):
+        where = "" if run.path is None else f"{run.path}: "
+        raise RunError(f"{where}expected a round in 0..{len(run.rounds) - 1}, got {round_}")
+
+
+def recommender_of(run: Run, round_: int) -> Any:
+    """What a round recommends with, read from the run's folder."""
+    if run.path is None:
+        raise RunError(
+            f"round {round_}: this run was made without a folder, so that models of its best round alone were kept; "
+            "give it an out"
+        )
+    device = str(run.model.item_embeddings().device)
+    return _recommender(RunDirectory.open(run.path), run.config, run.data, run.rounds[round_], device)
+
+
+def _recommender(
+    directory: RunDirectory, config: RecursionConfig, data: Sequences, result: RoundResult, device: str
+) -> Any:
+    networks = Lineage(Follower(directory), config.retention, device).recommender(result.round)
+    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn) if result.vote else None
+    return with_vote(networks, knn, result.vote)
 
 
 @plain_torch()
@@ -174,11 +213,9 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
         raise RunError(f"{directory.path}: no round is finished yet; resume with --resume")
     rounds = [store.read_round(number) for number in range(store.finished)]
     best = best_round(rounds)
-    networks = Lineage(store, directory.config.retention, device).recommender(best)
-    data, config, vote = read_data(directory), directory.config, rounds[best].vote
-    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn) if vote else None
-    model = with_vote(networks, knn, vote)
-    return Run(directory.config, data, rounds, best, model, directory.path, read_baselines(directory))
+    data, config = read_data(directory), directory.config
+    model = _recommender(directory, config, data, rounds[best], device)
+    return Run(config, data, rounds, best, model, directory.path, read_baselines(directory))
 
 
 def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> Sequences:
@@ -202,8 +239,7 @@ def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> 
     if run.path is None:
         raise RunError("this run was made without a folder, so its generated sequences were not kept; give it an out")
     round_ = run.best if round_ is None else round_
-    if not 0 <= round_ < len(run.rounds):
-        raise RunError(f"{run.path}: expected a round in 0..{len(run.rounds) - 1}, got {round_}")
+    check_round(run, round_)
     real = run.data if held_out else split(run.data, run.config.data, run.config.seed).train
     first = 1 if run.config.accumulate else max(round_, 1)
     folder = RunDirectory.open(run.path)

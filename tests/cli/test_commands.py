@@ -94,7 +94,7 @@ def test_hyphens_and_underscores_are_the_same_in_every_command(
         ("--out x.parquet recommend runs/mine", "recommend: the command comes first: rsir recommend --out x.parquet r"),
         ("--k 5 recommend runs/mine", "recommend: the command comes first: rsir recommend --k 5 runs/mine"),
         ("--completion bash", "--completion: unknown option; did you mean rsir completion?"),
-        ("recommend", "rsir recommend: expected RUN, --out; rsir recommend --help shows how"),
+        ("recommend", "rsir recommend: expected RUN; rsir recommend --help shows how"),
         ("recommend a --out b.parquet --repeet", "--repeet: unknown option; did you mean --repeats?"),
         ("recommend a b.csv --out b.parquet", "'b.csv': unexpected; rsir recommend --help shows what it takes"),
         ("recommend a --out b.parquet --k ten", "--k: invalid int value: 'ten'"),

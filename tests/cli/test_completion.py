@@ -35,7 +35,7 @@ def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[s
     assert completed(script, "in") == ["inspect"]
     assert completed(script, "re") == ["recommend", "report"]
     assert completed(script, "run", "--fidelity.t") == ["--fidelity.tau"]
-    assert completed(script, "recommend", "a run", "--his") == ["--histories"]
+    assert completed(script, "recommend", "a run", "--his") == ["--histories", "--history"]
     assert completed(script, "recommend", "--fid") == []
     assert completed(script, "recommend", "--model", "") == []
     assert completed(script, "export", "--h") == ["--held-out", "--help"]

@@ -20,7 +20,19 @@ from rsir.data import Sequences, leave_one_out, write
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GUIDES = [
-    *("quickstart", "data", "models", "settings", "stronger", "gpu", "large", "machines", "distributed", "paper"),
+    *(
+        "quickstart",
+        "data",
+        "serving",
+        "models",
+        "settings",
+        "stronger",
+        "gpu",
+        "large",
+        "machines",
+        "distributed",
+        "paper",
+    ),
     "studies",
 ]
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
@@ -80,7 +92,7 @@ def test_guide(page, tmp_path, monkeypatch):
             exec(compile(code, f"{page}.md", "exec", dont_inherit=True), names)
             continue
         for line in code.replace("\\\n", " ").splitlines():
-            check(line, run=page in ("quickstart", "data", "models"))
+            check(line, run=page in ("quickstart", "data", "serving", "models"))
 
 
 def test_readme(tmp_path, monkeypatch):

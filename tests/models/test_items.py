@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from rsir import ops
-from rsir.cli.recommend import histories_of, write
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.data.load import split
@@ -23,6 +22,8 @@ from rsir.models import build as build_model
 from rsir.models import pack_items
 from rsir.recursion.loop import recurse
 from rsir.runs.results import load
+from rsir.serving.output import write
+from rsir.serving.recommender import Recommender
 
 SMALL = RecursionConfig(
     rounds=1,
@@ -115,9 +116,9 @@ def test_a_run_in_half_precision(tmp_path: Path):
     found = evaluate(whole.model, parts.test, table=table).metrics
     assert {name: best.test[name] for name in found} == found
 
-    histories = histories_of(whole.data)
-    write(tmp_path / "half.parquet", whole.model, whole.data, histories, 5, table=table)
-    write(tmp_path / "single.parquet", whole.model, whole.data, histories, 5)
+    histories = whole.recommender().histories_of()
+    write(tmp_path / "half.parquet", Recommender(whole.model, whole.data, table=table), histories, 5)
+    write(tmp_path / "single.parquet", Recommender(whole.model, whole.data), histories, 5)
     assert (tmp_path / "half.parquet").read_bytes() != (tmp_path / "single.parquet").read_bytes()
     labels = whole.data.item_labels
     ids = recommend(whole.model, histories.lists, 5, table=table).ids[0].numpy()

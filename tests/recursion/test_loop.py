@@ -364,9 +364,9 @@ def test_recommendations_are_labels_new_to_the_user(run: Run) -> None:
 @pytest.mark.parametrize(
     ("histories", "message"),
     [
-        ([["genre 1"]], "history 0: item 'genre 1' is not in the catalogue"),
-        ([["genre 1"], []], "history 1 is empty: expected at least one item; leave it out"),
-        ([[3]], "expected large_string"),
+        ([["genre 1"], []], "none of their items, 'genre 1' for one, is in the catalogue"),
+        ([[3.5]], "item: expected a string as in the data, got 3.5"),
+        (["genre"], r"history 0: expected a list of items, got 'genre'; write \['genre'\]"),
     ],
 )
 def test_histories_that_cannot_be_used(run: Run, histories: list[list[object]], message: str) -> None:

@@ -113,9 +113,9 @@ class Histories:
     users : (n,) pyarrow array
         Labels, in their order.
     lists : Ragged
-        Items (nnz,) int32 of each user, oldest first; none is empty.
+        Items (nnz,) int32 of each user, oldest first; may be empty.
     unknown_events, unknown_users : int
-        Events left out as their item is not in the catalogue, and users left out as none of theirs is.
+        Events left out as their item is not in the catalogue, and users of whom nothing is left, as none of theirs is.
     """
 
     users: pa.Array
@@ -137,13 +137,14 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
     known = _in_order(replace(known, items=ids[ids > 0]))
     if known.times is not None:
         known = _without_duplicates(known, known.times)
-    counts = np.bincount(known.users)
-    given = int(np.count_nonzero(np.bincount(events.users)))
+    users, user_labels = _dense(events.users, events.user_labels)
+    counts = np.zeros(len(user_labels), np.int64)
+    counts[np.unique(users[ids > 0])] = np.bincount(known.users)  # both in the order of the labels
     return Histories(
-        users=_dense(events.users[ids > 0], events.user_labels)[1],
+        users=user_labels,
         lists=Ragged(known.items.astype(np.int32), offsets_of(counts)),
         unknown_events=int(np.count_nonzero(ids == 0)),
-        unknown_users=given - len(counts),
+        unknown_users=int(np.count_nonzero(counts == 0)),
     )
 
 

@@ -9,21 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from rsir.config import DataConfig
 from rsir.data.io import columns
+from rsir.data.io.delimited import DelimitedSource
 from rsir.data.io.events import Events, Histories, Reading, to_histories, to_sequences
 from rsir.data.io.formats import FORMATS, format_of, known_format
 from rsir.data.io.limits import check_compressed_text
-from rsir.data.io.opening import undecodable
+from rsir.data.io.opening import opened, undecodable
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, Interrupted
 from rsir.files import local
 from rsir.runtime.interrupts import prepare_arrow
 
-__all__ = ["histories_config", "read", "read_histories", "read_log"]
+__all__ = ["histories_config", "read", "read_histories", "read_log", "read_names"]
 
 _BINARY = ("parquet", "arrow", "pth")
 
@@ -107,6 +109,40 @@ def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: D
     if isinstance(events, Sequences):
         raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
     return to_histories(events, catalogue, config)
+
+
+def read_names(path: str | os.PathLike[str], role: Literal["user", "item"]) -> list[Any]:
+    """Names of users or items: a line each of a file of text, else the column of a table that holds them.
+
+    Raises
+    ------
+    DataError
+        The file cannot be used, or holds none.
+    """
+    path = local(path, DataError)
+    _check_file(path)
+    known = known_format(path) or "text"
+    source = FORMATS[known].source
+    with _faults_named(path, known, "utf-8"):
+        if source is None or known == "csv":
+            with opened(path) as file:
+                lines = [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
+            names: list[Any] = [line for line in lines if line]
+            if known == "csv" and names and any(mark in names[0] for mark in ",;\t"):
+                names = _column(DelimitedSource(path, DataConfig()), role, path)
+            elif known == "csv":
+                names = names[1:] if columns.simplified(names[0]).startswith(role) else names
+        else:
+            names = _column(source(path, DataConfig()), role, path)
+    if not names:
+        raise DataError(f"{path}: expected names of {role}s, got none")
+    return names
+
+
+def _column(source: Any, role: str, path: Path) -> list[Any]:
+    present = source.names
+    column = present[0] if len(present) == 1 else columns.find(role, None, present, str(path))
+    return source.load([column])[column].drop_null().unique().to_pylist()
 
 
 def histories_config(path: str | os.PathLike[str], run: DataConfig, given: dict[str, str]) -> DataConfig:

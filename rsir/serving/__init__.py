@@ -1,0 +1,1 @@
+"""Recommendations by names: one engine for Python, the command line and the HTTP service."""
