@@ -31,7 +31,7 @@ def parser() -> Parser:
         "--out",
         metavar="FILE",
         type=Path,
-        help="file (.parquet, .csv, .jsonl), a row for each recommendation: user_id, item_id, rank (from 1), score, and by: "
+        help=".parquet, .csv or .jsonl, a row for each recommendation: user_id, item_id, rank, score, and by: "
         "model, or popularity where nothing is known of a history [a table on the screen, for --users or --history]",
     )
     made.add_argument("--k", type=int, default=10, metavar="N", help="items for each user [10]")

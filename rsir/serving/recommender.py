@@ -153,7 +153,7 @@ class Recommender:
                 f"{self.users.labels[0].as_py()!r} for one; give a history, which may be empty"
             )
         rows = ids - 1
-        lengths = self.data.lengths[rows]
+        lengths = self.data.offsets[rows + 1] - self.data.offsets[rows]
         return Histories(self.users.of(ids), Ragged.windows(self.data.items, self.data.offsets[rows], lengths))
 
     def offer(self, candidates: Iterable[Any] | None = None, exclude: Iterable[Any] | None = None) -> Offer:
