@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rsir import evaluation
 from rsir.config import DataConfig, RecursionConfig
+from rsir.config.arguments import typed
 from rsir.config.changes import with_settings
 from rsir.data import EvaluationSet, Sequences, from_frame, leave_one_out, read
 from rsir.data.alignment import align, check_catalogue
@@ -36,6 +37,7 @@ from rsir.runtime.runtime import Runtime
 __all__ = ["evaluate", "run"]
 
 
+@typed(unchecked=("config",))
 def run(
     config: RecursionConfig | None = None,
     *,
@@ -111,6 +113,7 @@ def run(
     )
 
 
+@typed()
 def evaluate(
     model: Backbone | Run,
     data: Any = None,

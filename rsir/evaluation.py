@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from rsir import ops
+from rsir.config.arguments import typed
 from rsir.data.ragged import Ragged, extent
 from rsir.data.splits import EvaluationSet
-from rsir.errors import DataError
+from rsir.errors import ConfigError, DataError
 from rsir.metrics import HEADLINE
 from rsir.models.encoding import added_scores, encode_sequences
 from rsir.models.items import pack_items
@@ -64,6 +65,7 @@ class Evaluation:
         return _gains(self.ranks, name, int(cutoff))
 
 
+@typed()
 @plain_torch()
 def evaluate(
     model: Backbone,
@@ -157,6 +159,7 @@ def evaluate(
     return Evaluation(metrics, ranks)
 
 
+@typed()
 @plain_torch()
 def recommend(
     model: Backbone,
@@ -330,5 +333,5 @@ def _check_ids(what: str, ids: npt.NDArray[np.integer], num_items: int) -> None:
 
 def _positive(name: str, value: int) -> int:
     if value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
+        raise ConfigError(f"{name}: expected at least 1, got {value}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,36 @@ def test_the_lowest_versions_are_those_of_the_package() -> None:
     assert admitted.keys() == tested.keys()
     for name, version in admitted.items():
         assert re.fullmatch(rf"{re.escape(version)}(\.0)*", tested[name]), name
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("rsir.run(rounds=0)", "BackendUnavailable"),
+        ("ItemKnn.fit(Sequences.from_lists([[1, 2]]))", "BackendUnavailable"),
+        ("print(main(['--rounds', '0', '--out', 'run']))", "2"),
+    ],
+)
+def test_a_checkout_that_is_not_built_says_how_to_build_it(tmp_path: Path, call: str, said: str) -> None:
+    """The source folder comes first in the path and hides an install whose compiled module it does not have."""
+    shutil.copytree(ROOT / "rsir", tmp_path / "rsir", ignore=shutil.ignore_patterns("_core*.so", "__pycache__"))
+    code = (
+        "import sys\n"  # without what finds an editable install
+        "sys.meta_path = [one for one in sys.meta_path if 'ScikitBuild' not in type(one).__name__]\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import rsir\n"
+        f"assert rsir.__file__.startswith({str(tmp_path)!r})\n"
+        "from rsir.cli.main import main\n"
+        "from rsir.data import Sequences\n"
+        "from rsir.models import ItemKnn\n"
+        "try:\n"
+        f"    {call}\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(said)
+    assert "build it in place with 'pip install -e .', or run from another folder" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "round-00").exists()

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from rsir.config.values import from_dict, to_dict
+from rsir.config.values import from_dict, shown, to_dict
 from rsir.errors import ConfigError
 
 __all__ = ["as_text", "flat", "nearest", "with_settings"]
@@ -86,7 +86,7 @@ def _settings_of(name: str, value: Any, sections: dict[str, Any]) -> list[tuple[
         return [(f"{name}.{key}", one) for key, one in value.items()]
     if name == "model" and isinstance(value, str):
         return [("model.name", value)]
-    raise ConfigError(f"{name}: expected a mapping of settings or {kind.__name__}, got {value!r}")
+    raise ConfigError(f"{name}: expected a mapping of settings or {kind.__name__}, got {shown(value)}")
 
 
 def _listing(known: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from rsir.errors import ConfigError
 
-__all__ = ["check_types", "choice", "from_dict", "require", "to_dict"]
+__all__ = ["check_types", "choice", "from_dict", "require", "shown", "to_dict"]
 
 Config = TypeVar("Config")
 
@@ -19,6 +19,12 @@ Config = TypeVar("Config")
 def require(condition: bool, name: str, expected: str, value: object) -> None:
     if not condition:
         raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+def shown(value: object) -> str:
+    """A value in a message: numbers and short text as they are, else its type, as a frame would fill the screen."""
+    plain = value is None or isinstance(value, (bool, int, float, str, bytes))
+    return repr(value) if plain and len(repr(value)) < 80 else type(value).__name__
 
 
 def check_types(config: Any, where: str = "") -> None:

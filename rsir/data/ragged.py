@@ -129,11 +129,14 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def integers(name: str, values: npt.ArrayLike, dtype: type[np.signedinteger[Any]] | None) -> npt.NDArray[Any]:
     """One-dimensional integers as a type that must hold them all; without one as they are."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as cause:  # lists of different lengths
+        raise DataError(f"{name} must hold integers, got lists within: {cause}") from cause
     if array.ndim != 1:
         raise DataError(f"{name} must have one dimension, got shape {array.shape}")
     if array.size == 0:
-        return array.astype(dtype)
+        return array.astype(dtype or np.int64)
     if array.dtype.kind not in "iu":
         raise DataError(f"{name} must hold integers, got {array.dtype}")
     if dtype is None:

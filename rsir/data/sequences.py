@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rsir.config.arguments import typed
 from rsir.data.ragged import (
     Int32Array,
     Int64Array,
@@ -206,20 +207,25 @@ class Sequences:
         return sum(int(np.count_nonzero(self.round[block] == 0)) for block in memory.blocks(self.round.size))
 
     @classmethod
+    @typed(DataError)
     def from_lists(cls, lists: Iterable[Sequence[int]], num_items: int | None = None, **fields: Any) -> Sequences:
         """Build from one list of item ids a row; `fields` are the other arguments of the constructor.
 
         `num_items` defaults to the largest id that occurs. It loops in Python: meant for tests and small
         data.
         """
-        rows = [list(row) for row in lists]
-        items = [item for row in rows for item in row]
+        rows = []
+        for number, row in enumerate(lists):
+            if isinstance(row, (str, bytes)) or not hasattr(row, "__iter__"):
+                raise DataError(f"lists: expected a list of item ids in row {number}, got {row!r}")
+            rows.append(list(row))
+        items = integers("lists", [item for row in rows for item in row], None)
         if num_items is None:
-            if not items:
+            if not items.size:
                 raise DataError("num_items must be given when there is no item to take it from")
-            num_items = max(items)
+            num_items = int(items.max())
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        return cls(items=np.array(items or np.zeros(0, np.int32)), offsets=offsets, num_items=num_items, **fields)
+        return cls(items=items, offsets=offsets, num_items=num_items, **fields)
 
     def select(self, rows: npt.ArrayLike) -> Sequences:
         """Some rows, in the order given; the catalogue stays whole.
@@ -327,6 +333,7 @@ class Sequences:
 
         return storage.encode(self, file_format)
 
+    @typed(DataError)
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file that `load` reads back whole: Parquet (``.parquet``) or Arrow IPC (``.arrow``).
 
@@ -339,6 +346,7 @@ class Sequences:
         storage.save(self, Path(path))
 
     @classmethod
+    @typed(DataError)
     def load(cls, path: str | os.PathLike[str]) -> Sequences:
         """Read a file of `save`; a damaged or foreign one raises DataError."""
         from rsir.data import storage

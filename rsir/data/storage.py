@@ -194,7 +194,8 @@ def _labels_from_text(text: bytes | None) -> pa.Array | None:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
+    # absolute: Arrow would take the start of runs:2/data.parquet for an address's
+    with pq.ParquetFile(path.absolute(), page_checksum_verification=True, thrift_string_size_limit=2**31 - 1) as file:
         check_parquet(path, [file.metadata])
         current = memory.current()
         if current is None:

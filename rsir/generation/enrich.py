@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rsir.config import AcquisitionConfig, FidelityConfig, GenerationConfig
+from rsir.config.arguments import typed
+from rsir.config.values import require
 from rsir.data.alignment import check_catalogue
 from rsir.data.sequences import Sequences
 from rsir.generation.acquisition import acquire
@@ -61,6 +63,7 @@ class Enricher:
         table : ItemTable, optional
             The model's items, where they are packed already; default: packed here, as ``item_table`` says.
         """
+        require(1 <= round_ < 2**15, "round_", "in 1..32767", round_)
         table = pack_items(model, table, dtype=self.item_table, world=self.runtime.world)
         policy = build(self.fidelity, model.item_embeddings().detach(), round_, table, self.runtime)
         return BoundEnricher(self, model, round_, table, policy)
@@ -107,6 +110,7 @@ class BoundEnricher:
         return stats.leak if trusting else float("nan")
 
 
+@typed()
 @plain_torch()
 def enrich(
     data: Sequences,

@@ -14,18 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsir import _core
 from rsir.config.counting import ItemKnnConfig
+from rsir.config.values import choice
 from rsir.data.sequences import Sequences
 from rsir.errors import BackboneError, DataError
 from rsir.models.itemknn_reference import ReferenceItemKnn
 from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone
 from rsir.ops import Ragged, SparseScores
+from rsir.ops.backend import load
 from rsir.ops.checks import thread_count
 
 __all__ = ["ItemKnn", "Shares", "WithItemKnn", "network_of", "with_vote"]
 
-_BACKENDS: dict[str, Any] = {"cpp": _core.ItemKnn, "reference": ReferenceItemKnn}
 _ALL = 2**40
 _FLOOR = 1e-4  # what an item that is not listed counts as: the logarithm of a share of 0 is taken of this
 
@@ -94,10 +94,8 @@ class ItemKnn:
             Its memory is 8 bytes for each pair of items that was seen, at most ``config.neighbours`` an item.
         """
         config = ItemKnnConfig() if config is None else config
-        name = "cpp" if backend == "auto" else backend
-        if name not in _BACKENDS:
-            raise ValueError(f"backend: expected one of auto, {', '.join(_BACKENDS)}, got {backend!r}")
-        lists = _BACKENDS[name].fit(
+        choice("backend", backend, ("auto", "cpp", "reference"))
+        lists = _counter(backend).fit(
             train.items,
             train.offsets,
             train.num_items,
@@ -176,6 +174,16 @@ class ItemKnn:
         """The shares; see :class:`rsir.models.AddingBackbone`."""
         found = self.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.config.listed)
         return SparseScores(*map(torch.from_numpy, (found.ids, found.offsets, found.values)))
+
+
+def _counter(backend: str) -> Any:
+    """The class that counts; BackendUnavailable where the compiled module was not built."""
+    if backend == "reference":
+        return ReferenceItemKnn
+    load("cpp")
+    from rsir import _core
+
+    return _core.ItemKnn
 
 
 class WithItemKnn(nn.Module):

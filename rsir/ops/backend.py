@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from rsir.errors import BackendUnavailable
+from rsir.errors import BackendUnavailable, ConfigError
 from rsir.ops.types import (
     AdamMoments,
     Draw,
@@ -218,7 +218,7 @@ def resolve(backend: str, op: str, values: Tensor) -> Backend:
             )
         return load(name)
     if backend not in BACKENDS:
-        raise ValueError(f"backend: expected 'auto' or one of {list(BACKENDS)}, got {backend!r}")
+        raise ConfigError(f"backend: expected 'auto' or one of {list(BACKENDS)}, got {backend!r}")
     if op in _LACKS.get(backend, ()):
         raise _refusal(backend, op)
     on_cpu = backend == "cpp"

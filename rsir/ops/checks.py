@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rsir.errors import ConfigError
 from rsir.ops.types import AdamMoments, Draw, LayerDropout, LayerFilter, LayerParameters, Ragged, SparseScores
 
 __all__ = [
@@ -49,9 +51,11 @@ def check_version(items: Tensor, packed: int) -> None:
 
 
 def check_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return int(value)
+    number = value.item() if isinstance(value, (Tensor, np.generic)) else value
+    whole = isinstance(number, (int, float)) and not isinstance(number, bool) and number % 1 == 0
+    if not whole or not 1 <= number < 2**31:
+        raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return int(number)
 
 
 def check_draw(draw: Draw, queries: Tensor) -> Draw:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rsir.config import RecursionConfig
+from rsir.config.arguments import typed
 from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
 from rsir.data.warn import warn
 from rsir.errors import DataError, RunError
+from rsir.files import local
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import with_vote
 from rsir.ops import ItemTable
@@ -74,6 +76,7 @@ class Run:
         """A run back from its folder; see :func:`rsir.load`."""
         return load(path, device=device)
 
+    @typed()
     def recommend(
         self,
         histories: Iterable[Sequence[Any]] | None = None,
@@ -180,6 +183,7 @@ def _recommender(
     return with_vote(networks, knn, result.vote)
 
 
+@typed()
 @plain_torch()
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     """A run back from its folder: its rounds, its best model, its data and labels.
@@ -205,7 +209,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
         There is no such device.
     """
     check_device(device, f"device={device!r}")
-    if not (Path(path) / MANIFEST).exists():
+    path = local(path)
+    if not (path / MANIFEST).exists():
         raise RunError(f"{path}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(path)
     store = Follower(directory)
@@ -218,6 +223,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     return Run(config, data, rounds, best, model, directory.path, read_baselines(directory))
 
 
+@typed()
 def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> Sequences:
     """What a round was trained on: the real sequences and the generated ones it acquired, with source and round.
 

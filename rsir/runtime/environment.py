@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from contextlib import suppress
 from importlib import metadata
@@ -40,7 +41,7 @@ def _gpu(torch: Any, device: str) -> dict[str, Any]:
 def check_device(device: str, option: str) -> None:
     """ConfigError if `device` is no CPU or CUDA device that torch finds; `option` is how it was asked for."""
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", device):
         raise ConfigError(f"{option}: expected cpu or cuda")
     if kind == "cpu":
         return

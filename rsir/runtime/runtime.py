@@ -48,8 +48,8 @@ class Runtime:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads: expected at least 1, got {self.threads}")
+        if self.threads is not None and not (type(self.threads) is int and 1 <= self.threads < 2**31):
+            raise ConfigError(f"threads: expected a whole number of at least 1, got {self.threads!r}")
 
     def within(self, name: str) -> Runtime:
         """The same, with every phase of the progress under a name: "train" becomes "round 2 train"."""

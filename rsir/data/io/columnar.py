@@ -49,6 +49,8 @@ class ColumnarSource:
     def __init__(self, path: Path, file_format: str) -> None:
         import pyarrow.dataset as ds  # takes 40 MiB
 
+        if ":" in str(path):  # Arrow would take the start of logs:2/events.parquet for an address's
+            path = path.absolute()
         self.path = path
         try:
             str(path).encode()

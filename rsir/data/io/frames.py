@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rsir.config import DataConfig
+from rsir.config.arguments import typed
 from rsir.data.io.columnar import encode_batches
 from rsir.data.io.columns import Origin
 from rsir.data.io.events import Events, to_sequences
@@ -19,6 +20,7 @@ from rsir.runtime.interrupts import prepare_arrow
 Load = Callable[[list[str]], pa.Table]
 
 
+@typed(DataError)
 def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
     """Read events from a data frame, one a row; as `rsir.data.read`, with rows counted from 0 in messages.
 

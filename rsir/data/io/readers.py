@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from rsir.config import DataConfig
+from rsir.config.arguments import typed
 from rsir.data.io import columns
 from rsir.data.io.delimited import DelimitedSource
 from rsir.data.io.events import Events, Histories, Reading, to_histories, to_sequences
@@ -30,6 +31,7 @@ __all__ = ["histories_config", "read", "read_histories", "read_log", "read_names
 _BINARY = ("parquet", "arrow", "pth")
 
 
+@typed(DataError)
 def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequences:
     """Read one file of interactions, or a folder of such files.
 
@@ -87,6 +89,7 @@ def read_log(path: str | os.PathLike[str], config: DataConfig) -> tuple[Sequence
     return to_sequences(replace(events, reading=reading), config), reading
 
 
+@typed(DataError)
 def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: DataConfig | None = None) -> Histories:
     """Read histories to recommend after, over a catalogue that is there already.
 

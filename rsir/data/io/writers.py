@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow as pa
 
 from rsir import files
+from rsir.config.arguments import typed
 from rsir.data.io import formats
 from rsir.data.io.output import sequence_names, to_table
 from rsir.data.sequences import Sequences
@@ -21,6 +22,7 @@ FORMATS = {known.suffixes[0]: name for name, known in _WRITERS.items()}
 """Formats by the endings under which they are written."""
 
 
+@typed(DataError)
 def write(data: Sequences, path: str | os.PathLike[str], file_format: TableFormat = "auto") -> None:
     """Write one file of events with the outside names of users and items; `rsir.data.read` reads it back.
 
