@@ -79,8 +79,8 @@ def evaluate(
 ) -> Evaluation:
     """Rank the whole catalogue for every task.
 
-    Items of the (untruncated) history are not ranked, and a target among them is a miss, unless ``tasks.repeats`` is
-    "included". Ties: lower id first.
+    Items of the (untruncated) history are not ranked, and a target among them is a miss, unless ``tasks.repeats`` says
+    otherwise. Ties: lower id first.
 
     Parameters
     ----------
@@ -120,8 +120,8 @@ def evaluate(
     ranks = np.zeros(len(tasks), np.int64)
     seen = np.zeros(model.num_items + 1, bool)
     places, popular = 0, 0
-    excluding = tasks.repeats == "excluded"
-    known = tasks.known() if excluding and not spread else None  # misses
+    excluding = tasks.repeats != "included"
+    known = tasks.known() if tasks.repeats == "excluded" and not spread else None  # misses
     parts = world.parts(len(tasks), _positive("batch_size", batch_size), _FEWEST)
     for number in world.claims(len(parts)):
         memory.release()
@@ -130,7 +130,10 @@ def evaluate(
         queries, added = encode_sequences(model, histories), added_scores(model, histories)
         history = None
         if excluding:
-            history = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
+            left = histories
+            if tasks.repeats == "targets":
+                left = left.where(left.values != np.repeat(targets, left.lengths))
+            history = ops.Ragged.from_numpy(left.values, left.offsets, queries.device)
         if not spread:
             target = torch.tensor(targets, dtype=torch.int64, device=queries.device)
             place = ops.place_within(

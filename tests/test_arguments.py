@@ -62,7 +62,7 @@ ARGUMENTS = {
     "write": "data path file_format",
     "from_lists": "lists num_items",
     "enriched": "run round_",
-    "recommend": "histories k repeats",
+    "recommend": "histories k users candidates exclude repeats round_",
     "evaluation.recommend": "histories k exclude_history table backend threads",
     "evaluation.evaluate": "tasks popularity spread batch_size table runtime",
 }
@@ -78,7 +78,8 @@ def test_a_wrong_type_is_named_in_one_sentence(surface: Surface, name: str) -> N
                 continue
             with pytest.raises(RsirError) as error:
                 function(**{**good, argument: value})
-            assert argument.rstrip("_") in str(error.value), (argument, value, error.value)
+            name = {"histories": "histor"}.get(argument, argument.rstrip("_"))
+            assert name in str(error.value), (argument, value, error.value)
             assert "\n" not in str(error.value), (argument, value, error.value)
 
 
@@ -100,9 +101,10 @@ def test_a_wrong_type_is_named_in_one_sentence(surface: Surface, name: str) -> N
         ("load", {"path": ["run"]}, "path: expected a path, got list"),
         ("evaluate", {"part": 3}, "part: expected one of validation, test, got 3"),
         ("evaluation.recommend", {"backend": "gpu"}, "backend: expected 'auto' or one of"),
-        ("recommend", {"k": 0}, "k: expected a whole number of at least 1, got 0"),
-        ("recommend", {"histories": [1, 2]}, r"histories: expected lists of items, got 1 as history 0; write \[1\]"),
-        ("recommend", {"histories": [["x"]]}, "histories must hold integers, got "),
+        ("recommend", {"k": 0}, "k: expected at least 1, got 0"),
+        ("recommend", {"users": 3}, "users: expected Iterable or None, got 3"),
+        ("recommend", {"histories": [1, 2]}, r"history 0: expected a list of items, got 1; write \[1\]"),
+        ("recommend", {"histories": [["x"]]}, "histories: none of their items, 'x' for one, is in the catalogue"),
         ("from_lists", {"lists": [1, 2]}, "lists: expected a list of item ids in row 0, got 1"),
         ("from_lists", {"lists": [[1, [2]], [3]]}, "lists must hold integers, got lists within"),
     ],

@@ -76,6 +76,8 @@ def test_a_target_in_the_history_is_a_miss_unless_repeats_are_included(spread):
     assert evaluate(model, tasks, spread=spread).ranks.tolist() == [0, 2]
     included = dataclasses.replace(tasks, repeats="included")
     assert evaluate(model, included, spread=spread).ranks.tolist() == [2, 5]
+    targets = dataclasses.replace(tasks_of([[1, 2, 3, 2], [1, 2, 3]], [2, 5]), repeats="targets")
+    assert evaluate(model, targets, spread=spread).ranks.tolist() == [1, 2]  # 2 comes back, 1 and 3 do not
 
 
 def test_thirds_divide_the_tasks_by_a_value():

@@ -81,7 +81,8 @@ class DataConfig:
         Which held-out item of a user is to be predicted (global-time only).
     repeats
         Whether items that a user had already are ranked and recommended: excluded (a held-out item that the user had
-        before is a miss) or included, for logs whose users come back to the same items.
+        before is a miss) or included, for logs whose users come back to the same items. Runs that are older than this
+        setting have targets: excluded, but for the held-out item.
     """
 
     path: str | None = None
@@ -100,7 +101,7 @@ class DataConfig:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     target: Literal["last", "first", "all", "random"] = "last"
-    repeats: Literal["excluded", "included"] = "excluded"
+    repeats: Literal["excluded", "included", "targets"] = "excluded"
 
     def __post_init__(self) -> None:
         check_types(self, "data")
@@ -112,7 +113,7 @@ class DataConfig:
         )
         choice("data.split", self.split, ("leave-one-out", "global-time"))
         choice("data.target", self.target, ("last", "first", "all", "random"))
-        choice("data.repeats", self.repeats, ("excluded", "included"))
+        choice("data.repeats", self.repeats, ("excluded", "included", "targets"))
         require(self.k_core >= 0, "data.k_core", "0 or more", self.k_core)
         for name in ("validation_fraction", "test_fraction"):
             value = getattr(self, name)

@@ -14,8 +14,8 @@ from rsir.errors import DataError
 from rsir.runtime import memory
 
 Target = Literal["last", "first", "all", "random"]
-Repeats = Literal["excluded", "included"]
-"""Whether items that a user had already are ranked and recommended."""
+Repeats = Literal["excluded", "included", "targets"]
+"""Whether items that a user had already are ranked and recommended; "targets" was the rule before there was one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,9 @@ class EvaluationSet:
         Items (nnz,) int32 that a task's target follows: oldest first, never empty, untruncated.
     targets : (n,) int32
         The item that came next.
-    repeats : {"excluded", "included"}, default "excluded"
-        Whether items of the history are ranked. Where they are excluded, a target among them is a miss.
+    repeats : {"excluded", "included", "targets"}, default "excluded"
+        Whether items of the history are ranked. Where they are excluded, a target among them is a miss; "targets" ranks
+        it, as the only one of them.
     """
 
     rows: Int64Array

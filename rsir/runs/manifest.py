@@ -71,8 +71,8 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
     if "config" not in manifest and manifest["settings"] != files.checksum(settled(values)):
         raise changed
     try:
-        repeated = from_dict(RecursionConfig, values)
-        config = from_dict(RecursionConfig, manifest.get("config", values))
+        repeated = from_dict(RecursionConfig, _completed(values))
+        config = from_dict(RecursionConfig, _completed(manifest.get("config", values)))
     except ConfigError as cause:
         raise RunError(
             f"{beside}: does not hold settings of this version of rsir ({cause}); env.json names the one that wrote it"
@@ -80,6 +80,14 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
     if settled(to_dict(repeated)) != settled(to_dict(config)):
         raise changed
     return config, manifest["data"], manifest["rounds"]
+
+
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
+    data = values.get("data")
+    if isinstance(data, dict) and "repeats" not in data:
+        return {**values, "data": {**data, "repeats": "targets"}}
+    return values
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:

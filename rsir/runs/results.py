@@ -76,7 +76,7 @@ class Run:
         """A run back from its folder; see :func:`rsir.load`."""
         return load(path, device=device)
 
-    @typed()
+    @typed(DataError, unchecked=("k", "repeats", "round_"))
     def recommend(
         self,
         histories: Iterable[Sequence[Any]] | None = None,

@@ -232,7 +232,7 @@ class Recommender:
         self, histories: Ragged, k: int, offer: Offer, repeats: str
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         queries, added = encode_sequences(self.model, histories), added_scores(self.model, histories)
-        excluded = histories if repeats == "excluded" else None
+        excluded = None if repeats == "included" else histories
         table, candidates = self.table, offer.candidates
         if len(offer.excluded):
             if len(offer.excluded) * len(histories) > _LISTED:
@@ -297,7 +297,7 @@ def check_request(k: Any, repeats: Any) -> None:
     """Refuse a number of items or a rule that there is not."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise DataError(f"k: expected at least 1, got {k!r}")
-    if repeats not in ("excluded", "included"):
+    if repeats not in ("excluded", "included", "targets"):  # the last one is for the evaluation
         raise DataError(f"repeats: expected excluded or included, got {repeats!r}")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import rsir
 from rsir.cli.main import main
+from rsir.data.load import split
+from rsir.errors import RunError
 
 OLD = Path(__file__).parents[1] / "fixtures" / "run-c804f1c"
 
@@ -38,6 +40,20 @@ def test_it_recommends_what_it_did() -> None:
     assert (len(run.rounds), run.best, len(run.data), run.data.num_items) == (3, 1, 60, 40)
     assert [round(result.validation["ndcg@20"], 6) for result in run.rounds] == [0.22462, 0.252243, 0.228803]
     assert run.recommend(HISTORIES, 5) == RECOMMENDED
+
+
+def test_it_keeps_the_rule_that_it_was_measured_by(tmp_path: Path) -> None:
+    """Before the setting data.repeats, a held-out item that the user had before was ranked; today it is a miss."""
+    run = rsir.load(OLD)
+    assert run.config.data.repeats == "targets"
+    assert split(run.data, run.config.data, run.config.seed).test.repeats == "targets"
+    assert run.recommend(HISTORIES, 5, repeats="targets") == run.recommend(HISTORIES, 5, repeats="excluded")
+    copy = tmp_path / "run"
+    shutil.copytree(OLD, copy)
+    resumed = rsir.run(out=copy, resume=True, rounds=3)
+    assert resumed.config.data.repeats == rsir.load(copy).config.data.repeats == "targets"
+    with pytest.raises(RunError, match=r"another data\.repeats: the run has 'targets', got 'excluded'"):
+        rsir.run(out=copy, resume=True, **{"data.repeats": "excluded"})
 
 
 def test_its_files_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
