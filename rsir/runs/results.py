@@ -11,6 +11,7 @@ from typing import Any
 
 from rsir.config import RecursionConfig
 from rsir.config.arguments import typed
+from rsir.config.values import shown
 from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
@@ -76,7 +77,7 @@ class Run:
         """A run back from its folder; see :func:`rsir.load`."""
         return load(path, device=device)
 
-    @typed(DataError, unchecked=("k", "repeats", "round_"))
+    @typed(DataError, unchecked=("k", "candidates", "exclude", "repeats", "round_"))
     def recommend(
         self,
         histories: Iterable[Sequence[Any]] | None = None,
@@ -161,7 +162,7 @@ def check_round(run: Run, round_: int) -> None:
     """Refuse a round that a run does not have."""
     if isinstance(round_, bool) or not isinstance(round_, int) or not 0 <= round_ < len(run.rounds):
         where = "" if run.path is None else f"{run.path}: "
-        raise RunError(f"{where}expected a round in 0..{len(run.rounds) - 1}, got {round_}")
+        raise RunError(f"{where}expected a round in 0..{len(run.rounds) - 1}, got {shown(round_)}")
 
 
 def recommender_of(run: Run, round_: int) -> Any:

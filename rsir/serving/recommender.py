@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from rsir import ops
+from rsir.config.values import shown
 from rsir.data import Sequences
 from rsir.data.io.events import Histories
 from rsir.data.ragged import Ragged, offsets_of
@@ -296,9 +297,9 @@ def _listed(what: str, names: Any) -> list[Any]:
 def check_request(k: Any, repeats: Any) -> None:
     """Refuse a number of items or a rule that there is not."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise DataError(f"k: expected at least 1, got {k!r}")
-    if repeats not in ("excluded", "included", "targets"):  # the last one is for the evaluation
-        raise DataError(f"repeats: expected excluded or included, got {repeats!r}")
+        raise DataError(f"k: expected at least 1, got {shown(k)}")
+    if repeats not in ("excluded", "included", "targets"):  # the last one matters to the evaluation alone
+        raise DataError(f"repeats: expected excluded or included, got {shown(repeats)}")
 
 
 def _with(lists: Ragged | None, ids: npt.NDArray[np.int64], rows: int) -> Ragged:

@@ -298,6 +298,8 @@ class _Run:
             metrics = evaluate(self.model, self.validation, spread=False, runtime=self.runtime).metrics
             weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
             kept = {name: value.clone() for name, value in weights.items()}
+            if kept:
+                _check_finite(self.model, state.step)
         torch.set_num_threads(self.torch_threads)
         now = time.perf_counter()
         state.evaluation_seconds += now - evaluation_began
@@ -331,6 +333,16 @@ def _mean_loss(losses: list[Tensor], last: int) -> float:
             "expected a finite number; try a lower training.learning_rate"
         )
     return float(values.mean())
+
+
+def _check_finite(model: nn.Module, step: int) -> None:
+    """TrainingError unless weights that are to be kept can be used; the loss of their step may have been finite."""
+    for name, value in model.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise TrainingError(
+                f"{name} holds nan or infinite weights after step {step}: expected finite numbers; try a lower "
+                "training.learning_rate"
+            )
 
 
 def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:

@@ -219,6 +219,14 @@ def test_names_the_step_of_a_loss_that_is_not_finite(parts, monkeypatch):
         fit_toy(parts)
 
 
+def test_weights_that_are_not_finite_are_never_the_best(parts):
+    """The loss of the last step was finite, and its step led out of the numbers: the model would not be read back."""
+    with pytest.raises(
+        TrainingError, match=r"items.weight holds nan or infinite weights after step 1: .* lower training"
+    ):
+        fit_toy(parts, config=TrainingConfig(learning_rate=1e39, max_evaluations=1, evaluate_every=1))
+
+
 def test_bad_input(parts, monkeypatch):
     with pytest.raises(BackboneError, match="got 'none'"):
         fit(ModelConfig(name="none"), SETTINGS, parts.train, parts.validation, seed=0)
