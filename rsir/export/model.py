@@ -7,6 +7,7 @@ import copy
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +28,16 @@ from rsir.models.protocol import Backbone, check_backbone
 __all__ = ["SUFFIXES", "encoder_program", "export", "write_items"]
 
 SUFFIXES = (".faiss", ".onnx", ".pt2")
+_ONE_FILE = 2**31 - 2**24
+"""Most bytes of weights that go into the ONNX file itself: with its graph it cannot have more than 2 GiB."""
 
 
 def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) -> Path:
     """Write a model's encoder or items, by the extension, and beside it the table of items.
 
     - ``.onnx``: the encoder. Inputs ``items`` (batch, length) int64, right-padded with 0, and ``lengths`` (batch,)
-      int64; output ``query`` (batch, d) float32. Needs ``rsir[onnx]``.
+      int64; output ``query`` (batch, d) float32. Needs ``rsir[onnx]``. Weights of 2 GiB and more lie beside it in a
+      file whose name ends in ``.onnx.data`` and which goes wherever it goes.
     - ``.pt2``: the same as a ``torch.export`` program; ``torch.export.load(path).module()(items, lengths)``.
     - ``.faiss``: a flat index of the item embeddings by inner product; what it finds for a query are item ids, and
       their scores are the model's logits.
@@ -64,11 +68,11 @@ def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) 
     if path.suffix not in SUFFIXES:
         raise ExportError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     if path.suffix == ".faiss":
-        content = index_bytes(model.item_embeddings())
+        files.replace(path, index_bytes(model.item_embeddings()), ExportError)
+    elif path.suffix == ".pt2":
+        files.replace(path, _saved(encoder_program(model)), ExportError)
     else:
-        program = encoder_program(model)
-        content = _onnx(program) if path.suffix == ".onnx" else _saved(program)
-    files.replace(path, content, ExportError)
+        _write_onnx(encoder_program(model), path)
     return write_items(catalogue, path.with_suffix(".items.parquet"))
 
 
@@ -119,7 +123,7 @@ def encoder_program(model: Backbone) -> torch.export.ExportedProgram:
         model.train(was_training)
 
 
-def _onnx(program: torch.export.ExportedProgram) -> bytes:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as cause:
@@ -128,8 +132,17 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
         made: Any = torch.onnx.export(
             program, input_names=["items", "lengths"], output_names=["query"], dynamo=True, verbose=False
         )
-    content: bytes = made.model_proto.SerializeToString()
-    return content
+    if sum(value.nbytes for value in program.state_dict.values()) <= _ONE_FILE:
+        files.replace(path, made.model_proto.SerializeToString(), ExportError)
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
+            made.save(Path(folder) / path.name, external_data=True)  # which names the file of weights after this one
+            for name in (f"{path.name}.data", path.name):
+                with files.replacing(path.with_name(name), ExportError) as temporary:
+                    os.replace(Path(folder) / name, temporary)
+    except OSError as cause:
+        raise files.refused(path, cause, ExportError) from cause
 
 
 def _saved(program: torch.export.ExportedProgram) -> bytes:

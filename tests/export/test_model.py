@@ -15,6 +15,7 @@ from rsir import ops
 from rsir.config import ModelConfig
 from rsir.data import Sequences
 from rsir.errors import ExportError
+from rsir.export import model as exporting
 from rsir.export.model import encoder_program, export
 from rsir.models import build
 from tests.harness.toys import ToyBackbone
@@ -68,12 +69,19 @@ def test_torch_program_round_trip(model, tmp_path):
     the_same()
 
 
-@pytest.mark.parametrize("name", ["sasrec", "bsarec"])
-def test_onnx_round_trip(name, tmp_path):
+@pytest.mark.parametrize(("name", "limit"), [("sasrec", None), ("bsarec", None), ("sasrec", 1000)])
+def test_onnx_round_trip(name, limit, tmp_path, monkeypatch):
+    """Also of a model whose weights are too large for one file, which a low limit stands in for."""
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     model = make(name)
+    if limit is not None:
+        monkeypatch.setattr(exporting, "_ONE_FILE", limit)
     export(model, named(), tmp_path / "encoder.onnx")
+    weights = [] if limit is None else ["encoder.onnx.data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.items.parquet", "encoder.onnx", *weights]
+    if limit is not None:
+        assert (tmp_path / "encoder.onnx.data").stat().st_size > model.items.weight.nbytes
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     assert [entry.name for entry in session.get_inputs()] == ["items", "lengths"]
 
