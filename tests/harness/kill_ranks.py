@@ -25,7 +25,7 @@ from pathlib import Path
 from rsir.cli import main as command
 from tests.harness import (
     ranks,
-    tiny,  # first: it sets the number of threads
+    tiny,
 )
 from tests.harness.kill import INSIDE_WRITES, kill_at, where
 

@@ -48,7 +48,7 @@ from rsir.training.soft_targets import soft_targets
 from tests.harness import (
     kill_ranks,
     ranks,
-    tiny,  # first: it sets the number of threads
+    tiny,
 )
 
 CHECKS: dict[str, Callable[[Path], None]] = {}

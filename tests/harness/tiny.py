@@ -15,11 +15,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # a process with threads cannot be forked safely
+import torch
 
-from rsir.cli import main as recurse  # noqa: E402
-from rsir.runtime import resume as partial  # noqa: E402
+from rsir.cli import main as recurse
+from rsir.runtime import resume as partial
 
 ROUNDS = 3
 OPTIONS = [
@@ -78,6 +77,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 def fork(work: Callable[[], int], output: Path) -> int:
     """Start a process that does some work, its output in a file; -> its id."""
+    threads = torch.get_num_threads()
+    assert threads == 1, f"{threads} threads: what they hold would be missing in the other process, which then hangs"
     sys.stdout.flush()
     child = os.fork()
     if child:
