@@ -152,6 +152,11 @@ def evaluate(
     """
     if part not in ("validation", "test"):
         raise ConfigError(f"part: expected one of validation, test, got {part!r}")
+    if isinstance(model, Run) and model.refitted and data is None:
+        raise ConfigError(
+            "model: a refit was trained on its run's validation and test events, too, and cannot be measured on them; "
+            "evaluate the run, or give data from later"
+        )
     if isinstance(model, Run):
         net, table = model.model, model.item_table()
         given = model.data if data is None else data

@@ -8,6 +8,8 @@ COMMANDS = {
     "run": "train, generate, verify and repeat (the command where none is named)",
     "inspect": "print a run's rounds, settings and data, and check its files",
     "recommend": "write the best items for every user to a file, or print them for some",
+    "similar": "print the items most like some",
+    "refit": "train the best round's recipe on all events, to serve with",
     "export": "write a round's training data, or the best model, for use elsewhere",
     "report": "write the page of a run, one page that compares several, or a plot",
     "studies": "repeat the experiments behind the claims, and make tables of them",

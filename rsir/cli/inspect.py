@@ -10,7 +10,7 @@ from rsir.cli.parsing import Parser
 from rsir.cli.show import cut_short, rounds_table, verdict
 from rsir.config import as_text, changed
 from rsir.errors import DataError, RunError
-from rsir.runs.directory import ENVIRONMENT, MANIFEST, RunDirectory
+from rsir.runs.directory import ENVIRONMENT, MANIFEST, REFIT, RunDirectory
 
 if TYPE_CHECKING:
     from rsir.runs.rounds import RoundResult
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         Exit status: 0 every file is as it was written, 1 some are not.
     """
     run = parser().parse_args(arguments).run
-    if not (run / MANIFEST).exists():
+    if not (run / MANIFEST).exists() and not (run / REFIT).exists():
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
     from rsir.runs.baselines import read_baselines, remarks

@@ -146,13 +146,8 @@ def _some(histories: Histories, users: list[object], path: Path) -> Histories:
 
 def _print(found: Recommendations) -> None:
     """A table, a recommendation a line."""
+    from rsir.cli.table import lines
+
     table = found.table()
     names = [name for name in table.column_names if name != "history"]
-    rows = [names, *([_cell(row[name]) for name in names] for row in table.to_pylist())]
-    widths = [max(len(row[number]) for row in rows) for number in range(len(names))]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    print("\n".join(lines([names, *([row[name] for name in names] for row in table.to_pylist())])))

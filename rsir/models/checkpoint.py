@@ -38,10 +38,12 @@ def to_files(
     data: str | None = None,
     settings: Mapping[str, Any] | None = None,
     ensemble: Mapping[str, Any] | None = None,
+    refit: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Content of a checkpoint's files by name, for a caller that writes them in its own way; see :func:`save`.
 
-    `ensemble` is noted in the card, too: what the model is a member of, as JSON values.
+    `ensemble` is noted in the card, too: what the model is a member of, as JSON values; and `refit`: how a model was
+    trained that has no metrics of its own.
     """
     content = tensors_to_bytes(model.state_dict())
     card = {
@@ -53,7 +55,8 @@ def to_files(
         "data": data,
         "settings": dict(settings or {}),
         "sha256": hashlib.sha256(content).hexdigest(),
-    } | ({} if ensemble is None else {"ensemble": dict(ensemble)})
+    }
+    card |= {name: dict(value) for name, value in (("ensemble", ensemble), ("refit", refit)) if value is not None}
     card["checksum"] = files.checksum(card)
     return {WEIGHTS: content, CARD: (json.dumps(card, indent=2) + "\n").encode()}
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rsir.config import RecursionConfig
 from rsir.data.batches import SoftTargets
 from rsir.data.io.events import Reading
@@ -43,7 +41,7 @@ from rsir.runtime.progress import timed
 from rsir.runtime.resume import Checkpoints
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
-from rsir.training.fit import fit
+from rsir.training.fit import fit, training_seed
 from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
 
@@ -206,7 +204,7 @@ class _Loop:
                 config.training,
                 train,
                 self.parts.validation,
-                seed=_training_seed(config.seed, round_),
+                seed=training_seed(config.seed, round_),
                 init=self._initial(round_),
                 checkpointer=checkpointer,
                 soft=self._soft_targets(round_, train),
@@ -321,8 +319,3 @@ class _Loop:
         if round_ > 0:
             self._take(self.store.trajectories(round_))
         return self.store.read_round(round_)
-
-
-def _training_seed(seed: int, round_: int) -> int:
-    """Every round trains with randomness of its own."""
-    return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0]) >> 1

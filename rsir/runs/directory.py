@@ -48,6 +48,8 @@ DATA = "data.parquet"
 """The real sequences with their labels, so that the run is complete without the file they came from. The manifest holds
 their fingerprint."""
 METRICS = "metrics.jsonl"
+REFIT = "refit.json"
+"""There in the place of a manifest where the folder holds a refit (:mod:`rsir.runs.refit`)."""
 BASELINES = "baselines.json"
 """A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
 PARTIAL = "partial"
@@ -159,6 +161,9 @@ class RunDirectory:
             if not resume:
                 raise RunError(f"{path}: holds a run already; resume it with --resume, or choose another --out")
             return
+        if REFIT in names:
+            fix = "inspect, resume or report the run that it was made from" if resume else "choose another --out"
+            raise RunError(f"{path}: holds a refit, which serves and has neither rounds nor metrics of its own; {fix}")
         ours = {name for name in names if name in _FIRST or files.TEMPORARY.fullmatch(name)}
         begun = Lock.NAME in names and names == ours  # interrupted before there was anything to resume
         if resume:

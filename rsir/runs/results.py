@@ -23,15 +23,16 @@ from rsir.models.itemknn import with_vote
 from rsir.ops import ItemTable
 from rsir.runs import summary
 from rsir.runs.baselines import Baselines, read_baselines
-from rsir.runs.directory import MANIFEST, RunDirectory
+from rsir.runs.directory import MANIFEST, REFIT, RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.lineage import Lineage
 from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower
 from rsir.runtime.environment import check_device
+from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
 from rsir.serving.output import Recommendations, left_out, recommendations
-from rsir.serving.recommender import Recommender
+from rsir.serving.recommender import Recommender, Similarity
 
 __all__ = ["Run", "enriched", "load"]
 
@@ -56,6 +57,9 @@ class Run:
     baselines : dict
         What the rounds stand beside: metrics of the item-kNN and of popularity, by name and part; empty for a run of an
         earlier version.
+    refitted : bool
+        Whether the model was trained on all events (:meth:`refit`): ``rounds`` are then those of the run it was made
+        from, and their metrics are not this model's.
     """
 
     config: RecursionConfig
@@ -65,6 +69,7 @@ class Run:
     model: Any
     path: Path | None
     baselines: Baselines = field(default_factory=dict)
+    refitted: bool = False
 
     def __repr__(self) -> str:
         return summary.text(self)
@@ -134,6 +139,72 @@ class Run:
             warn(f"recommend: {sentence}")
         return recommendations(recommender, found, k, offer=offer, repeats=repeats, named=named)
 
+    def similar(
+        self,
+        item: Any,
+        k: int = 10,
+        *,
+        by: Similarity = "vectors",
+        candidates: Iterable[Any] | None = None,
+        exclude: Iterable[Any] | None = None,
+        round_: int | None = None,
+    ) -> list[tuple[Any, float]]:
+        """The items most like one, best first, each with its score.
+
+        Parameters
+        ----------
+        item : item label
+        k : int
+        by : {"vectors", "count"}
+            The cosine of the network's item vectors; or the item-kNN's share: what stands near the item in sequences
+            (the one that votes, or else counted over the run's data).
+        candidates, exclude, round_
+            As for :meth:`recommend`.
+
+        Raises
+        ------
+        DataError
+            An item that is not in the catalogue, another k or another measure.
+        """
+        recommender = self.recommender(round_)
+        ids = recommender.items.ids([item])
+        if not ids[0]:
+            example = recommender.items.labels[0].as_py()
+            raise DataError(f"item {item!r} is not in the catalogue, which has {example!r} for one")
+        offer = recommender.offer(candidates, exclude)
+        found, scores = recommender.similar(int(ids[0]), k, by=by, offer=offer, config=self.config.itemknn)
+        return list(zip(recommender.items.of(found).to_pylist(), scores.tolist(), strict=True))
+
+    def refit(self, out: str | os.PathLike[str] | None = None, *, runtime: Runtime = RUNTIME) -> Run:
+        """The best round's recipe trained on all events, validation and test ones too, to serve with.
+
+        Every network that recommends is trained again, for the number of steps that validation chose, on what it was
+        trained on and the events that were held out. There is nothing left to measure it by: it has no metrics of its
+        own.
+
+        Parameters
+        ----------
+        out : path, optional
+            A new or empty folder, which :func:`rsir.load`, ``rsir recommend`` and ``rsir serve`` read. Without one
+            nothing is written.
+        runtime : Runtime, optional
+            Device, threads, progress and who asks to stop.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        RunError
+            The folder is not empty; or the run is a refit itself, or has no folder, where generated sequences are.
+        TrainingError, Interrupted
+            As for :func:`rsir.run`; nothing has been written then.
+        """
+        from rsir.runs.refit import refit  # which makes a Run
+
+        return refit(self, out, runtime=runtime)
+
     def recommender(self, round_: int | None = None) -> Recommender:
         """What a round recommends with, its items packed; made at the first call. Default: the best round."""
         round_ = self.best if round_ is None else round_
@@ -187,7 +258,7 @@ def _recommender(
 @typed()
 @plain_torch()
 def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
-    """A run back from its folder: its rounds, its best model, its data and labels.
+    """A run, or a refit, back from its folder: its rounds, its best model, its data and labels.
 
     Parameters
     ----------
@@ -211,6 +282,10 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     """
     check_device(device, f"device={device!r}")
     path = local(path)
+    if (path / REFIT).exists():
+        from rsir.runs.refit import read_refit
+
+        return read_refit(path, device)
     if not (path / MANIFEST).exists():
         raise RunError(f"{path}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(path)
@@ -250,5 +325,5 @@ def enriched(run: Run, round_: int | None = None, *, held_out: bool = False) -> 
     real = run.data if held_out else split(run.data, run.config.data, run.config.seed).train
     first = 1 if run.config.accumulate else max(round_, 1)
     folder = RunDirectory.open(run.path)
-    files = [folder.round_path(number) / "trajectories.parquet" for number in range(first, round_ + 1)]
-    return Sequences.concat(real, *map(Sequences.load, files))
+    parts = [folder.round_path(number) / "trajectories.parquet" for number in range(first, round_ + 1)]
+    return Sequences.concat(real, *map(Sequences.load, parts))

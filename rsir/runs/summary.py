@@ -39,6 +39,11 @@ def html(run: Run) -> str:
 
 def _title(run: Run) -> str:
     where = "" if run.path is None else f", in {run.path}"
+    if run.refitted:
+        return (
+            f"Refit of {run.config.model.name} on all events of {len(run.data):,} users and {run.data.num_items:,} "
+            f"items{where}; no metrics of its own: below are those of the run it was made from"
+        )
     return (
         f"Run of {run.config.model.name} on {len(run.data):,} users and {run.data.num_items:,} items{where}; "
         f"round {run.best} is the best by validation"

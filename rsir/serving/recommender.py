@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from rsir import ops
+from rsir.config import ItemKnnConfig
 from rsir.config.values import shown
 from rsir.data import Sequences
 from rsir.data.io.events import Histories
@@ -22,6 +23,7 @@ from rsir.data.sequences import item_popularity
 from rsir.data.splits import Repeats
 from rsir.errors import DataError
 from rsir.models.encoding import added_scores, encode_sequences
+from rsir.models.itemknn import ItemKnn, WithItemKnn, network_of
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
 from rsir.ops import ItemTable
@@ -29,7 +31,9 @@ from rsir.ops.types import SparseScores
 from rsir.runtime.torch_state import plain_torch
 from rsir.serving.names import Names
 
-__all__ = ["EVERYTHING", "Best", "Offer", "Recommender"]
+__all__ = ["EVERYTHING", "Best", "Offer", "Recommender", "Similarity"]
+
+Similarity = Literal["vectors", "count"]
 
 BLOCK = 8192
 """Histories scored at a time."""
@@ -110,6 +114,7 @@ class Recommender:
         self.table = pack_items(model, table)
         self.items = Names("item", data.item_labels, data.num_items)
         self.users = Names("user", data.user_labels, data.num_real)
+        self._knn: ItemKnn | None = model.knn if isinstance(model, WithItemKnn) else None
         self._parts: OrderedDict[bytes, _Part] = OrderedDict()
 
     def histories(self, lists: Iterable[Sequence[Any]]) -> Histories:
@@ -228,6 +233,54 @@ class Recommender:
             some = Ragged(histories.values, offsets_of(lengths[filled]))
             ids[filled], scores[filled] = self._by_model(some, k, offer, repeats)
         return Best(ids, scores, popular)
+
+    @plain_torch()
+    def similar(
+        self,
+        item: int,
+        k: int,
+        *,
+        by: Similarity = "vectors",
+        offer: Offer = EVERYTHING,
+        config: ItemKnnConfig | None = None,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The k items most like one: ids and scores, best first; see :meth:`rsir.runs.results.Run.similar`.
+
+        `config` is how to count where no item-kNN votes.
+        """
+        check_request(k, "included")
+        if by not in ("vectors", "count"):
+            raise DataError(f"by: expected vectors or count, got {shown(by)}")
+        without = np.append(offer.excluded, item)
+        if by == "count":
+            if self._knn is None:
+                self._knn = ItemKnn.fit(self.data, config, threads=self.threads)
+            found = self._knn.shares(np.array([item], np.int32), np.array([0, 1]), threads=self.threads)
+            kept = ~np.isin(found.ids, without)
+            if offer.candidates is not None:
+                kept &= np.isin(found.ids, offer.candidates)
+            ids, scores = found.ids[kept].astype(np.int64), found.values[kept]
+            order = np.argsort(-scores, kind="stable")[:k]
+            return ids[order], scores[order]
+        vectors = self._directions
+        lists = Ragged(without.astype(np.int32), np.array([0, len(without)]))
+        table, candidates = vectors, offer.candidates
+        if candidates is not None:
+            rows = torch.from_numpy(np.append(0, candidates)).to(vectors.weights.device)
+            table, lists = ops.pack(vectors.weights[rows]), _renumbered(lists, candidates)
+        query = vectors.weights[item : item + 1].float()
+        excluded = ops.Ragged.from_numpy(lists.values, lists.offsets, query.device)
+        best = ops.topk(query, table, min(k, table.num_items), excluded=excluded, threads=self.threads)
+        ids, scores = best.ids[0].cpu().numpy(), best.logits[0].cpu().numpy()
+        found_there = ids > 0
+        ids = ids if candidates is None else np.append(0, candidates)[ids]
+        return ids[found_there], scores[found_there]
+
+    @cached_property
+    def _directions(self) -> ItemTable:
+        """The network's item vectors, each of length 1."""
+        vectors = network_of(self.model).item_embeddings().detach()
+        return ops.pack(torch.nn.functional.normalize(vectors, dim=1))
 
     def _by_model(
         self, histories: Ragged, k: int, offer: Offer, repeats: str

@@ -27,7 +27,7 @@ from rsir.runtime.torch_state import plain_torch
 from rsir.training.adam import table_adam
 from rsir.training.state import Checkpoint, TrainingState
 
-__all__ = ["Checkpoint", "Trained", "fit"]
+__all__ = ["Checkpoint", "Trained", "fit", "training_seed"]
 
 _LEAST_STEPS = 10  # between validations: patience would otherwise end trainings on few users within some dozen steps
 _SMALL_MODEL = 2**22  # parameters; Adam of more is worth several threads
@@ -83,9 +83,10 @@ def fit(
     model_config: ModelConfig,
     config: TrainingConfig,
     train: Sequences,
-    validation: EvaluationSet,
+    validation: EvaluationSet | None,
     *,
     seed: int,
+    steps: int | None = None,
     init: nn.Module | Mapping[str, Tensor] | None = None,
     checkpointer: Checkpoints = NO_CHECKPOINTS,
     soft: SoftTargets | None = None,
@@ -104,9 +105,13 @@ def fit(
     config : TrainingConfig
     train : Sequences
         Real sequences, and generated ones whose loss weighs ``config.synthetic_weight``.
-    validation : EvaluationSet
+    validation : EvaluationSet or None
+        None: nothing is held out, and ``steps`` says when to end.
     seed : int
         0..2**63 - 1: initial weights, batches, negatives, dropout.
+    steps : int, optional
+        With no validation: train for so many steps and keep the last weights (their average where ``config.ema`` keeps
+        one), which are those that a validation after as many steps would have kept.
     init : torch.nn.Module or state dict, optional
         Weights to start from, of the same shapes.
     checkpointer : Checkpoints, optional
@@ -137,6 +142,8 @@ def fit(
     RunError
         The state cannot be saved.
     """
+    if (validation is None) != (steps is not None):
+        raise TrainingError("steps: expected a number where there is no validation, and none where there is one")
     device = torch.device(runtime.device)
     weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
     model: Any = build(model_config, train.num_items, seed=weights_seed)
@@ -159,7 +166,7 @@ def fit(
         proposal=config.proposal,
     )
     every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
-    run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed)
+    run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed, steps)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(batches, generator)
@@ -172,17 +179,18 @@ class _Run:
         self,
         model: Any,
         config: TrainingConfig,
-        validation: EvaluationSet,
+        validation: EvaluationSet | None,
         every: int,
         checkpointer: Checkpoints,
         runtime: Runtime,
         noise_seed: int,
+        steps: int | None,
     ) -> None:
-        self.model, self.config, self.validation, self.every = model, config, validation, every
+        self.model, self.config, self.validation, self.every, self.steps = model, config, validation, every, steps
         self.checkpointer, self.runtime, self.world = checkpointer, runtime, runtime.world
         self.noise_seed = noise_seed
         self.draws_apart = self.world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
-        self.total = every * config.max_evaluations
+        self.total = every * config.max_evaluations if steps is None else steps
         self.threads = self.torch_threads = torch.get_num_threads()
         self.rows = table_adam(model, config, self.threads)
 
@@ -230,8 +238,10 @@ class _Run:
                 state.tokens += batch.tokens
                 state.step += 1
                 self.runtime.progress("train", state.step, self.total, "steps", _note(state))
-                if state.step % self.every == 0:
-                    self._validate(state, began)
+                if self.validation is None:
+                    self._keep_last(state)
+                elif state.step % self.every == 0:
+                    self._validate(state, began, self.validation)
                 self.checkpointer.maybe_save("training", save, keep=2, stopping=stopping)
         except (MemoryError, RuntimeError) as cause:
             if not out_of_memory(cause):
@@ -281,11 +291,8 @@ class _Run:
         ids, values = self.world.all_gather(gradient._indices()[0], gradient._values())
         return torch.sparse_coo_tensor(ids[None], values, gradient.shape, check_invariants=False)
 
-    def _validate(self, state: TrainingState, began: float) -> None:
-        loss = _mean_loss(state.losses, state.step)
-        state.losses.clear()
-        evaluation_began = time.perf_counter()
-        torch.set_num_threads(self.threads)
+    def _settle(self, state: TrainingState) -> dict[str, Tensor]:
+        """Bring weights up to date, of all processes to those of the first; -> averages that the optimizer keeps."""
         averages = {}
         if self.rows:
             self.rows.settle()
@@ -294,8 +301,27 @@ class _Run:
         # By name: a state that was read has its tensors in an order that differs from process to process.
         own = [state.average[name] for name in sorted(state.average)]
         self.world.broadcast(*self.model.state_dict().values(), *own, *averages.values())
+        return averages
+
+    def _keep_last(self, state: TrainingState) -> None:
+        """At the last step of a training without validation: keep its weights."""
+        if len(state.losses) == self.every or state.step == self.steps:
+            _mean_loss(state.losses, state.step)
+            state.losses.clear()
+        if state.step == self.steps:
+            with state.averaged(self.model, self._settle(state)):
+                _check_finite(self.model, state.step)
+                state.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            state.best_step = state.step
+
+    def _validate(self, state: TrainingState, began: float, validation: EvaluationSet) -> None:
+        loss = _mean_loss(state.losses, state.step)
+        state.losses.clear()
+        evaluation_began = time.perf_counter()
+        torch.set_num_threads(self.threads)
+        averages = self._settle(state)
         with state.averaged(self.model, averages):
-            metrics = evaluate(self.model, self.validation, spread=False, runtime=self.runtime).metrics
+            metrics = evaluate(self.model, validation, spread=False, runtime=self.runtime).metrics
             weights = self.model.state_dict() if metrics[CRITERION] > state.best else {}
             kept = {name: value.clone() for name, value in weights.items()}
             if kept:
@@ -310,6 +336,8 @@ class _Run:
         self.runtime.progress("train", state.step, self.total, "steps", _note(state))
 
     def _finished(self, state: TrainingState) -> bool:
+        if self.steps is not None:
+            return state.step >= self.steps
         if not state.history:
             return False
         stale = (state.history[-1].step - state.best_step) // self.every
@@ -343,6 +371,11 @@ def _check_finite(model: nn.Module, step: int) -> None:
                 f"{name} holds nan or infinite weights after step {step}: expected finite numbers; try a lower "
                 "training.learning_rate"
             )
+
+
+def training_seed(seed: int, round_: int) -> int:
+    """Every round of a run trains with randomness of its own."""
+    return int(np.random.SeedSequence([seed, round_]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _steps_of_real(train: Sequences, config: TrainingConfig) -> int:

@@ -56,7 +56,7 @@ def check(line: str, run: bool) -> None:
     elif words[0] == "rsir" and words[1] in COMMANDS and words[1] != "run":
         import_module(f"rsir.cli.{words[1]}").parser().parse_known_args(words[2:])
         # fetching needs a network, tuning a GPU and studies hours; ONNX takes a while, and has tests of its own
-        if words[1] in ("inspect", "recommend", "export", "report") and run and ".onnx" not in line:
+        if words[1] in ("inspect", "recommend", "similar", "refit", "export", "report") and run and ".onnx" not in line:
             assert command.main(words[1:]) == 0
     elif words[0] == "rsir":
         options = [word for word in words[1:] if word not in ("--resume", "--gpu")]

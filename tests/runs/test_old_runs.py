@@ -35,6 +35,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_it_is_trained_again_on_all_events(tmp_path: Path) -> None:
+    refit = rsir.load(OLD).refit(tmp_path / "refit")
+    assert rsir.load(tmp_path / "refit").recommend(HISTORIES, 5) == refit.recommend(HISTORIES, 5) != RECOMMENDED
+
+
 def test_it_recommends_what_it_did() -> None:
     run = rsir.load(OLD)
     assert (len(run.rounds), run.best, len(run.data), run.data.num_items) == (3, 1, 60, 40)
