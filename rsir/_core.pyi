@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 _Lists = tuple[NDArray[np.int32], NDArray[np.int64]]
 """ids (nnz,) and offsets (B + 1,): row b owns ids[offsets[b]:offsets[b + 1]]."""
 
+_Added = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]
+"""ids (nnz,), ascending within a row, offsets (B + 1,) and values (nnz,)."""
+
 _Filter = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float, float]
 """Of a layer: distances (heads, L), beta (d,), norm weight and bias (d,), share and decay."""
 
@@ -34,10 +37,20 @@ def instruction_sets() -> list[str]:
     """Instruction sets usable here, best first."""
 
 def rank_within(
-    table: PackedTable, queries: NDArray[np.float32], targets: _Lists, tau: int, threads: int
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    targets: _Lists,
+    tau: int,
+    threads: int,
+    added: _Added | None = None,
 ) -> NDArray[np.int64]: ...
 def count_above(
-    table: PackedTable, queries: NDArray[np.float32], bars: NDArray[np.float32], limit: int, threads: int
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    bars: NDArray[np.float32],
+    limit: int,
+    threads: int,
+    added: _Added | None = None,
 ) -> NDArray[np.int64]: ...
 def place_within(
     table: PackedTable,
@@ -46,9 +59,15 @@ def place_within(
     excluded: _Lists | None,
     tau: int,
     threads: int,
+    added: _Added | None = None,
 ) -> NDArray[np.int64]: ...
 def topk(
-    table: PackedTable, queries: NDArray[np.float32], k: int, excluded: _Lists | None, threads: int
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    k: int,
+    excluded: _Lists | None,
+    threads: int,
+    added: _Added | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def topk_sample(
     table: PackedTable,
@@ -59,6 +78,7 @@ def topk_sample(
     seed: int,
     counters: NDArray[np.int64],
     threads: int,
+    added: _Added | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def pool_sample(
     table: PackedTable,
@@ -70,6 +90,7 @@ def pool_sample(
     seed: int,
     counters: NDArray[np.int64],
     threads: int,
+    added: _Added | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def rank_and_sample(
     table: PackedTable,
@@ -82,6 +103,7 @@ def rank_and_sample(
     seed: int,
     counters: NDArray[np.int64],
     threads: int,
+    added: _Added | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def logits_of(table: PackedTable, queries: NDArray[np.float32], lists: _Lists, threads: int) -> NDArray[np.float32]: ...
 def neighbour_votes(

@@ -1,5 +1,6 @@
 // The ops of catalogue/ops.hpp for Python: ids and offsets are checked, then the GIL is released.
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include "bind/arguments.hpp"
@@ -12,6 +13,7 @@ namespace {
 
 using Lists = std::pair<py::array, py::array>;  // ids and offsets
 using OptionalLists = std::optional<Lists>;
+using OptionalAdded = std::optional<std::tuple<py::array, py::array, py::array>>;  // ids, offsets and values
 
 // A table and the weights it refers to.
 class PackedTable {
@@ -95,78 +97,96 @@ struct Call {
     return check_lists(name, lists, queries.rows, table.num_items);
   }
   Ragged excluded(const OptionalLists& excluded) const { return excluded ? lists("excluded", *excluded) : Ragged{}; }
+  Added added(const OptionalAdded& added) const {
+    if (!added) return {};
+    const auto& [ids, offsets, values] = *added;
+    const Ragged listed = lists("added", {ids, offsets});
+    for (std::int64_t row = 0; row < queries.rows; ++row)
+      for (std::int64_t i = listed.offsets[row] + 1; i < listed.offsets[row + 1]; ++i)
+        if (listed.ids[i] <= listed.ids[i - 1])
+          throw py::value_error("added: row " + std::to_string(row) + " does not ascend");
+    return {listed.ids, listed.offsets, data_of<float>("added values", values, {ids.shape(0)})};
+  }
 };
 
 py::object rank_within(const PackedTable& packed, const py::array& queries, const Lists& targets, std::int64_t tau,
-                       Threads threads) {
+                       Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged t = c.lists("targets", targets);
   check_count("tau", tau);
   Output<std::int64_t> ranks({c.queries.rows});
-  run_native([&] { rsir::rank_within(c.table, c.queries, t, tau, threads, ranks.data); });
+  run_native([&] { rsir::rank_within(c.table, c.queries, t, tau, threads, ranks.data, a); });
   return ranks.array;
 }
 
 py::object count_above(const PackedTable& packed, const py::array& queries, const py::array& bars, std::int64_t limit,
-                       Threads threads) {
+                       Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const float* b = data_of<float>("bars", bars, {c.queries.rows});
   check_count("limit", limit);
   Output<std::int64_t> counts({c.queries.rows});
-  run_native([&] { rsir::count_above(c.table, c.queries, b, limit, threads, counts.data); });
+  run_native([&] { rsir::count_above(c.table, c.queries, b, limit, threads, counts.data, a); });
   return counts.array;
 }
 
 py::object place_within(const PackedTable& packed, const py::array& queries, const py::array& targets,
-                        const OptionalLists& excluded, std::int64_t tau, Threads threads) {
+                        const OptionalLists& excluded, std::int64_t tau, Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged x = c.excluded(excluded);
   const std::int32_t* t = check_items("targets", targets, c.queries.rows, c.table.num_items);
   check_count("tau", tau);
   Output<std::int64_t> places({c.queries.rows});
-  run_native([&] { rsir::place_within(c.table, c.queries, t, x, tau, threads, places.data); });
+  run_native([&] { rsir::place_within(c.table, c.queries, t, x, tau, threads, places.data, a); });
   return places.array;
 }
 
 py::tuple topk(const PackedTable& packed, const py::array& queries, std::int64_t k, const OptionalLists& excluded,
-               Threads threads) {
+               Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged x = c.excluded(excluded);
   check_count("k", k);
   Output<std::int64_t> ids({c.queries.rows, k});
   Output<float> logits({c.queries.rows, k});
-  run_native([&] { rsir::topk(c.table, c.queries, k, x, threads, ids.data, logits.data); });
+  run_native([&] { rsir::topk(c.table, c.queries, k, x, threads, ids.data, logits.data, a); });
   return py::make_tuple(ids.array, logits.array);
 }
 
 py::tuple topk_sample(const PackedTable& packed, const py::array& queries, std::int64_t k, double temperature,
-                      const OptionalLists& excluded, std::uint64_t seed, const py::array& counters, Threads threads) {
+                      const OptionalLists& excluded, std::uint64_t seed, const py::array& counters, Threads threads,
+                      const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged x = c.excluded(excluded);
   const Draw draw = check_draw(k, temperature, seed, counters, c.queries.rows);
   Output<std::int64_t> ids({c.queries.rows});
   Output<float> logits({c.queries.rows});
-  run_native([&] { rsir::topk_sample(c.table, c.queries, draw, x, threads, ids.data, logits.data); });
+  run_native([&] { rsir::topk_sample(c.table, c.queries, draw, x, threads, ids.data, logits.data, a); });
   return py::make_tuple(ids.array, logits.array);
 }
 
 py::tuple pool_sample(const PackedTable& packed, const py::array& queries, const Lists& pool, std::int64_t k,
                       double temperature, const OptionalLists& excluded, std::uint64_t seed,
-                      const py::array& counters, Threads threads) {
+                      const py::array& counters, Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged p = c.lists("pool", pool);
   const Ragged x = c.excluded(excluded);
   const Draw draw = check_draw(k, temperature, seed, counters, c.queries.rows);
   Output<std::int64_t> ids({c.queries.rows});
   Output<float> logits({c.queries.rows});
-  run_native([&] { rsir::pool_sample(c.table, c.queries, p, draw, x, threads, ids.data, logits.data); });
+  run_native([&] { rsir::pool_sample(c.table, c.queries, p, draw, x, threads, ids.data, logits.data, a); });
   return py::make_tuple(ids.array, logits.array);
 }
 
 py::tuple rank_and_sample(const PackedTable& packed, const py::array& queries, const Lists& targets, std::int64_t tau,
                           std::int64_t k, double temperature, const OptionalLists& excluded, std::uint64_t seed,
-                          const py::array& counters, Threads threads) {
+                          const py::array& counters, Threads threads, const OptionalAdded& added) {
   const Call c(packed, queries);
+  const Added a = c.added(added);
   const Ragged t = c.lists("targets", targets);
   const Ragged x = c.excluded(excluded);
   const Draw draw = check_draw(k, temperature, seed, counters, c.queries.rows);
@@ -174,7 +194,7 @@ py::tuple rank_and_sample(const PackedTable& packed, const py::array& queries, c
   Output<std::int64_t> ranks({c.queries.rows}), ids({c.queries.rows});
   Output<float> logits({c.queries.rows});
   run_native([&] {
-    rsir::rank_and_sample(c.table, c.queries, t, tau, draw, x, threads, ranks.data, ids.data, logits.data);
+    rsir::rank_and_sample(c.table, c.queries, t, tau, draw, x, threads, ranks.data, ids.data, logits.data, a);
   });
   return py::make_tuple(ranks.array, ids.array, logits.array);
 }
@@ -208,16 +228,17 @@ void register_catalogue(py::module_& m) {
       .def_property_readonly("dim", [](const PackedTable& p) { return p.table().dim; })
       .def_property_readonly("nbytes", [](const PackedTable& p) { return p.table().bytes(); })
       .def_property_readonly("instruction_set", [](const PackedTable& p) { return p.table().unit.name; });
-  m.def("rank_within", &rank_within, "table"_a, "queries"_a, "targets"_a, "tau"_a, "threads"_a);
-  m.def("count_above", &count_above, "table"_a, "queries"_a, "bars"_a, "limit"_a, "threads"_a);
-  m.def("place_within", &place_within, "table"_a, "queries"_a, "targets"_a, "excluded"_a, "tau"_a, "threads"_a);
-  m.def("topk", &topk, "table"_a, "queries"_a, "k"_a, "excluded"_a, "threads"_a);
+  m.def("rank_within", &rank_within, "table"_a, "queries"_a, "targets"_a, "tau"_a, "threads"_a, "added"_a = py::none());
+  m.def("count_above", &count_above, "table"_a, "queries"_a, "bars"_a, "limit"_a, "threads"_a, "added"_a = py::none());
+  m.def("place_within", &place_within, "table"_a, "queries"_a, "targets"_a, "excluded"_a, "tau"_a, "threads"_a,
+        "added"_a = py::none());
+  m.def("topk", &topk, "table"_a, "queries"_a, "k"_a, "excluded"_a, "threads"_a, "added"_a = py::none());
   m.def("topk_sample", &topk_sample, "table"_a, "queries"_a, "k"_a, "temperature"_a, "excluded"_a, "seed"_a,
-        "counters"_a, "threads"_a);
+        "counters"_a, "threads"_a, "added"_a = py::none());
   m.def("pool_sample", &pool_sample, "table"_a, "queries"_a, "pool"_a, "k"_a, "temperature"_a, "excluded"_a, "seed"_a,
-        "counters"_a, "threads"_a);
+        "counters"_a, "threads"_a, "added"_a = py::none());
   m.def("rank_and_sample", &rank_and_sample, "table"_a, "queries"_a, "targets"_a, "tau"_a, "k"_a, "temperature"_a,
-        "excluded"_a, "seed"_a, "counters"_a, "threads"_a);
+        "excluded"_a, "seed"_a, "counters"_a, "threads"_a, "added"_a = py::none());
   m.def("logits_of", &logits_of, "table"_a, "queries"_a, "lists"_a, "threads"_a);
   m.def("neighbour_votes", &neighbour_votes, "graph"_a, "items"_a, "sources"_a, "threads"_a);
 }

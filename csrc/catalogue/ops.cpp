@@ -35,16 +35,16 @@ std::int64_t rank_of(std::int64_t count, std::int64_t tau) {
 }  // namespace
 
 void rank_within(const Table& table, Queries queries, Ragged targets, std::int64_t tau, int threads,
-                 std::int64_t* ranks) {
-  CatalogueScan(table, queries, 0, {}, targets, tau, threads)
+                 std::int64_t* ranks, Added added) {
+  CatalogueScan(table, queries, 0, {}, targets, tau, threads, added)
       .run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
         ranks[row] = rank_of(count, tau);
       });
 }
 
 void count_above(const Table& table, Queries queries, const float* bars, std::int64_t limit, int threads,
-                 std::int64_t* counts) {
-  CatalogueScan scan(table, queries, 0, {}, {}, limit, threads);
+                 std::int64_t* counts, Added added) {
+  CatalogueScan scan(table, queries, 0, {}, {}, limit, threads, added);
   scan.count_above(bars);
   scan.run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
     counts[row] = std::min(count, limit);
@@ -52,8 +52,8 @@ void count_above(const Table& table, Queries queries, const float* bars, std::in
 }
 
 void place_within(const Table& table, Queries queries, const std::int32_t* targets, Ragged excluded, std::int64_t tau,
-                  int threads, std::int64_t* places) {
-  CatalogueScan scan(table, queries, 0, excluded, {}, tau, threads);
+                  int threads, std::int64_t* places, Added added) {
+  CatalogueScan scan(table, queries, 0, excluded, {}, tau, threads, added);
   scan.compete(targets);
   scan.run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>&) {
     places[row] = rank_of(count, tau);
@@ -61,8 +61,8 @@ void place_within(const Table& table, Queries queries, const std::int32_t* targe
 }
 
 void topk(const Table& table, Queries queries, std::int64_t k, Ragged excluded, int threads, std::int64_t* ids,
-          float* logits) {
-  CatalogueScan(table, queries, k, excluded, {}, table.num_items, threads)
+          float* logits, Added added) {
+  CatalogueScan(table, queries, k, excluded, {}, table.num_items, threads, added)
       .run([&](std::int64_t row, std::int64_t, std::vector<Candidate>& best) {
         std::sort(best.begin(), best.end(), better);
         best.resize(static_cast<std::size_t>(k));
@@ -74,8 +74,8 @@ void topk(const Table& table, Queries queries, std::int64_t k, Ragged excluded, 
 }
 
 void topk_sample(const Table& table, Queries queries, const Draw& draw, Ragged excluded, int threads,
-                 std::int64_t* ids, float* logits) {
-  CatalogueScan(table, queries, draw.k, excluded, {}, table.num_items, threads)
+                 std::int64_t* ids, float* logits, Added added) {
+  CatalogueScan(table, queries, draw.k, excluded, {}, table.num_items, threads, added)
       .run([&](std::int64_t row, std::int64_t, const std::vector<Candidate>& best) {
         const Candidate chosen = draw_one(best, draw, row);
         ids[row] = chosen.id;
@@ -84,8 +84,9 @@ void topk_sample(const Table& table, Queries queries, const Draw& draw, Ragged e
 }
 
 void rank_and_sample(const Table& table, Queries queries, Ragged targets, std::int64_t tau, const Draw& draw,
-                     Ragged excluded, int threads, std::int64_t* ranks, std::int64_t* ids, float* logits) {
-  CatalogueScan(table, queries, draw.k, excluded, targets, tau, threads)
+                     Ragged excluded, int threads, std::int64_t* ranks, std::int64_t* ids, float* logits,
+                     Added added) {
+  CatalogueScan(table, queries, draw.k, excluded, targets, tau, threads, added)
       .run([&](std::int64_t row, std::int64_t count, const std::vector<Candidate>& best) {
         ranks[row] = rank_of(count, tau);
         const Candidate chosen = ranks[row] <= tau ? draw_one(best, draw, row) : Candidate{};
@@ -95,7 +96,7 @@ void rank_and_sample(const Table& table, Queries queries, Ragged targets, std::i
 }
 
 void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& draw, Ragged excluded, int threads,
-                 std::int64_t* ids, float* logits) {
+                 std::int64_t* ids, float* logits, Added added) {
   constexpr std::int64_t kRowsPerTask = 64;
   threads = useful_threads(2.0 * static_cast<double>(pool.offsets[queries.rows]) * static_cast<double>(table.dim),
                            threads);
@@ -120,6 +121,14 @@ void pool_sample(const Table& table, Queries queries, Ragged pool, const Draw& d
       scores.resize(choices.size());
       table.dots(queries.data + row * table.dim, choices.data(), static_cast<std::int64_t>(choices.size()),
                  scores.data());
+      if (added.offsets) {
+        std::int64_t at = added.offsets[row];
+        for (std::size_t i = 0; i < choices.size(); ++i) {
+          while (at < added.offsets[row + 1] && added.ids[at] < choices[i]) ++at;
+          if (at < added.offsets[row + 1] && added.ids[at] == choices[i])
+            scores[i] = score_of(scores[i], added.values[at]);
+        }
+      }
       best.clear();
       for (std::size_t i = 0; i < choices.size(); ++i)
         if (scores[i] > kLowest) best.push_back({choices[i], scores[i]});  // false for NaN

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "catalogue/listed.hpp"
 #include "catalogue/ops.hpp"
 #include "support/parallel.hpp"
 
@@ -12,24 +13,9 @@ namespace rsir {
 
 namespace {
 
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr std::int64_t kLeastRoom = 8;  // a row takes in k more candidates, or this many, before it is cut to k again
 
 std::int64_t round_up(std::int64_t x, std::int64_t to) { return (x + to - 1) / to * to; }
-
-struct Candidate {
-  std::int32_t id = 0;
-  float logit = kLowest;
-};
-
-bool better(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
-
-// Leaves the k best candidates, in any order.
-void keep_best(std::vector<Candidate>& candidates, std::int64_t k) {
-  if (static_cast<std::int64_t>(candidates.size()) <= k) return;
-  std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end(), better);
-  candidates.resize(static_cast<std::size_t>(k));
-}
 
 // Excluded ids ascending within each row; copied only if they were not.
 class Ascending {
@@ -78,37 +64,33 @@ struct Scratch {
 class CatalogueScan {
  public:
   CatalogueScan(const Table& table, Queries queries, std::int64_t k, Ragged excluded, Ragged targets,
-                std::int64_t tau, int threads)
+                std::int64_t tau, int threads, Added added)
       : table_(table),
         queries_(queries),
         k_(std::min(k, table.num_items)),
         excluded_(excluded, queries.rows),
         targets_(targets),
+        added_(added),
         limit_(tau < table.num_items ? tau : std::numeric_limits<std::int64_t>::max()) {
     threads_ = useful_threads(2.0 * static_cast<double>(queries.rows) * static_cast<double>(table.num_items) *
                                   static_cast<double>(table.dim),
                               threads);
     plan();
-    if (targets.offsets) {
-      bar_ = allocate_aligned<float>(queries.rows);
-      skip_ = allocate_aligned<unsigned char>(queries.rows);
-    }
+    if (targets.offsets) allocate_bars();
+    if (added.offsets && k_ > 0) allocate_listed();
   }
 
   // Instead of targets each row has a logit, and counted is what scores above it. Kept by reference.
   void count_above(const float* bars) {
     given_ = bars;
-    bar_ = allocate_aligned<float>(queries_.rows);
-    skip_ = allocate_aligned<unsigned char>(queries_.rows);
+    allocate_bars();
   }
 
   // Instead of targets each row has one item of its own, in 1..num_items: counted is what comes before it in the order
   // of topk, the excluded ids left out (not the own one). Rows whose own item is at -inf count as without targets.
   void compete(const std::int32_t* own) {
     own_ = own;
-    bar_ = allocate_aligned<float>(queries_.rows);
-    skip_ = allocate_aligned<unsigned char>(queries_.rows);
-    ahead_ = allocate_aligned<std::int32_t>(queries_.rows);
+    allocate_bars();
   }
 
   // done(row, count, best): count is -1 for a row without targets; best are its k best candidates in any order.
@@ -141,6 +123,31 @@ class CatalogueScan {
   }
 
  private:
+  static constexpr unsigned char kNothing = 1, kFull = 2;  // no scan: nothing is counted; the limit is reached
+
+  void allocate_bars() {
+    bar_ = allocate_aligned<float>(queries_.rows);
+    skip_ = allocate_aligned<unsigned char>(queries_.rows);
+    if (own_ || added_.offsets) ahead_ = allocate_aligned<std::int32_t>(queries_.rows);
+  }
+
+  // Room for the best listed items of each row, and for all ids that its scan leaves out.
+  void allocate_listed() {
+    const std::int64_t rows = queries_.rows;
+    const Ragged excluded = excluded_.get();
+    left_out_offsets_.resize(static_cast<std::size_t>(rows) + 1);
+    std::int64_t longest = 0;
+    for (std::int64_t row = 0; row <= rows; ++row) {
+      left_out_offsets_[row] = added_.offsets[row] + (excluded.offsets ? excluded.offsets[row] : 0);
+      if (row > 0) longest = std::max(longest, added_.offsets[row] - added_.offsets[row - 1]);
+    }
+    left_out_ = allocate_aligned<std::int32_t>(left_out_offsets_[rows]);
+    room_ = std::min(k_, longest);
+    listed_ = allocate_aligned<Candidate>(rows * room_);
+    num_listed_ = allocate_aligned<std::int64_t>(rows);
+    least_ = allocate_aligned<float>(rows);
+  }
+
   // Rows of a panel stay in the second-level cache beside a block of items. Few rows: split the items.
   void plan() {
     const std::int64_t height = table_.unit.height;
@@ -161,49 +168,86 @@ class CatalogueScan {
     panel_rows_ = std::max<std::int64_t>(height, round_up((queries_.rows + panels - 1) / panels, height));
   }
 
-  // The best target logit of each row, in the arithmetic of the scan, and ascending excluded ids.
+  // What the scan of some rows needs: ascending excluded ids; the logit that each row counts above; the scores of its
+  // listed items.
   void prepare(std::int64_t begin, std::int64_t end) {
     excluded_.sort_rows(begin, end);
-    if (own_) return prepare_own(begin, end);
-    if (given_) {
-      std::copy(given_ + begin, given_ + end, bar_.get() + begin);
-      std::fill(skip_.get() + begin, skip_.get() + end, static_cast<unsigned char>(0));
-      return;
-    }
-    if (!targets_.offsets) return;
+    const Ragged excluded = excluded_.get();
+    Listed listed(table_, queries_, added_);
     std::vector<float> logits;
+    std::vector<std::int32_t> unlisted;  // excluded ids, each once
+    std::vector<Candidate> best;
     for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t from = targets_.offsets[row], n = targets_.offsets[row + 1] - from;
-      skip_[row] = n == 0;
-      bar_[row] = kLowest;
-      logits.resize(static_cast<std::size_t>(n));
-      table_.dots(queries_.data + row * table_.dim, targets_.ids + from, n, logits.data());
-      for (const float logit : logits)
-        if (logit > bar_[row]) bar_[row] = logit;  // false for NaN
+      const bool adding = added_.offsets != nullptr;
+      if (adding) listed.open(row);
+      if (counting()) {
+        bar_[row] = bar_of(row, listed, logits);
+        skip_[row] = nothing_to_count(row) ? kNothing : 0;
+        if (ahead_) ahead_[row] = 0;
+      }
+      if (excluded.offsets && (own_ || (adding && k_ > 0))) {
+        unlisted.clear();
+        for (std::int64_t i = excluded.offsets[row]; i < excluded.offsets[row + 1]; ++i) {
+          const std::int32_t id = excluded.ids[i];
+          const bool again = i > excluded.offsets[row] && id == excluded.ids[i - 1];
+          if (!again && !(adding && listed.ban(id))) unlisted.push_back(id);
+        }
+      }
+      if (counting() && skip_[row]) continue;
+      if (own_ && !unlisted.empty()) {
+        logits.resize(unlisted.size());
+        dots(row, unlisted.data(), unlisted.size(), logits.data());
+        for (std::size_t i = 0; i < unlisted.size(); ++i)
+          ahead_[row] += comes_before(logits[i], unlisted[i], bar_[row], own_[row]);
+      }
+      if (!adding) continue;
+      if (counting()) {
+        bool full = false;
+        ahead_[row] += static_cast<std::int32_t>(listed.fewer_before(bar_[row], own_ ? own_[row] : 0, limit_, full));
+        if (full) skip_[row] = kFull;
+        if (full) continue;
+      }
+      if (k_ > 0) keep_listed(row, listed, unlisted, best);
     }
   }
 
-  // The logit of each row's own item, and how many excluded ids come before it.
-  void prepare_own(std::int64_t begin, std::int64_t end) {
-    const Ragged excluded = excluded_.get();
-    std::vector<float> logits;
-    const auto score = [&](std::int64_t row, const std::int32_t* ids, std::int64_t n, float* out) {
-      table_.dots(queries_.data + row * table_.dim, ids, n, out);
-    };
-    for (std::int64_t row = begin; row < end; ++row) {
-      score(row, own_ + row, 1, &bar_[row]);
-      skip_[row] = !(bar_[row] > kLowest);  // NaN, too
-      ahead_[row] = 0;
-      if (skip_[row] || !excluded.offsets) continue;
-      const std::int32_t* ids = excluded.ids + excluded.offsets[row];
-      const std::int64_t n = excluded.offsets[row + 1] - excluded.offsets[row];
-      logits.resize(static_cast<std::size_t>(n));
-      score(row, ids, n, logits.data());
-      for (std::int64_t i = 0; i < n; ++i) {
-        const bool counted = ids[i] != own_[row] && (i == 0 || ids[i] != ids[i - 1]);
-        ahead_[row] += counted && (logits[i] > bar_[row] || (logits[i] == bar_[row] && ids[i] < own_[row]));
-      }
+  bool nothing_to_count(std::int64_t row) const {
+    if (own_) return !(bar_[row] > kLowest);
+    return targets_.offsets && targets_.offsets[row] == targets_.offsets[row + 1];
+  }
+
+  // The logit above which a row counts; -inf where there is nothing to count above.
+  float bar_of(std::int64_t row, Listed& listed, std::vector<float>& logits) const {
+    if (given_) return given_[row];
+    const std::int32_t* ids = own_ ? own_ + row : targets_.ids + targets_.offsets[row];
+    const std::int64_t n = own_ ? 1 : targets_.offsets[row + 1] - targets_.offsets[row];
+    logits.resize(static_cast<std::size_t>(n));
+    dots(row, ids, logits.size(), logits.data());
+    float bar = kLowest;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const float score = added_.offsets ? score_of(logits[i], listed.value_of(ids[i])) : logits[i];
+      if (score > bar) bar = score;  // false for NaN
     }
+    return bar;
+  }
+
+  // Keeps the best listed items of a row, and all that its scan leaves out: them and the excluded ones.
+  void keep_listed(std::int64_t row, Listed& listed, const std::vector<std::int32_t>& unlisted,
+                   std::vector<Candidate>& best) {
+    listed.best(k_, best);
+    std::copy(best.begin(), best.end(), listed_.get() + row * room_);
+    num_listed_[row] = static_cast<std::int64_t>(best.size());
+    least_[row] = kLowest;
+    if (num_listed_[row] == k_) least_[row] = std::max_element(best.begin(), best.end(), better)->logit;
+    std::int32_t* to = left_out_.get() + left_out_offsets_[row];
+    const std::int32_t* ids = added_.ids + added_.offsets[row];
+    to = std::merge(ids, added_.ids + added_.offsets[row + 1], unlisted.begin(), unlisted.end(), to);
+    // as many places as with the ids that were listed or excluded twice
+    std::fill(to, left_out_.get() + left_out_offsets_[row + 1], std::numeric_limits<std::int32_t>::max());
+  }
+
+  void dots(std::int64_t row, const std::int32_t* ids, std::size_t n, float* out) const {
+    table_.dots(queries_.data + row * table_.dim, ids, static_cast<std::int64_t>(n), out);
   }
 
   void scan(std::int64_t begin, std::int64_t end, std::int64_t block_begin, std::int64_t block_end, Found& found,
@@ -249,13 +293,17 @@ class CatalogueScan {
       for (std::int32_t row = 0; row < end - begin; ++row) order[row] = row;
       std::sort(order, order + (end - begin), [own](std::int32_t a, std::int32_t b) { return own[a] < own[b]; });
       args.own = own;
-      args.ahead = ahead_.get() + begin;
       args.by_own = order;
       args.position_of = scratch.position_of.get();
     }
+    if (ahead_) args.ahead = ahead_.get() + begin;
     args.limit = limit_;
     args.k = k_;
-    if (excluded.offsets && k_ > 0) {
+    if (left_out_) {
+      args.excluded = left_out_.get();
+      args.excluded_offsets = left_out_offsets_.data() + begin;
+      args.least = least_.get() + begin;
+    } else if (excluded.offsets && k_ > 0) {
       args.excluded = excluded.ids;
       args.excluded_offsets = excluded.offsets + begin;
     }
@@ -280,14 +328,18 @@ class CatalogueScan {
       std::int64_t count = 0;
       if (counting()) {
         for (std::int64_t part = 0; part < parts; ++part) count += found[part].counts[local];
-        if (own_) count += (parts - 1) * ahead_[row];  // every part began below zero
-        if (skip_[row]) count = -1;
+        if (ahead_) count += (parts - 1) * ahead_[row];  // every part began at -ahead
+        if (skip_[row]) count = skip_[row] == kFull ? limit_ : -1;
       }
       best.clear();
       if (k_ > 0 && count >= 0 && count < limit_) {
         for (std::int64_t part = 0; part < parts; ++part)
           for (std::int64_t i = local * slots_; i < local * slots_ + found[part].filled[local]; ++i)
             best.push_back({found[part].ids[i], found[part].logits[i]});
+        if (listed_) {
+          const Candidate* own = listed_.get() + row * room_;
+          best.insert(best.end(), own, own + num_listed_[row]);
+        }
         keep_best(best, k_);
       }
       done(row, count, best);
@@ -301,6 +353,7 @@ class CatalogueScan {
   const std::int64_t k_;
   Ascending excluded_;
   const Ragged targets_;
+  const Added added_;
   const std::int64_t limit_;
   int threads_ = 1;
   std::int64_t splits_ = 1, panel_rows_ = 0, slots_ = 0;
@@ -309,6 +362,12 @@ class CatalogueScan {
   Aligned<float> bar_;
   Aligned<unsigned char> skip_;
   Aligned<std::int32_t> ahead_;
+  std::vector<std::int64_t> left_out_offsets_;
+  Aligned<std::int32_t> left_out_;
+  std::int64_t room_ = 0;
+  Aligned<Candidate> listed_;
+  Aligned<std::int64_t> num_listed_;
+  Aligned<float> least_;
 };
 
 }  // namespace

@@ -12,14 +12,19 @@ namespace {
 void dots(const float* weights, std::int64_t dim, const float* query, const std::int32_t* ids, std::int64_t n,
           float* out) {
   constexpr int kChains = 8;
+  const auto fetch = [&](std::int64_t from) {  // items lie far apart
+    for (std::int64_t i = from; i < n && i < from + kChains; ++i)
+      for (std::int64_t t = 0; t < dim; t += 16) __builtin_prefetch(weights + ids[i] * dim + t);
+  };
+  fetch(0);
   for (std::int64_t i = 0; i < n; i += kChains) {
     const float* item[kChains];
     float acc[kChains];
     for (int c = 0; c < kChains; ++c) {
       item[c] = weights + static_cast<std::int64_t>(ids[i + c < n ? i + c : i]) * dim;
       acc[c] = 0.0f;
-      for (std::int64_t t = 0; t < dim; t += 16) __builtin_prefetch(item[c] + t);  // items lie far apart
     }
+    fetch(i + kChains);
     for (std::int64_t t = 0; t < dim; ++t)
 #pragma GCC unroll 8
       for (int c = 0; c < kChains; ++c) acc[c] = Isa::madd(query[t], item[c][t], acc[c]);

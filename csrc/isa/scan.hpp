@@ -51,21 +51,22 @@ struct Scan {
     const std::int64_t capacity = (a.num_rows + Isa::kHeight - 1) / Isa::kHeight * Isa::kHeight;
     for (std::int64_t row = 0; row < a.num_rows; ++row) {
       if (a.counts) a.counts[row] = 0;
-      if (a.k > 0) clear_selection(row);
+      if (a.k > 0) a.filled[row] = 0;
       if (a.own) a.position_of[row] = -1;
       if (a.skip && a.skip[row]) continue;
+      if (a.k > 0 && a.excluded) find_cursor(row);
       const float* query = a.queries + row * a.dim;
       float* to = column(live);
       for (std::int64_t t = 0; t < a.dim; ++t) to[t * Isa::kHeight] = query[t];
       a.row_at[live] = static_cast<std::int32_t>(row);
       if (a.target) a.bar[live] = a.own ? below(a.target[row]) : a.target[row];
       if (a.own) a.position_of[row] = static_cast<std::int32_t>(live);
-      a.threshold[live] = kLowest;
+      a.threshold[live] = a.least && a.least[row] > kLowest ? below(a.least[row]) : kLowest;
       ++live;
     }
     for (std::int64_t position = live; position < capacity; ++position) blank(position);
     for (std::int64_t i = 0; i < capacity * Isa::kLanes; ++i) a.lanes[i] = 0;
-    if (a.own)
+    if (a.ahead)
       for (std::int64_t position = 0; position < live; ++position)
         a.lanes[position * Isa::kLanes] = -a.ahead[a.row_at[position]];
   }
@@ -109,10 +110,8 @@ struct Scan {
     return a.widened;
   }
 
-  void clear_selection(std::int64_t row) {
-    a.filled[row] = 0;
-    if (!a.excluded) return;
-    // first excluded id at or after the first item of this scan
+  // The first excluded id at or after the first item of this scan.
+  void find_cursor(std::int64_t row) {
     const std::int64_t first_id = a.block_begin * kWidth + 1;
     std::int64_t low = a.excluded_offsets[row], high = a.excluded_offsets[row + 1];
     while (low < high) {
@@ -192,6 +191,22 @@ struct Scan {
   std::int64_t ban(std::int64_t row, float* logits, const std::int32_t* ids, std::int64_t n) {
     const std::int64_t end = a.excluded_offsets[row + 1];
     std::int64_t at = a.cursor[row], low = 0, banned = 0;
+    if (end - at > n) {  // look each candidate up in the longer list
+      for (std::int64_t i = 0; i < n && at < end; ++i) {
+        if (ids[i] < a.excluded[at]) continue;
+        for (std::int64_t size = end - at; size > 1;) {
+          const std::int64_t half = size / 2;
+          at += a.excluded[at + half - 1] < ids[i] ? half : 0;
+          size -= half;
+        }
+        if (a.excluded[at] < ids[i]) ++at;
+        if (at == end || a.excluded[at] != ids[i] || logits[i] == kLowest) continue;
+        logits[i] = kLowest;
+        ++banned;
+      }
+      a.cursor[row] = at;
+      return banned;
+    }
     for (; at < end && a.excluded[at] <= ids[n - 1]; ++at) {
       for (std::int64_t size = n - low; size > 1;) {  // to the first id not below, without a branch
         const std::int64_t half = size / 2;

@@ -25,15 +25,16 @@ struct ScanArgs {
   const float* target;   // (num_rows,), or null when nothing is counted
   std::int64_t limit;    // INT64_MAX: never drop
   std::int64_t* counts;  // out (num_rows,); at least limit when the row was dropped
+  const std::int32_t* ahead;  // (num_rows,) counts begin at -ahead[row]; or null
   // With an item of its own, whose logit target[row] is, a row counts what comes before that item: equal logits of
-  // lower ids, too. Counts begin at -ahead[row].
+  // lower ids, too.
   const std::int32_t* own;    // (num_rows,), or null
-  const std::int32_t* ahead;  // (num_rows,)
   const std::int32_t* by_own;  // (num_rows,) rows in ascending order of own
 
   // Selection of the k best items not excluded; k = 0: none. A row collects the items above its threshold, and is cut
   // to the k best, which raises the threshold, whenever fewer than a block's width of its slots are left.
   std::int64_t k;
+  const float* least;                    // (num_rows,) lower logits are not collected; or null
   const std::int32_t* excluded;          // ids, ascending within a row (duplicates allowed); or null
   const std::int64_t* excluded_offsets;  // (num_rows + 1,)
   std::int64_t slots;                    // a row; a multiple of 16, at least k + width

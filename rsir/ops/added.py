@@ -20,11 +20,11 @@ __all__ = ["scorer"]
 
 def scorer(table: ItemTable, added: SparseScores | None) -> CatalogueOps:
     """What computes the ops of a table: its backend, alone or with scores that are added."""
-    return table.backend if added is None else Adding(added)
+    return table.backend if added is None else table.backend.adding(added) or Adding(added)
 
 
 class Adding(Composed):
-    """The ops of a table with added scores; made for one call."""
+    """The ops of a table with added scores, composed of those without; made for one call."""
 
     def __init__(self, added: SparseScores, dense: Tensor | None = None) -> None:
         self.added = added

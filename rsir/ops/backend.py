@@ -21,6 +21,7 @@ from rsir.ops.types import (
     RankedSample,
     Sample,
     SampledSoftmax,
+    SparseScores,
     TopK,
 )
 
@@ -169,6 +170,9 @@ class Backend(CatalogueOps, NetworkOps, Protocol):
     name: str
 
     def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable: ...
+
+    def adding(self, added: SparseScores) -> CatalogueOps | None:
+        """The ops with scores that are added, where the backend has them; else they are composed of the others."""
 
     def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor: ...
 

@@ -109,13 +109,20 @@ def check_added(added: SparseScores | None, queries: Tensor, num_items: int) -> 
             f"added.values: expected {tuple(ids.shape)} float32 on {queries.device}, got {tuple(values.shape)} "
             f"{values.dtype} on {values.device}"
         )
-    row = torch.repeat_interleave(offsets.diff())
+    found, ends, own = (part.detach().cpu().numpy() for part in (ids, offsets, values))  # see check_ragged
+    falls = np.flatnonzero(found[1:] <= found[:-1]) + 1
     for what, wrong in (
-        ("holds NaN, expected numbers", values.isnan()),
-        ("does not ascend, expected each id once and in order", (ids[1:] <= ids[:-1]) & (row[1:] == row[:-1])),
+        (
+            "holds NaN, expected numbers",
+            np.flatnonzero(np.isnan(own)) if len(own) and np.isnan(own.min()) else falls[:0],
+        ),
+        (
+            "does not ascend, expected each id once and in order",
+            falls[ends[np.searchsorted(ends, falls)] != falls],
+        ),
     ):
-        if bool(wrong.any()):
-            raise ValueError(f"added: row {int(row[wrong.int().argmax()])} {what}")
+        if len(wrong):
+            raise ValueError(f"added: row {int(np.searchsorted(ends, wrong[0], side='right')) - 1} {what}")
     return SparseScores(ids, offsets, values.detach().contiguous())
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rsir.ops.backend import CatalogueOps
 from rsir.ops.items import ItemTable
 from rsir.ops.reference import drawn
-from rsir.ops.types import Draw, Ragged, RankedSample, Sample, TopK
+from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SparseScores, TopK
 
 __all__ = ["Composed", "best_of", "keys_of", "rows_of", "sum_by_row", "where_kept"]
 
@@ -28,6 +29,10 @@ class Composed(ABC):
 
     @abstractmethod
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor: ...
+
+    def adding(self, added: SparseScores) -> CatalogueOps | None:
+        """None: scores that are added are composed of the other ops, by :mod:`rsir.ops.added`."""
+        return None
 
     def of_rows(self, rows: Tensor) -> Composed:
         """What computes the ops for some of the rows, ascending."""

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rsir.errors import BackendUnavailable
 from rsir.ops.backend import Backend
-from rsir.ops.checks import check_version, version_of
+from rsir.ops.checks import version_of
+from rsir.ops.cpp_catalogue import CppCatalogue, numpy_lists
 from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
-    Draw,
     FullSoftmax,
     LayerDropout,
     LayerParameters,
     Ragged,
-    RankedSample,
-    Sample,
     SampledSoftmax,
-    TopK,
 )
 
 try:
@@ -40,7 +36,7 @@ except ImportError as cause:
 _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 
 
-class Cpp:
+class Cpp(CppCatalogue):
     """Every op on the compiled core, for CPU tensors."""
 
     name = "cpp"
@@ -55,95 +51,8 @@ class Cpp:
         bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
         return ItemTable(self, items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
 
-    def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
-        ids, logits = _core.topk(_table(table), _numpy(queries), k, _optional(excluded), threads)
-        return TopK(torch.from_numpy(ids), torch.from_numpy(logits))
-
-    def topk_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> Sample:
-        ids, logits = _core.topk_sample(
-            _table(table),
-            _numpy(queries),
-            draw.k,
-            draw.temperature,
-            _optional(excluded),
-            draw.seed,
-            draw.counters_of(queries).numpy(),
-            threads,
-        )
-        return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
-
-    def pool_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        pool: Ragged,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> Sample:
-        ids, logits = _core.pool_sample(
-            _table(table),
-            _numpy(queries),
-            _lists(pool),
-            draw.k,
-            draw.temperature,
-            _optional(excluded),
-            draw.seed,
-            draw.counters_of(queries).numpy(),
-            threads,
-        )
-        return Sample(torch.from_numpy(ids), torch.from_numpy(logits))
-
-    def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
-        ranks = _core.rank_within(_table(table), _numpy(queries), _lists(targets), _limit(tau, table), threads)
-        return torch.from_numpy(ranks)
-
-    def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
-        counts = _core.count_above(_table(table), _numpy(queries), bars.numpy(), _limit(limit, table), threads)
-        return torch.from_numpy(counts)
-
-    def place_within(
-        self, queries: Tensor, table: ItemTable, targets: Tensor, tau: int, excluded: Ragged | None, threads: int
-    ) -> Tensor:
-        places = _core.place_within(_table(table), _numpy(queries), targets.numpy(), _optional(excluded), tau, threads)
-        return torch.from_numpy(places)
-
-    def rank_and_sample(
-        self,
-        queries: Tensor,
-        table: ItemTable,
-        targets: Ragged,
-        tau: int | None,
-        draw: Draw,
-        excluded: Ragged | None,
-        threads: int,
-    ) -> RankedSample:
-        ranks, ids, logits = _core.rank_and_sample(
-            _table(table),
-            _numpy(queries),
-            _lists(targets),
-            _limit(tau, table),
-            draw.k,
-            draw.temperature,
-            _optional(excluded),
-            draw.seed,
-            draw.counters_of(queries).numpy(),
-            threads,
-        )
-        return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))
-
-    def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
-        return torch.from_numpy(_core.logits_of(_table(table), _numpy(queries), _lists(lists), threads))
-
     def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
-        return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), _lists(sources), threads))
+        return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), numpy_lists(sources), threads))
 
     def sampled_softmax(
         self,
@@ -260,7 +169,7 @@ class Cpp:
         instruction_set: str | None,
     ) -> Tensor:
         queries = _core.encode(
-            *_lists(histories),
+            *numpy_lists(histories),
             embeddings.detach().numpy(),
             None if positions is None else positions.numpy(),
             [[parameter.detach().numpy() for parameter in layer[:12]] for layer in layers],
@@ -358,26 +267,3 @@ def _instruction_set(name: str | None) -> str:
     if name not in usable:
         raise BackendUnavailable(f"instruction set {name!r} is not offered by this CPU or build; usable: {usable}")
     return name
-
-
-def _table(table: ItemTable) -> _core.PackedTable:
-    """The packed table; refuses one whose weights were trained on since, which would mix old and new logits."""
-    packed, version = table.handle
-    check_version(table.weights, version)
-    return cast(_core.PackedTable, packed)
-
-
-def _numpy(queries: Tensor) -> NDArray[np.float32]:
-    return queries.detach().numpy()
-
-
-def _lists(lists: Ragged) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    return lists.ids.numpy(), lists.offsets.numpy()
-
-
-def _optional(lists: Ragged | None) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
-    return None if lists is None else _lists(lists)
-
-
-def _limit(tau: int | None, table: ItemTable) -> int:
-    return table.num_items if tau is None else tau

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from rsir.ops.backend import Backend
+from rsir.ops.backend import Backend, CatalogueOps
 from rsir.ops.items import ItemTable
 from rsir.ops.types import (
     AdamMoments,
@@ -25,6 +25,7 @@ from rsir.ops.types import (
     RankedSample,
     Sample,
     SampledSoftmax,
+    SparseScores,
     TopK,
 )
 from rsir.runtime.philox import gumbel
@@ -40,6 +41,10 @@ class Reference:
     def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
         _no_instruction_set(instruction_set)
         return ItemTable(self, items.to(dtype), dtype=dtype)
+
+    def adding(self, added: SparseScores) -> CatalogueOps | None:
+        """None: scores that are added are composed of the other ops, by :mod:`rsir.ops.added`."""
+        return None
 
     def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
         logits = _masked(_logits(queries, table), excluded)

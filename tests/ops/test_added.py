@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from rsir import ops
+from rsir.ops.added import Adding
+from rsir.ops.added import scorer as scorer_of
+from rsir.ops.cpp_catalogue import CppCatalogue
 from tests.ops import naive
 from tests.ops.naive import ragged, random_case, sparse_scores
 
@@ -109,3 +112,51 @@ def test_tables_in_half_precision_too(scorer):
     got = ops.topk(case.queries.to(scorer.device), table, 9, added=added)
     want = naive.topk(naive.with_added(case.logits(), case.listed, case.values), 9)
     assert got.ids.tolist() == want[0].tolist()
+
+
+def equal(got, want) -> None:
+    for one, other in zip(*((got, want) if isinstance(got, tuple) else ((got,), (want,))), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_compiled_ops_are_those_that_are_composed(scorer):
+    """Of unrounded numbers, every bit: with many listed items, some of them excluded, and panels that are split."""
+    rows, num_items = (3, 40) if scorer.interpreted else (37, 900)
+    generator, rng = torch.Generator().manual_seed(1), np.random.default_rng(1)
+    table = scorer.pack(torch.randn(num_items + 1, 16, generator=generator))
+    queries = torch.randn(rows, 16, generator=generator).to(scorer.device)
+
+    def lists(most: int) -> list[np.ndarray]:
+        return [np.sort(rng.choice(num_items, rng.integers(0, most + 1), replace=False)) + 1 for _ in range(rows)]
+
+    listed = lists(num_items // 3)
+    listed[1] = np.arange(1, num_items + 1)
+    values = [(4 * rng.standard_normal(len(row))).astype(np.float32) for row in listed]
+    added = sparse_scores(listed, values, scorer.device, torch.int32)
+    excluded = [np.union1d(row[:3], other) for row, other in zip(listed, lists(20), strict=True)]
+    excluded = ragged(excluded, scorer.device, torch.int32)
+    targets = ragged([rng.integers(1, num_items + 1, 2) for _ in range(rows)], scorer.device, torch.int32)
+    pool = ragged(lists(30), scorer.device, torch.int32)
+    own = torch.tensor([row[len(row) // 2] if len(row) else 1 for row in listed], dtype=torch.int32)
+    own = own.to(scorer.device)
+    counters = torch.from_numpy(rng.integers(0, 2**32, (rows, 3))).to(scorer.device)
+    bars = ops.topk(queries, table, 9).logits[:, 8].contiguous()  # of items: some are equal
+    fast, slow = scorer_of(table, added), Adding(added)
+    assert type(fast) is (CppCatalogue if scorer.backend == "cpp" else Adding)
+    for threads in (1, 3):
+        for k in (1, 20, num_items):
+            draw = ops.Draw(k, 0.7, 5, counters)
+            for some in (None, excluded):
+                equal(fast.topk(queries, table, k, some, threads), slow.topk(queries, table, k, some, threads))
+                for name, own_lists in (("topk_sample", ()), ("pool_sample", (pool,))):
+                    given = queries, table, *own_lists, draw, some, threads
+                    equal(getattr(fast, name)(*given), getattr(slow, name)(*given))
+                for tau in (None, 3):
+                    given = queries, table, targets, tau, draw, some, threads
+                    equal(fast.rank_and_sample(*given), slow.rank_and_sample(*given))
+                given = queries, table, own, k, some, threads
+                equal(fast.place_within(*given), slow.place_within(*given))
+        for limit in (None, 1, 15):
+            for name, above in (("rank_within", targets), ("count_above", bars)):
+                given = queries, table, above, limit, threads
+                equal(getattr(fast, name)(*given), getattr(slow, name)(*given))
