@@ -1,14 +1,13 @@
-"""CPU scoring: rank count, masked top-20 with rank count, early exit and threads.
+"""CPU scoring: rank count, masked top-20 with rank count, with added scores, early exit and threads.
 
-Against the best of several chunk sizes of torch.mm + topk + count, and against faiss' IndexFlatIP search for 20, which
-neither masks nor counts. Answers are checked in double precision first; a wrong one ends the run without a figure.
+Against plain torch written with care (benchmarks/baselines.py; the fastest of its ways by trial), and against faiss'
+IndexFlatIP search for 20, which neither masks nor counts. Answers are checked in double precision and against torch's
+first; a wrong one ends the run without a figure.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +15,12 @@ from torch import Tensor
 
 from rsir import _core, ops
 
+from . import baselines
 from .harness import Contender, Report, compare, describe_machine, extra_memory
 from .workloads import Workload, random_workload, read_log, simulate_log, trained_workload
 
 K = 20
+ADDED = 200  # items a row, as the item-kNN lists
 ROWS = {
     12_000: 4096,
     100_000: 1024,
@@ -80,11 +81,14 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
     num_items = len(work.items) - 1
     table = ops.pack(work.items, backend="cpp", instruction_set=options.instruction_set)
     draw = ops.Draw(K, counters=torch.stack([torch.arange(rows)] * 3, 1))
-    _check(work, table, draw)
+    added = _added(rows, num_items)
+    _check(work, table, draw, added)
     index = faiss.IndexFlatIP(dim)
     index.add(work.items[1:].numpy())
     names = {
         "count": f"rank count, N = {num_items:,}, B = {rows:,}",
+        "top": f"masked top-{K}, N = {num_items:,}, B = {rows:,}",
+        "added": f"masked top-{K}, scores of {ADDED} items a row added, N = {num_items:,}, B = {rows:,}",
         "both": f"masked top-{K} + rank count, N = {num_items:,}, B = {rows:,}",
     }
     cost = {
@@ -109,11 +113,20 @@ def _catalogue(report: Report, work: Workload, options: argparse.Namespace, read
                 threads=threads,
             )
 
+        def top(scores: ops.SparseScores | None = None, threads: int = threads) -> object:
+            return ops.topk(work.queries, table, K, excluded=work.excluded, added=scores, threads=threads)
+
         contenders = {
-            "count": [Contender("rsir", count), Contender("torch", _best_chunk(work, select=False))],
+            "count": [Contender("rsir", count), _plain(work, count=True)],
+            "top": [Contender("rsir", top), _plain(work, select=True)],
+            "added": [
+                Contender("rsir", lambda: top(added)),
+                Contender("rsir, nothing added", top),
+                _plain(work, select=True, added=added),
+            ],
             "both": [
                 Contender("rsir", both),
-                Contender("torch", _best_chunk(work, select=True)),
+                _plain(work, count=True, select=True),
                 Contender("faiss (top only)", lambda: index.search(work.queries.numpy(), K)),
             ],
         }
@@ -186,45 +199,69 @@ def _early_exit(report: Report, work: Workload, options: argparse.Namespace) -> 
     )
 
 
-def _best_chunk(work: Workload, *, select: bool) -> Callable[[], object]:
-    """torch.mm over chunks of queries, at the chunk size that was fastest in a trial."""
-    items = work.items[1:].T
+def _added(rows: int, num_items: int) -> ops.SparseScores:
+    """Scores as the item-kNN's vote adds: far above the spread of logits."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, num_items + 1, (rows, ADDED), generator=generator).sort(1).values
+    first = torch.cat([torch.ones(rows, 1, dtype=torch.bool), ids[:, 1:] > ids[:, :-1]], 1)
+    offsets = torch.nn.functional.pad(first.sum(1).cumsum(0), (1, 0))
+    return ops.SparseScores(ids[first], offsets, 30 * torch.rand(int(offsets[-1]), generator=generator))
+
+
+def _plain(
+    work: Workload, *, count: bool = False, select: bool = False, added: ops.SparseScores | None = None
+) -> Contender:
+    """Plain torch in its fastest way."""
     rows = len(work.queries)
     row_of_target = torch.repeat_interleave(work.targets.offsets.diff())
     row_of_excluded = torch.repeat_interleave(work.excluded.offsets.diff())
+    row_of_added = None if added is None else torch.repeat_interleave(added.offsets.diff())
+    kept: dict[baselines.Way, baselines.Catalogue] = {}
 
-    def run(chunk: int, rows: int = rows) -> tuple[Tensor, Tensor | None]:
+    def run(way: baselines.Way, rows: int) -> tuple[Tensor, Tensor]:
+        if way not in kept:
+            kept.clear()
+            kept[way] = baselines.Catalogue(work.items, way)
+        catalogue = kept[way]
         ranks, ids = torch.empty(rows, dtype=torch.int64), torch.empty(rows, K, dtype=torch.int64)
-        for low in range(0, rows, chunk):
-            high = min(low + chunk, rows)
-            logits = work.queries[low:high] @ items
-            begin, end = work.targets.offsets[low], work.targets.offsets[high]
-            local = row_of_target[begin:end] - low
-            best = torch.full((high - low,), -torch.inf)
-            best.scatter_reduce_(0, local, logits[local, work.targets.ids[begin:end] - 1], "amax")
-            ranks[low:high] = 1 + (logits > best[:, None]).sum(1)
+        for low in range(0, rows, way.rows):
+            high = min(low + way.rows, rows)
+            logits = catalogue.score(work.queries[low:high])
+            if added is not None and row_of_added is not None:
+                begin, end = added.offsets[low], added.offsets[high]
+                place = (row_of_added[begin:end] - low) * logits.shape[1] + added.ids[begin:end] - 1
+                logits.view(-1).index_add_(0, place, added.values[begin:end])
+            if count:
+                begin, end = work.targets.offsets[low], work.targets.offsets[high]
+                local = row_of_target[begin:end] - low
+                best = torch.full((high - low,), -torch.inf)
+                best.scatter_reduce_(0, local, logits[local, work.targets.ids[begin:end] - 1], "amax")
+                ranks[low:high] = 1 + catalogue.count(logits, best)
             if select:
                 begin, end = work.excluded.offsets[low], work.excluded.offsets[high]
                 logits[row_of_excluded[begin:end] - low, work.excluded.ids[begin:end] - 1] = -torch.inf
-                ids[low:high] = logits.topk(K).indices + 1
+                ids[low:high] = catalogue.best(logits, K)
         return ranks, ids
 
-    trials = {}
-    for mib in (1, 4, 16, 64, 256):
-        chunk = max(1, min(rows, mib * 2**20 // (4 * items.shape[1])))
-        if chunk in trials:
-            continue
-        sample = min(rows, max(64, 2 * chunk))
-        run(chunk, sample)
-        start = time.perf_counter()
-        run(chunk, sample)
-        trials[chunk] = (time.perf_counter() - start) / sample
-    best_chunk = min(trials, key=lambda chunk: trials[chunk])
-    return lambda: run(best_chunk)
+    way, whole = baselines.fastest(run, baselines.ways(work.items, rows, count=count, select=select), rows)
+    ranks, ids = run(way, rows)
+    if count:
+        _same(ranks, ops.rank_within(work.queries, work.items, work.targets), "ranks")
+    if select:
+        _same(ids, ops.topk(work.queries, work.items, K, excluded=work.excluded, added=added).ids, "lists")
+    return Contender(f"torch, {way}", whole)
 
 
-def _check(work: Workload, table: ops.ItemTable, draw: ops.Draw) -> None:
+def _same(theirs: Tensor, ours: Tensor, what: str) -> None:
+    """Equal but for near ties, which float32 sums in another order may exchange: in one row of a thousand, or three."""
+    differ = int((theirs != ours).view(len(ours), -1).any(1).sum())
+    if differ > max(3, len(ours) // (1000 if what == "lists" else 20)):
+        raise SystemExit(f"{what} of {differ} rows of {len(ours)} differ between torch and rsir")
+
+
+def _check(work: Workload, table: ops.ItemTable, draw: ops.Draw, added: ops.SparseScores) -> None:
     """Ranks and top lists of some rows against double precision, up to rounding at near ties."""
+    sums = ops.topk(work.queries, table, K, excluded=work.excluded, added=added)
     got = ops.rank_and_sample(work.queries, table, work.targets, draw=draw, excluded=work.excluded)
     top = ops.topk(work.queries, table, K, excluded=work.excluded)
     for row in range(0, len(work.queries), max(1, len(work.queries) // 16)):
@@ -241,3 +278,7 @@ def _check(work: Workload, table: ops.ItemTable, draw: ops.Draw) -> None:
             raise SystemExit(f"row {row}: rank {int(got.ranks[row])}, expected within {low + 1}..{high + 2}")
         if (top.logits[row].double() - want).abs().max() > margin or int(got.ids[row]) not in top.ids[row]:
             raise SystemExit(f"row {row}: wrong top-{K}")
+        own = slice(int(added.offsets[row]), int(added.offsets[row + 1]))
+        logits[added.ids[own]] += added.values[own].double()
+        if (sums.logits[row].double() - logits.topk(K).values).abs().max() > margin:
+            raise SystemExit(f"row {row}: wrong top-{K} with added scores")
