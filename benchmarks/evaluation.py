@@ -1,33 +1,35 @@
-"""Users a second of the full ranking: rsir.evaluation against torch.mm and masked topk.
+"""Users a second of the full ranking: rsir.evaluation against plain torch written with care.
 
-Amazon Toys, leave-one-out, every item ranked, those of the history left out. Plain torch takes users in chunks (the
-best of several sizes, found by trial), pads each chunk to its longest history, encodes it, scores the catalogue by
-torch.mm, masks the history and takes topk; the second case is given the queries and ranks only. All metrics must
-agree before anything is timed.
+Amazon Toys, leave-one-out, every item ranked, those of the history left out. Plain torch takes users in the order of
+their lengths, pads each chunk to its longest history, encodes it, scores the catalogue by torch.mm into a buffer that
+is kept, masks the history and counts what is above the target; the second case is given the queries and takes the 20
+best. Chunk, counting, groups and the library behind torch.mm are the fastest by trial (benchmarks/baselines.py). All
+metrics must agree before anything is timed.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rsir import ops
+from rsir.data.ragged import Ragged
 from rsir.data.splits import EvaluationSet
 from rsir.evaluation import CUTOFFS, evaluate
 from rsir.models.encoding import encode_sequences
 from rsir.runtime.runtime import Runtime
 
 from . import toys
+from .baselines import Catalogue, Way, fastest, ways
 from .harness import Contender, Report, compare, describe_machine, extra_memory
 
 K = max(CUTOFFS)
-CHUNKS = (32, 128, 512, 2048)
 TOLERANCE = 2e-4  # of a metric: near ties may fall either way where float32 sums are in another order
 
 
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     report = Report("Evaluation over the whole catalogue", {**machine, "data": described, "model": of_model})
 
     ours = evaluate(model, tasks, runtime=Runtime(threads=options.threads)).metrics
-    for name, value in metrics(plain_ranks(model, tasks, min(CHUNKS))).items():
+    for name, value in metrics(plain_ranks(model, tasks, Way(128))).items():
         if abs(value - ours[name]) > TOLERANCE:
             raise SystemExit(f"{name}: {ours[name]:.6f} by rsir, {value:.6f} by plain torch")
     report.notes.append(f"- Both give NDCG@20 {ours['ndcg@20']:.4f} and Recall@10 {ours['recall@10']:.4f}.")
@@ -60,19 +62,41 @@ def main(arguments: list[str]) -> int:
         queries = encode_sequences(model, tasks.histories)
     table = ops.pack(model.item_embeddings().detach())
     history = ops.Ragged.from_numpy(tasks.histories.values, tasks.histories.offsets)
-    whole, whole_chunk = best_chunk(lambda chunk: metrics(plain_ranks(model, tasks, chunk)))
-    ranking, ranking_chunk = best_chunk(lambda chunk: plain_ranks(model, tasks, chunk, queries))
+    items = model.item_embeddings().detach()
+    catalogues: dict[Way, Catalogue] = {}
+
+    def kept(way: Way) -> Catalogue:
+        if way not in catalogues:
+            catalogues.clear()
+            catalogues[way] = Catalogue(items, way)
+        return catalogues[way]
+
+    def whole(way: Way, n: int) -> object:
+        return metrics(plain_ranks(model, tasks if n == len(tasks) else _some(tasks, n), way, kept(way)))
+
+    def top(way: Way, n: int) -> Tensor:
+        return plain_best(kept(way), queries[:n], tasks.histories.rows(0, n))
+
+    counting, ranks = fastest(whole, ways(items, len(tasks), count=True, select=False), len(tasks))
+    grouping, best = fastest(top, ways(items, len(tasks), count=False, select=True), len(tasks))
+    threads = options.threads
+
+    def ours_whole() -> object:
+        return evaluate(model, tasks, spread=False, runtime=Runtime(threads=threads))
+
+    def ours_top() -> Tensor:
+        return ops.topk(queries, table, K, excluded=history, threads=threads).ids
+
+    if (differ := int((ours_top() != best()).any(1).sum())) > len(tasks) // 100:
+        raise SystemExit(f"the lists of {differ} of {len(tasks)} users differ between torch and rsir")
     cases = {
         "encode, rank, metrics": [
-            Contender("rsir", lambda: evaluate(model, tasks, runtime=Runtime(threads=options.threads)), len(tasks)),
-            Contender(f"plain torch, {whole_chunk} users at a time", whole, len(tasks)),
-        ],
-        "rank alone": [
             Contender(
-                "rsir", lambda: ops.topk(queries, table, K, excluded=history, threads=options.threads), len(tasks)
+                "rsir", lambda: evaluate(model, tasks, spread=False, runtime=Runtime(threads=threads)), len(tasks)
             ),
-            Contender(f"torch.mm and topk, {ranking_chunk} users at a time", ranking, len(tasks)),
+            Contender(f"torch, {counting}", ranks, len(tasks)),
         ],
+        f"top-{K} alone": [Contender("rsir", ours_top, len(tasks)), Contender(f"torch, {grouping}", best, len(tasks))],
     }
     for case, contenders in cases.items():
         figures = compare(
@@ -93,32 +117,43 @@ def main(arguments: list[str]) -> int:
 
 
 @torch.no_grad()
-def plain_ranks(model: Any, tasks: EvaluationSet, chunk: int, queries: Tensor | None = None) -> Tensor:
-    """(n,) int64 place of each target from 1, 0 beyond the largest cutoff; encodes unless given the queries."""
-    table = model.item_embeddings()[1:].T
+def plain_ranks(model: Any, tasks: EvaluationSet, way: Way, catalogue: Catalogue | None = None) -> Tensor:
+    """(n,) int64 place of each target from 1, 0 beyond the largest cutoff."""
+    catalogue = catalogue or Catalogue(model.item_embeddings().detach(), way)
     targets = torch.tensor(tasks.targets, dtype=torch.int64)
-    lengths = tasks.histories.lengths
+    histories = torch.tensor(tasks.histories.values, dtype=torch.int64).split(tasks.histories.lengths.tolist())
+    order = np.argsort(tasks.histories.lengths, kind="stable")
     ranks = torch.empty(len(tasks), dtype=torch.int64)
-    for first in range(0, len(tasks), chunk):
-        last = min(first + chunk, len(tasks))
-        items = torch.tensor(tasks.histories.rows(first, last).values, dtype=torch.int64)
-        histories = items.split(lengths[first:last].tolist())
-        padded = torch.nn.utils.rnn.pad_sequence(histories, batch_first=True)
-        if queries is None:
-            newest = [history[-model.max_len :] for history in histories]
-            inputs = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True)
-            encoded = model.encode(inputs, torch.tensor([len(history) for history in newest]))
-        else:
-            encoded = queries[first:last]
-        logits = encoded @ table
-        target = targets[first:last, None]
-        kept = logits.gather(1, target - 1)
-        row = torch.repeat_interleave(torch.from_numpy(lengths[first:last]))
-        logits[row, padded[padded > 0] - 1] = -torch.inf
-        logits.scatter_(1, target - 1, kept)
-        hit = logits.topk(min(K, logits.shape[1])).indices + 1 == target
-        ranks[first:last] = torch.where(hit.any(1), hit.int().argmax(1) + 1, 0)
+    for first in range(0, len(tasks), way.rows):
+        chunk = order[first : first + way.rows]
+        own = [histories[user] for user in chunk]
+        newest = [history[-model.max_len :] for history in own]
+        inputs = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True)
+        logits = catalogue.score(model.encode(inputs, torch.tensor([len(history) for history in newest])))
+        target = targets[chunk, None]
+        bars = logits.gather(1, target - 1)
+        row = torch.repeat_interleave(torch.tensor([len(history) for history in own]))
+        logits[row, torch.cat(own) - 1] = -torch.inf
+        rank = 1 + catalogue.count(logits, bars[:, 0])
+        ranks[chunk] = torch.where(rank > K, 0, rank)
     return ranks
+
+
+def plain_best(catalogue: Catalogue, queries: Tensor, histories: Ragged) -> Tensor:
+    """(n, K) int64 ids of the best items that are not in the history, best first."""
+    items = torch.tensor(histories.values, dtype=torch.int64)
+    row = torch.repeat_interleave(torch.tensor(histories.lengths))
+    found = []
+    for first in range(0, len(queries), catalogue.way.rows):
+        logits = catalogue.score(queries[first : first + catalogue.way.rows])
+        own = slice(int(histories.offsets[first]), int(histories.offsets[first + len(logits)]))
+        logits[row[own] - first, items[own] - 1] = -torch.inf
+        found.append(catalogue.best(logits, K))
+    return torch.cat(found)
+
+
+def _some(tasks: EvaluationSet, n: int) -> EvaluationSet:
+    return replace(tasks, rows=tasks.rows[:n], histories=tasks.histories.rows(0, n), targets=tasks.targets[:n])
 
 
 def metrics(ranks: Tensor) -> dict[str, float]:
@@ -131,13 +166,3 @@ def metrics(ranks: Tensor) -> dict[str, float]:
         found[f"ndcg@{k}"] = float(torch.where(within, 1 / torch.log2(place + 1), 0).mean())
         found[f"mrr@{k}"] = float(torch.where(within, 1 / place, 0).mean())
     return found
-
-
-def best_chunk(run: Callable[[int], object]) -> tuple[Callable[[], object], int]:
-    trials = {}
-    for chunk in CHUNKS:
-        start = time.perf_counter()
-        run(chunk)
-        trials[chunk] = time.perf_counter() - start
-    best = min(trials, key=lambda chunk: trials[chunk])
-    return lambda: run(best), best

@@ -9,6 +9,8 @@ must be equal, but where logits are within rounding of each other, before anythi
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import toys
-from benchmarks.evaluation import best_chunk
 from benchmarks.harness import Contender, Report, compare, describe_machine, extra_memory
 from rsir.data.ragged import Ragged
 from rsir.evaluation import recommend
@@ -26,6 +27,7 @@ from rsir.ops import TopK
 
 K = 10
 MANY = 1000
+CHUNKS = (32, 128, 512, 2048)
 
 
 def main(arguments: list[str]) -> int:
@@ -117,3 +119,13 @@ def _same(ours: TopK, theirs: Tensor, what: str) -> None:
         raise SystemExit(
             f"{what}: history {row}: {ours.ids[row].tolist()} by rsir, {theirs[row].tolist()} by plain torch"
         )
+
+
+def best_chunk(run: Callable[[int], object]) -> tuple[Callable[[], object], int]:
+    trials = {}
+    for chunk in CHUNKS:
+        start = time.perf_counter()
+        run(chunk)
+        trials[chunk] = time.perf_counter() - start
+    best = min(trials, key=lambda chunk: trials[chunk])
+    return lambda: run(best), best

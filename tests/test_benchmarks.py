@@ -15,20 +15,22 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import cost, growth, large, peers, scale
+from benchmarks.baselines import Catalogue, Way
 from benchmarks.evaluation import metrics, plain_ranks
 from benchmarks.generation import plain_torch
 from benchmarks.oracle import all_trajectories
 from benchmarks.peer_workers.ranking import validation_ndcg
+from rsir import ops
 from rsir.config import GenerationConfig, ModelConfig, SimulationConfig
 from rsir.data import leave_one_out, simulate
 from rsir.evaluation import evaluate
 from rsir.models import build
 
 QUICK = {  # and what the table must show
-    "ops": ["rank count", "| torch |"],
+    "ops": ["rank count", "| torch, ", "nothing added"],
     "fidelity": ["FAISS proofs"],
     "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
-    "evaluation": ["torch.mm and topk", "users/s", "Both give NDCG@20"],
+    "evaluation": ["| torch, ", "users/s", "Both give NDCG@20"],
     "serving": ["two networks, 1 history", "plain torch", "histories/s"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
@@ -140,8 +142,9 @@ def test_plain_generation_is_the_loop(problem, tau: int) -> None:
 def test_plain_evaluations_are_those_of_the_library(problem) -> None:
     model, parts = problem
     tasks, ours = parts.validation, evaluate(model, parts.validation).metrics
-    found = metrics(plain_ranks(model, tasks, 32))
-    assert found == pytest.approx({name: ours[name] for name in found})
+    for counting in ("float", "bytes"):
+        found = metrics(plain_ranks(model, tasks, Way(32, counting)))
+        assert found == pytest.approx({name: ours[name] for name in found})
     histories = tasks.histories
     arrays = {"validation_items": histories.values, "validation_offsets": histories.offsets}
     arrays["validation_targets"] = tasks.targets
@@ -153,6 +156,19 @@ def test_plain_evaluations_are_those_of_the_library(problem) -> None:
         return model.encode(torch.nn.utils.rnn.pad_sequence(newest, batch_first=True), lengths) @ table.T
 
     assert validation_ndcg(score, arrays) == pytest.approx(ours["ndcg@20"])
+
+
+@pytest.mark.parametrize("group", [0, 7, 64])
+def test_the_plain_catalogue_gives_ranks_and_lists_of_the_library(group: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    items, queries = (torch.randn(n, 16, generator=generator) for n in (301, 40))
+    bars = ops.topk(queries, items, 30).logits[:, 20].contiguous()
+    for counting in ("float", "bytes"):
+        catalogue = Catalogue(items, Way(40, counting, group))
+        logits = catalogue.score(queries)
+        above = catalogue.count(logits, bars - 1e-4)
+        assert torch.equal(above, ops.count_above(queries, items, bars - 1e-4))
+        assert torch.equal(catalogue.best(logits, 20), ops.topk(queries, items, 20).ids)
 
 
 def test_peers_say_how_they_are_set_up(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class CppCatalogue:
     """Ops on tables that :class:`rsir.ops.cpp.Cpp` packed."""
 
     def __init__(self, added: SparseScores | None = None) -> None:
-        self._added = None if added is None else tuple(part.numpy() for part in added)
+        self._added = None if added is None else (added.ids.numpy(), added.offsets.numpy(), added.values.numpy())
 
     def adding(self, added: SparseScores) -> CatalogueOps:
         return CppCatalogue(added)
