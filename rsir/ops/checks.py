@@ -50,10 +50,10 @@ def check_version(items: Tensor, packed: int) -> None:
         raise ValueError("items: the embeddings were changed in place after they were packed; pack them again")
 
 
-def check_count(name: str, value: int) -> int:
+def check_count(name: str, value: int, most: int = 2**40) -> int:
     number = value.item() if isinstance(value, (Tensor, np.generic)) else value
     whole = isinstance(number, (int, float)) and not isinstance(number, bool) and number % 1 == 0
-    if not whole or not 1 <= number < 2**31:
+    if not whole or not 1 <= number <= most:
         raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}")
     return int(number)
 
@@ -127,7 +127,7 @@ def check_added(added: SparseScores | None, queries: Tensor, num_items: int) -> 
 
 
 def thread_count(threads: int | None) -> int:
-    return torch.get_num_threads() if threads is None else check_count("threads", threads)
+    return torch.get_num_threads() if threads is None else check_count("threads", threads, 2**31 - 1)
 
 
 def check_layer(parameters: LayerParameters, heads: int, f: int, x: Tensor) -> None:
