@@ -23,8 +23,8 @@ from rsir.data.alignment import align, check_catalogue
 from rsir.data.load import split
 from rsir.data.sequences import item_popularity
 from rsir.errors import ConfigError, DataError
-from rsir.files import local
 from rsir.models.protocol import Backbone, check_backbone
+from rsir.objects.address import Address, place
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import DATA, RunDirectory
 from rsir.runs.inputs import read_data
@@ -64,7 +64,8 @@ def run(
         or sequences that are read already. A DataConfig names a file with the options of reading it. Default: the
         embedded simulated users; with ``resume``, the data of the run in ``out``.
     out : path, optional
-        Folder of the run; :func:`rsir.load` brings the run back from it. Without one nothing is written.
+        Folder of the run, or an address such as ``s3://bucket/run``; :func:`rsir.load` brings the run back from it.
+        Without one nothing is written.
     resume : bool, default False
         Resume the run in ``out`` after its last finished round; the result is what it would have been without the
         interruption. ``rounds`` may be larger than before.
@@ -105,8 +106,8 @@ def run(
     check_device(device, f"device={device!r}")
     return recurse(
         config,
-        data=_real_sequences(data, config, local(out) if resume and out is not None else None),
-        out=out if out is None else local(out),
+        data=_real_sequences(data, config, place(out) if resume and out is not None else None),
+        out=out if out is None else place(out),
         resume=resume,
         runtime=Runtime(device=device, threads=threads, progress=progress),
         on_round=on_round,
@@ -176,11 +177,15 @@ def evaluate(
     return evaluation.evaluate(net, getattr(parts, part), popularity=popularity, table=table, runtime=runtime)
 
 
-def _real_sequences(data: Any, config: RecursionConfig, resumed: Path | None) -> Sequences | None:
+def _real_sequences(data: Any, config: RecursionConfig, resumed: Path | Address | None) -> Sequences | None:
     """Data in any form as sequences; None for what the configuration names."""
     if data is None:
-        given_before = resumed is not None and config.data.path is None and (resumed / DATA).exists()
-        return read_data(RunDirectory.open(resumed)) if resumed is not None and given_before else None
+        if resumed is None or config.data.path is not None:
+            return None
+        if isinstance(resumed, Path) and not (resumed / DATA).exists():
+            return None
+        directory = RunDirectory.open(resumed)
+        return read_data(directory) if (directory.path / DATA).exists() else None
     if isinstance(data, Sequences):
         return data
     if isinstance(data, (list, tuple)):

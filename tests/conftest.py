@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.objects import server
+
 # As the runs that some tests fork set it (tiny.py), and before numba is first imported: it may not change once numba
 # has started threads.
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
@@ -39,3 +41,19 @@ def _uninitialised_memory_is_nan() -> Iterator[None]:
         patch.setattr(torch, "empty", filled(torch.empty))
         patch.setattr(torch, "empty_like", filled(torch.empty_like))
         yield
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("moto", reason="a server of S3 to test with: pip install 'moto[s3]' flask flask-cors")
+    pytest.importorskip("flask_cors", reason="moto's server mode: pip install flask flask-cors")
+    with server.serving(tmp_path_factory.mktemp("s3") / "log") as address:
+        yield address
+
+
+@pytest.fixture
+def s3(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a server of S3 with a bucket, which the process is told of."""
+    for name, value in server.environment(_s3).items():
+        monkeypatch.setenv(name, value)
+    return _s3

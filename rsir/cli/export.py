@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rsir.cli.parsing import Parser
+from rsir.cli.parsing import Parser, run_place
 from rsir.errors import ExportError
 
 __all__ = ["main", "parser"]
@@ -13,7 +13,7 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("export", "Write a round's training data, or the best model, for use elsewhere.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    made.add_argument("run", metavar="RUN", type=run_place, help="folder or address of the run")
     made.add_argument(
         "file",
         metavar="FILE",

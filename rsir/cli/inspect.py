@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsir.cli.parsing import Parser
+from rsir.cli.parsing import Parser, run_place
 from rsir.cli.show import cut_short, rounds_table, verdict
 from rsir.config import as_text, changed
 from rsir.errors import DataError, RunError
-from rsir.runs.directory import ENVIRONMENT, MANIFEST, REFIT, RunDirectory
+from rsir.objects.address import as_given
+from rsir.runs.directory import ENVIRONMENT, MANIFEST, REFIT, RunDirectory, here
 
 if TYPE_CHECKING:
     from rsir.runs.rounds import RoundResult
@@ -21,7 +21,7 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("inspect", "Print a run's rounds, settings and data, and check its files.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of a run, finished or interrupted")
+    made.add_argument("run", metavar="RUN", type=run_place, help="folder or address of a run, finished or interrupted")
     return made
 
 
@@ -33,9 +33,10 @@ def main(arguments: list[str]) -> int:
     int
         Exit status: 0 every file is as it was written, 1 some are not.
     """
-    run = parser().parse_args(arguments).run
+    given = parser().parse_args(arguments).run
+    run = here(given)
     if not (run / MANIFEST).exists() and not (run / REFIT).exists():
-        raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
+        raise RunError(f"{given}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
     from rsir.runs.baselines import read_baselines, remarks
     from rsir.runs.directory import DATA
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
         print(cut_short(rounds, config.training), end="")
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
-        print(f"Unfinished: {so_far}. Resume: rsir --out {shlex.quote(str(run))} --resume")
+        print(f"Unfinished: {so_far}. Resume: rsir --out {shlex.quote(str(given))} --resume")
     print(f"\nData:     {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
     differing = [
         f"  {name} {as_text(value)} [{as_text(default)}]" for name, (value, default) in changed(config).items()
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> int:
         damage.append(str(error))
     print("Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items()))
     if damage:
-        print("Files:    damaged\n  " + "\n  ".join(damage))
+        print("Files:    damaged\n  " + as_given("\n  ".join(damage)))
         return 1
     print("Files:    every checksum holds")
     return 0

@@ -11,6 +11,7 @@ from rsir.cli import plugins
 from rsir.cli.commands import COMMANDS
 from rsir.cli.terminal import lasting
 from rsir.errors import ConfigError, RsirError, WorldError
+from rsir.objects.address import as_given
 from rsir.runtime.launch import join
 from rsir.runtime.world import ALONE
 
@@ -69,7 +70,7 @@ def _main(arguments: list[str]) -> int:
         return status
     except RsirError as error:
         if world.first_to(REASON):
-            print(f"rsir: error: {world.name}{error}", file=sys.stderr)
+            print(f"rsir: error: {world.name}{as_given(str(error))}", file=sys.stderr)
         return 3 if isinstance(error, WorldError) else 2
     except KeyboardInterrupt:  # before or beside a run, which heeds signals itself
         print("\nInterrupted.", file=sys.stderr)

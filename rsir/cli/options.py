@@ -164,7 +164,7 @@ def _build(everything: bool) -> Parser:
             if flags:
                 _add(result, option, flags, argparse.SUPPRESS)
     run = result.add_argument_group("where and how")
-    run.add_argument("--out", metavar="DIR", help="Folder of the run [runs/NAME-000, -001, ...]")
+    run.add_argument("--out", metavar="DIR", help="Folder of the run, or s3://bucket/run [runs/NAME-000, -001, ...]")
     run.add_argument("--resume", action="store_true", help="Resume the run in --out, with its own settings")
     run.add_argument("--gpu", action="store_true", help="Compute on a CUDA device")
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")

@@ -7,12 +7,14 @@ import difflib
 import os
 import re
 from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rsir.config.changes import nearest
-from rsir.errors import ConfigError
+from rsir.errors import ConfigError, RunError
+from rsir.objects.address import Address, place
 
-__all__ = ["Parser", "unknown_option"]
+__all__ = ["Parser", "run_place", "unknown_option"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,6 +71,16 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(f"{unknown_option(word, self.flags, f'{self.prog} --help')}")
             raise ConfigError(f"{word!r}: unexpected; {self.prog} --help shows what it takes")
         return found
+
+
+def run_place(text: str) -> Path | Address:
+    """The type of an argument that names a run: a folder, or an address such as ``s3://bucket/run``."""
+    if "://" not in text:
+        return Path(text)
+    try:
+        return place(text)
+    except RunError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
 
 
 def unknown_option(word: str, known: list[str], listing: str) -> str:

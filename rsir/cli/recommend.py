@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rsir.cli.notes import notes
-from rsir.cli.parsing import Parser
+from rsir.cli.parsing import Parser, run_place
 from rsir.data.io.readers import histories_config, read_histories, read_names
 from rsir.errors import ConfigError, DataError
 from rsir.runtime.environment import check_device
@@ -26,7 +26,7 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("recommend", "Write the best items for every user of a run to a file, or print them for some.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run; its best round recommends")
+    made.add_argument("run", metavar="RUN", type=run_place, help="folder or address of the run")
     made.add_argument(
         "--out",
         metavar="FILE",
@@ -43,7 +43,6 @@ def parser() -> Parser:
     made.add_argument(
         "--histories",
         metavar="FILE",
-        type=Path,
         help="what users had, in any format that a run reads; the run's min_rating applies where it has ratings [the "
         "run's own users, held-out events included]",
     )

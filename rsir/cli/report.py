@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsir import files
-from rsir.cli.parsing import Parser
+from rsir.cli.parsing import Parser, run_place
 from rsir.data.load import split
 from rsir.errors import ConfigError, RunError
+from rsir.objects.address import Address
+from rsir.objects.storage import Storage
 from rsir.report.comparison import comparison
 from rsir.report.page import REPORT, Report
 from rsir.report.plot import plot_rounds
 from rsir.runs.baselines import read_baselines
-from rsir.runs.directory import MANIFEST, RunDirectory
+from rsir.runs.directory import MANIFEST, RunDirectory, here
 from rsir.runs.inputs import read_data
 from rsir.runs.rounds import RoundResult, read_round
 from rsir.runs.store import Follower
@@ -23,7 +25,9 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("report", "Write the page of a run, one page that compares several runs, or a plot of a run.")
-    made.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, finished or not")
+    made.add_argument(
+        "runs", metavar="RUN", nargs="+", type=run_place, help="folder or address of a run, finished or not"
+    )
     made.add_argument(
         "--out",
         metavar="FILE",
@@ -44,7 +48,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if options.plot is not None:
         return _plot(options.runs, options.plot, options.out)
-    runs: list[Path] = options.runs
+    runs: list[Path | Address] = options.runs
     file = options.out or (runs[0] / REPORT if len(runs) == 1 else Path("comparison.html"))
     opened = [_open(run) for run in runs]
     rounds = [[read_round(directory, number) for number in range(directory.finished_rounds())] for directory in opened]
@@ -56,7 +60,10 @@ def main(arguments: list[str]) -> int:
     else:
         whole = zip(opened, rounds, strict=True)
         content = comparison([(one.path, one.config, one.data, finished) for one, finished in whole])
-    files.replace(file, content.encode())
+    if isinstance(file, Address):
+        Storage(file).write("", content.encode())
+    else:
+        files.replace(file, content.encode())
     print(file)
     return 0
 
@@ -70,7 +77,7 @@ def _page(directory: RunDirectory, rounds: list[RoundResult]) -> str:
     return report.page(directory.path.resolve().name, store.environment())
 
 
-def _plot(runs: list[Path], file: Path, page: Path | None) -> int:
+def _plot(runs: list[Path | Address], file: Path, page: Path | None) -> int:
     if len(runs) > 1 or page is not None:
         got = "--out" if page is not None else f"{len(runs)} runs"
         raise ConfigError(f"--plot: draws one run and writes no page, got {got}; run the command once for each file")
@@ -79,7 +86,8 @@ def _plot(runs: list[Path], file: Path, page: Path | None) -> int:
     return 0
 
 
-def _open(run: Path) -> RunDirectory:
-    if not (run / MANIFEST).exists():
+def _open(run: Path | Address) -> RunDirectory:
+    folder = here(run)
+    if not (folder / MANIFEST).exists():
         raise RunError(f"{run}: holds no run: there is no {MANIFEST} in it")
-    return RunDirectory.open(run)
+    return RunDirectory.open(folder)

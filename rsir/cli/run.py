@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ from rsir.cli.show import cut_short, line, rounds_table, verdict
 from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError, DataError, Interrupted, RunError, WorldError
-from rsir.runs.directory import RunDirectory
+from rsir.objects.address import Address, place
+from rsir.runs.directory import RunDirectory, config_of
 from rsir.runs.rounds import voters
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
@@ -59,17 +61,17 @@ def _command(arguments: list[str], world: World) -> int:
     if restarts_allowed() and options.out is None:
         raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
     if world.restarted and options.out is not None:
-        options.resume = world.broadcast_object(lambda: _begun(files.local(options.out)))
+        options.resume = world.broadcast_object(lambda: _begun(place(options.out)))
     base = RecursionConfig()
     if options.resume:
         out = _resumed(options)
-        base = from_dict(RecursionConfig, world.broadcast_object(lambda: to_dict(RunDirectory.open(out).config)))
+        base = from_dict(RecursionConfig, world.broadcast_object(lambda: to_dict(config_of(out))))
     config = configuration(base, options.config, given)
     if options.print_config:
         print(dump(config), end="")
         return 0
     if config.data.path is not None:
-        files.local(config.data.path, DataError)  # before a folder is made
+        place(config.data.path, DataError)  # before a folder is made
     out, claimed = _folder(config, options, world)
     stop = Stop(says=world.is_main)
     try:
@@ -87,7 +89,7 @@ def _command(arguments: list[str], world: World) -> int:
     return 0
 
 
-def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, world: World) -> None:
+def _run(config: RecursionConfig, options: Namespace, out: Path | Address, stop: Stop, world: World) -> None:
     if world.is_main:
         RunDirectory.check(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
@@ -106,7 +108,7 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
         _limit_threads(options.threads)
     bars = Bars() if sys.stderr.isatty() and world.is_main else None
     rounds: list[RoundResult] = []
-    tracking = Tracking(options.track.split(",") if options.track and world.is_main else [], out, config)
+    tracking = Tracking(options.track.split(",") if options.track and world.is_main else [], _beside(out), config)
 
     def report(result: RoundResult) -> None:
         rounds.append(result)
@@ -146,12 +148,19 @@ def _run(config: RecursionConfig, options: Namespace, out: Path, stop: Stop, wor
         print(f"Memory:    {format_bytes(peak())} at most at once, of {format_bytes(limit)} allowed")
 
 
-def _existing(folder: Path) -> Path:
-    """A folder, or the nearest above it that is there."""
+def _existing(folder: Path | Address) -> Path:
+    """A folder, or the nearest above it that is there; of an address the one for temporary files."""
+    if isinstance(folder, Address):
+        return Path(tempfile.gettempdir())
     return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
 
 
-def _summarise(run: Run, out: Path, world: World) -> None:
+def _beside(out: Path | Address) -> Path:
+    """Where trackers keep their files: in the run's folder; of a run at an address, in a folder of its name here."""
+    return out if isinstance(out, Path) else Path(out.name)
+
+
+def _summarise(run: Run, out: Path | Address, world: World) -> None:
     from rsir.runs.baselines import remarks
 
     print()
@@ -163,13 +172,13 @@ def _summarise(run: Run, out: Path, world: World) -> None:
     print(cut_short(run.rounds, run.config.training), end="")
     print(_loading(run, out))
     print(f"The run:   {out} (report.html shows it in a browser)")
-    if (out / "profile").is_dir():
+    if run.path is not None and (run.path / "profile").is_dir():
         print(f"Traces:    {out / 'profile'} (chrome://tracing and ui.perfetto.dev show them)")
     if len(run.rounds) > run.config.rounds:
         print(f"Go on:     {_resuming(out, world)} --rounds {run.config.rounds + 2}")
 
 
-def _loading(run: Run, out: Path) -> str:
+def _loading(run: Run, out: Path | Address) -> str:
     """How to load what was measured."""
     members, newest = voters(run.config.retention, run.best), out / f"round-{run.best:02d}"
     what = f"the network in {newest}"
@@ -181,7 +190,7 @@ def _loading(run: Run, out: Path) -> str:
     return f"Load it:   {load}\n           {what}"
 
 
-def _begun(out: Path) -> bool:
+def _begun(out: Path | Address) -> bool:
     try:
         RunDirectory.check(out, resume=True)
     except RunError:
@@ -189,27 +198,27 @@ def _begun(out: Path) -> bool:
     return True
 
 
-def _interrupted(out: Path, world: World) -> str:
+def _interrupted(out: Path | Address, world: World) -> str:
     if not _begun(out):
         return "Interrupted before the run began; nothing was written."
     return f"Interrupted. Resume with: {_resuming(out, world)}"
 
 
-def _resuming(out: Path, world: World) -> str:
+def _resuming(out: Path | Address, world: World) -> str:
     """The command that resumes a run, with as many processes."""
     command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
     return f"{command} --out {shlex.quote(str(out))} --resume{as_options()}"
 
 
-def _resumed(options: Namespace) -> Path:
+def _resumed(options: Namespace) -> Path | Address:
     if options.out is None:
         runs = sorted(RUNS.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
         newest = f"; the newest run here is --out {runs[-1].parent}" if runs else ""
         raise ConfigError(f"--resume: needs --out DIR, the folder of the run to resume{newest}")
-    return files.local(options.out)
+    return place(options.out)
 
 
-def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[Path, list[Path]]:
+def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[Path | Address, list[Path]]:
     """The run's folder, and the folders made to claim it: of two runs begun at once only one can make a folder."""
     claimed: list[Path] = []
 
@@ -227,7 +236,7 @@ def _folder(config: RecursionConfig, options: Namespace, world: World) -> tuple[
         except OSError as cause:
             raise files.refused(RUNS, cause) from cause
 
-    return files.local(options.out or world.broadcast_object(claim)), claimed
+    return place(options.out or world.broadcast_object(claim)), claimed
 
 
 def _free_folder(config: RecursionConfig) -> Path:

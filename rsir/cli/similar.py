@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rsir.cli.parsing import Parser
+from rsir.cli.parsing import Parser, run_place
 from rsir.data.io.readers import read_names
 
 __all__ = ["main", "parser"]
@@ -13,7 +13,7 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("similar", "Print the items most like some, by the network's item vectors or by the count.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    made.add_argument("run", metavar="RUN", type=run_place, help="folder or address of the run")
     made.add_argument("items", metavar="ITEM", nargs="+", help="items, by their names in the data")
     made.add_argument("--k", type=int, default=10, metavar="N", help="items like each [10]")
     made.add_argument(

@@ -47,7 +47,7 @@ class DataConfig:
     ----------
     path
         File of interactions (text, CSV, JSON lines, Parquet, Arrow, RecBole .inter or .pth lists), or folder of such
-        files; none means the embedded simulated data.
+        files, here or at an address (s3://bucket/events); none means the embedded simulated data.
     format
         Format of the file; auto goes by its extension and its first lines.
     user

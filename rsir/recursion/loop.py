@@ -20,11 +20,13 @@ from rsir.data.splits import Split
 from rsir.data.summary import summary
 from rsir.errors import ConfigError, DataError, Interrupted
 from rsir.evaluation import Evaluation, by_thirds, evaluate
-from rsir.files import local, plain
+from rsir.files import plain
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import Enricher
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import network_of, with_vote
+from rsir.objects.address import Address, place
+from rsir.objects.copies import exists
 from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
@@ -53,7 +55,7 @@ def recurse(
     config: RecursionConfig,
     *,
     data: Sequences | None = None,
-    out: str | Path | None = None,
+    out: str | Path | Address | None = None,
     resume: bool = False,
     runtime: Runtime = RUNTIME,
     on_data: Callable[[str], None] | None = None,
@@ -69,7 +71,8 @@ def recurse(
         Real sequences; default: what ``config.data`` names, or what a resumed run's folder holds where that file is
         not there.
     out : path, optional
-        Folder for the run (:mod:`rsir.runs.directory`); without one nothing is written.
+        Folder for the run (:mod:`rsir.runs.directory`), or an address such as ``s3://bucket/run``
+        (:mod:`rsir.runs.remote`); without one nothing is written.
     resume : bool
         Resume the run in ``out`` after its last finished round; the result is what it would have been
         without the interruption.
@@ -138,12 +141,12 @@ def recurse(
         store.close()
 
 
-def _data_of(config: RecursionConfig, resumed: str | Path | None) -> tuple[Sequences, Reading]:
+def _data_of(config: RecursionConfig, resumed: str | Path | Address | None) -> tuple[Sequences, Reading]:
     """What the configuration names, or what a resumed run's folder holds where its file is not there any more."""
-    if resumed is not None and config.data.path is not None and not local(config.data.path, DataError).exists():
+    if resumed is not None and config.data.path is not None and not exists(config.data.path, DataError):
         directory = RunDirectory.open(resumed)
         if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
-            return read_data(directory), Reading(name=str(Path(resumed) / DATA), format="kept by the run")
+            return read_data(directory), Reading(name=str(place(resumed) / DATA), format="kept by the run")
     return load_log(config)
 
 

@@ -33,15 +33,19 @@ from rsir import files
 from rsir.config import RecursionConfig, to_dict
 from rsir.errors import RunError
 from rsir.files import Lock
+from rsir.objects.address import Address, place
 from rsir.runs import manifest
 from rsir.runs.damage import damage_of
 from rsir.runs.links import refuse_links
 from rsir.runtime.environment import environment
+from rsir.runtime.resume import Checkpointer, Checkpoints
+from rsir.runtime.world import ALONE, World
 
 if TYPE_CHECKING:
     from rsir.data.sequences import Sequences
+    from rsir.objects.claim import Claim
 
-__all__ = ["RunDirectory", "RunError"]
+__all__ = ["RunDirectory", "RunError", "config_of", "here"]
 
 CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
 DATA = "data.parquet"
@@ -54,7 +58,7 @@ BASELINES = "baselines.json"
 """A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
 PARTIAL = "partial"
 _FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
-_ROUND = re.compile(r"round-(\d{2,})")
+ROUND = re.compile(r"round-(\d{2,})")
 
 
 class RunDirectory:
@@ -68,7 +72,7 @@ class RunDirectory:
         Fingerprint of the data the run was made from.
     """
 
-    def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | None) -> None:
+    def __init__(self, path: Path, config: RecursionConfig, data: str, lock: Lock | Claim | None) -> None:
         self.path, self.config, self.data, self._lock = path, config, data, lock
         self._rounds: manifest.Rounds = {}
         self._done: list[int] | None = None  # where a run is read, which another process may be writing
@@ -131,14 +135,14 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
-        """A run to read from.
+        """A run to read from; of one at an address a copy, which lasts as long as the process.
 
         Raises
         ------
         RunError
             There is none, it is damaged, or another version of rsir wrote it.
         """
-        path = files.local(path)
+        path = here(path)
         cls.check(path, resume=True)
         done = _finished_in(path)  # before the manifest: it records a round before the round is marked as finished
         config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
@@ -149,14 +153,8 @@ class RunDirectory:
     @staticmethod
     def check(path: str | os.PathLike[str], *, resume: bool) -> None:
         """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be resumed."""
-        path = files.local(path)
-        try:
-            names = set(os.listdir(path)) if os.path.lexists(path) else set()
-        except NotADirectoryError as cause:
-            raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
-        except OSError as cause:
-            raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
-        refuse_links(path)
+        path = place(path)
+        names = _names_at(path) if isinstance(path, Address) else _names_in(path)
         if MANIFEST in names:
             if not resume:
                 raise RunError(f"{path}: holds a run already; resume it with --resume, or choose another --out")
@@ -173,7 +171,9 @@ class RunDirectory:
             raise RunError(f"{path}: holds files that are not of a run ({_some(names)}); choose another --out")
 
     @classmethod
-    def _begin(cls, path: Path, config: RecursionConfig, data: str, lock: Lock, ours: dict[str, Any]) -> RunDirectory:
+    def _begin(
+        cls, path: Path, config: RecursionConfig, data: str, lock: Lock | Claim, ours: dict[str, Any]
+    ) -> RunDirectory:
         directory = cls(path, config, data, lock)
         try:
             _remove_temporary(path)
@@ -189,7 +189,9 @@ class RunDirectory:
         return directory
 
     @classmethod
-    def _reopen(cls, path: Path, config: RecursionConfig, data: str, lock: Lock, ours: dict[str, Any]) -> RunDirectory:
+    def _reopen(
+        cls, path: Path, config: RecursionConfig, data: str, lock: Lock | Claim, ours: dict[str, Any]
+    ) -> RunDirectory:
         directory = cls.open(path)
         manifest.compare(path, directory.config, config, directory.data == data)
         finished = directory.finished_rounds()
@@ -228,6 +230,14 @@ class RunDirectory:
     def round_path(self, round_: int) -> Path:
         """Folder of a round."""
         return self.path / _round_name(round_)
+
+    def checkpoints(self, round_: int, world: World = ALONE) -> Checkpoints:
+        """Where a round keeps what it has before it is finished."""
+        folder = self.partial_path(round_) if self._lock is None else self.partial(round_)
+        return Checkpointer(folder, self.log, world)
+
+    def at_hand(self, round_: int) -> None:
+        """Have the files of a finished round in :meth:`round_path`, where they always are in a folder."""
 
     def partial_path(self, round_: int) -> Path:
         """Where :meth:`partial` is."""
@@ -348,13 +358,56 @@ class RunDirectory:
         self.write_bytes(MANIFEST, manifest.encode(self.config, self.data, self._rounds))
 
 
+def here(path: str | os.PathLike[str]) -> Path:
+    """A run's folder on this machine: a copy of one at an address."""
+    where = place(path)
+    if isinstance(where, Path):
+        return where
+    from rsir.objects.copies import fetched  # loads Arrow
+
+    return fetched(where)
+
+
+def config_of(path: str | os.PathLike[str]) -> RecursionConfig:
+    """The settings of a run; of one at an address nothing else is fetched."""
+    where = place(path)
+    if isinstance(where, Path):
+        return RunDirectory.open(where).config
+    from rsir.objects.copies import fetched
+
+    RunDirectory.check(where, resume=True)
+    return RunDirectory.open(fetched(where, {MANIFEST, CONFIG}.__contains__)).config
+
+
+def _names_in(path: Path) -> set[str]:
+    """What is in a folder, which need not be there; RunError for what is no folder, or has links of a run's names."""
+    try:
+        names = set(os.listdir(path)) if os.path.lexists(path) else set()
+    except NotADirectoryError as cause:
+        raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
+    except OSError as cause:
+        raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
+    refuse_links(path)
+    return names
+
+
+def _names_at(address: Address) -> set[str]:
+    """The first parts of the names of the objects below an address; RunError where an object has the address itself."""
+    from rsir.objects.storage import Storage
+
+    storage = Storage(address)
+    if storage.kind() == "file":
+        raise RunError(f"{address}: is an object, expected a folder; choose another --out")
+    return {name.partition("/")[0] for name in storage.entries()}
+
+
 def _round_name(round_: int) -> str:
     return f"round-{round_:02d}"
 
 
 def _round_folders(run: Path) -> list[int]:
     """Numbers of the rounds that a run has a folder of."""
-    numbers = [int(match[1]) for name in os.listdir(run) if (match := _ROUND.fullmatch(name))]
+    numbers = [int(match[1]) for name in os.listdir(run) if (match := ROUND.fullmatch(name))]
     return sorted(number for number in set(numbers) if (run / _round_name(number)).is_dir())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rsir.data.load import load_data
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, RunError
@@ -23,7 +21,7 @@ def read_data(directory: RunDirectory) -> Sequences:
         if data.fingerprint() != directory.data:
             raise RunError(f"{path}: is not the data the run was made from; put the original back")
         return data
-    source = Path(directory.config.data.path or "simulated data")
+    source = directory.config.data.path or "simulated data"
     try:
         data = load_data(directory.config)
     except DataError as cause:

@@ -9,6 +9,7 @@ from rsir import __version__
 from rsir.config import RecursionConfig, flat
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, RunError, WorldError
+from rsir.objects.address import Address, place
 from rsir.runs.directory import DATA, LOG, RunDirectory
 from rsir.runs.store import FolderRun, Follower, MemoryRun, RunStore
 from rsir.runtime.world import World
@@ -17,7 +18,7 @@ __all__ = ["open_run"]
 
 
 def open_run(
-    out: str | Path | None,
+    out: str | Path | Address | None,
     config: RecursionConfig,
     data: Sequences,
     resume: bool,
@@ -41,10 +42,10 @@ def open_run(
             )
         _agree(world, config, data)
         if not world.is_main:
-            return Follower(_follow(Path(out), world.broadcast_object(lambda: "")), world)
+            return Follower(_follow(place(out), world.broadcast_object(lambda: "")), world)
     elif out is None:
         return MemoryRun(config)
-    directory = RunDirectory.create(out, config, data.fingerprint(), resume=resume, device=device)
+    directory = _kind(place(out)).create(out, config, data.fingerprint(), resume=resume, device=device)
     try:
         if world.size > 1:
             directory.log("processes", count=world.size, restarted=world.restarted)
@@ -74,10 +75,22 @@ def _agree(world: World, config: RecursionConfig, data: Sequences) -> None:
     raise WorldError("another process was started with other settings or data")
 
 
-def _follow(path: Path, end_of_log: str) -> RunDirectory:
+def _kind(path: Path | Address) -> type[RunDirectory]:
+    if isinstance(path, Path):
+        return RunDirectory
+    from rsir.runs.remote import RemoteDirectory  # loads Arrow
+
+    return RemoteDirectory
+
+
+def _follow(path: Path | Address, end_of_log: str) -> RunDirectory:
     """The folder that the first process writes; it is known by the end of its log, which holds the time."""
     try:
-        if _end_of_log(path) == end_of_log:
+        if isinstance(path, Address):
+            directory = _kind(path).open(path)
+            if _end_of_log(directory.path) == end_of_log:
+                return directory
+        elif _end_of_log(path) == end_of_log:
             return RunDirectory.open(path)
         cause = "another run is there"
     except (OSError, RunError) as error:

@@ -17,9 +17,9 @@ from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
 from rsir.data.warn import warn
 from rsir.errors import DataError, RunError
-from rsir.files import local
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import with_vote
+from rsir.objects.copies import fetched
 from rsir.ops import ItemTable
 from rsir.runs import summary
 from rsir.runs.baselines import Baselines, read_baselines
@@ -263,7 +263,8 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     Parameters
     ----------
     path : path
-        The folder. Nothing is written to it. A run that is not finished yet counts as far as it has got.
+        The folder, or an address such as ``s3://bucket/run``, of which a copy is made that lasts as long as the
+        process. Nothing is written to it. A run that is not finished yet counts as far as it has got.
     device : str, default "cpu"
         Device of the model: "cpu" or "cuda".
 
@@ -281,14 +282,14 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
         There is no such device.
     """
     check_device(device, f"device={device!r}")
-    path = local(path)
-    if (path / REFIT).exists():
+    folder = fetched(path)
+    if (folder / REFIT).exists():
         from rsir.runs.refit import read_refit
 
-        return read_refit(path, device)
-    if not (path / MANIFEST).exists():
+        return read_refit(folder, device)
+    if not (folder / MANIFEST).exists():
         raise RunError(f"{path}: holds no run: there is no {MANIFEST} in it")
-    directory = RunDirectory.open(path)
+    directory = RunDirectory.open(folder)
     store = Follower(directory)
     if not store.finished:
         raise RunError(f"{directory.path}: no round is finished yet; resume with --resume")

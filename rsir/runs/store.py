@@ -1,4 +1,7 @@
-"""Where a run's rounds are kept: in memory, in a folder that this process writes, or in one that another writes."""
+"""Where a run's rounds are kept: in memory, in a folder that this process writes, or in one that another writes.
+
+A folder may be in object storage (:mod:`rsir.runs.remote`); what is said of it here holds there too.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from rsir.runs.rounds import RoundResult, best_round, read_round, voters
 from rsir.runtime.environment import environment
 from rsir.runtime.profiling import FOLDER, Tracer
 from rsir.runtime.progress import Progress
-from rsir.runtime.resume import NO_CHECKPOINTS, Checkpointer, Checkpoints
+from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints
 from rsir.runtime.world import ALONE, World
 
 __all__ = ["FolderRun", "Follower", "MemoryRun", "RunStore"]
@@ -133,15 +136,18 @@ class Follower:
         self.finished: int = world.broadcast_object(directory.finished_rounds)
 
     def read_round(self, round_: int) -> RoundResult:
+        self._directory.at_hand(round_)
         return read_round(self._directory, round_)
 
     def trajectories(self, round_: int) -> Sequences:
+        self._directory.at_hand(round_)
         try:
             return Sequences.load(self._directory.round_path(round_) / TRAJECTORIES)
         except DataError as cause:
             raise RunError(f"{cause}; put the original back") from cause
 
     def load_model(self, round_: int, device: str) -> Any:
+        self._directory.at_hand(round_)
         return checkpoint.load(self._directory.round_path(round_)).to(device)
 
     def environment(self) -> Mapping[str, Any]:
@@ -154,7 +160,7 @@ class Follower:
         pass
 
     def checkpointer(self, round_: int) -> Checkpoints:
-        return Checkpointer(self._directory.partial_path(round_), self._directory.log, self._world)
+        return self._directory.checkpoints(round_, self._world)
 
     def traced(self, progress: Progress) -> Progress:
         return progress
@@ -194,9 +200,6 @@ class FolderRun(Follower):
 
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         self._directory.write_bytes(name, make())
-
-    def checkpointer(self, round_: int) -> Checkpoints:
-        return Checkpointer(self._directory.partial(round_), self._directory.log, self._world)
 
     def traced(self, progress: Progress) -> Progress:
         self._tracer = Tracer(self._directory.path / FOLDER, progress)

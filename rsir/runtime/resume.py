@@ -181,9 +181,8 @@ class Checkpointer:
         self._due = now + max(EVERY, (now - began) * (1 / SHARE - 1))
 
     def remove(self, kind: str) -> None:
-        for path in [path for path, _, other in self._files() if other == kind]:
-            with suppress(OSError):
-                path.unlink()
+        for name in [name for name, _, other in self._files() if other == kind]:
+            self._drop(name)
 
     def newest(self, kind: str) -> Snapshot | None:
         return self._world.broadcast_object(
@@ -193,34 +192,46 @@ class Checkpointer:
         )
 
     def load(self, kind: str) -> Iterator[Snapshot]:
-        return self.read([path.name for path, _, other in reversed(self._files()) if other == kind])
+        return self.read([name for name, _, other in reversed(self._files()) if other == kind])
 
     def names(self, kind: str) -> list[str]:
-        return self._world.broadcast_object(lambda: [path.name for path, _, other in self._files() if other == kind])
+        return self._world.broadcast_object(lambda: [name for name, _, other in self._files() if other == kind])
 
     def read(self, names: Iterable[str]) -> Iterator[Snapshot]:
         for name in names:
-            path = self._folder / name
             try:
-                yield Snapshot.from_bytes(files.read_bytes(path))
+                yield Snapshot.from_bytes(self._get(name))
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as cause:
-                file = path.relative_to(path.parents[2]).as_posix()
+                file = f"{self._folder.parent.name}/{self._folder.name}/{name}"
                 self._log("discarded", file=file, cause=str(cause), then="what it held is computed again")
-                with suppress(OSError):
-                    path.unlink()
+                self._drop(name)
 
     def _write(self, kind: str, saved: Snapshot, keep: int | None) -> None:
-        files.replace(self._folder / f"{kind}-{self._number:06d}", saved.to_bytes())
+        self._put(f"{kind}-{self._number:06d}", saved.to_bytes())
         self._number += self._world.size
         if keep is not None:
-            for path, _, _ in [entry for entry in self._files() if entry[2] == kind][:-keep]:
-                with suppress(OSError):
-                    path.unlink()
+            for name, _, _ in [entry for entry in self._files() if entry[2] == kind][:-keep]:
+                self._drop(name)
 
-    def _files(self) -> list[tuple[Path, int, str]]:
-        """(path, number, kind) of every file, oldest first."""
-        found = [(path, re.fullmatch(r"([a-z]+)-(\d{6,})", path.name)) for path in self._folder.iterdir()]
-        return sorted(((path, int(match[2]), match[1]) for path, match in found if match), key=lambda entry: entry[1])
+    def _files(self) -> list[tuple[str, int, str]]:
+        """(name, number, kind) of every file, oldest first."""
+        found = [(name, re.fullmatch(r"([a-z]+)-(\d{6,})", name)) for name in self._listed()]
+        return sorted(((name, int(match[2]), match[1]) for name, match in found if match), key=lambda entry: entry[1])
+
+    # where the files are
+
+    def _listed(self) -> Iterable[str]:
+        return [path.name for path in self._folder.iterdir()]
+
+    def _get(self, name: str) -> bytes:
+        return files.read_bytes(self._folder / name)
+
+    def _put(self, name: str, content: bytes) -> None:
+        files.replace(self._folder / name, content)
+
+    def _drop(self, name: str) -> None:
+        with suppress(OSError):
+            (self._folder / name).unlink()
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

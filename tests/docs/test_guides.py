@@ -23,6 +23,7 @@ GUIDES = [
     *(
         "quickstart",
         "data",
+        "objects",
         "serving",
         "models",
         "settings",

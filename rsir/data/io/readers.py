@@ -24,6 +24,7 @@ from rsir.data.io.opening import opened, undecodable
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, Interrupted
 from rsir.files import local
+from rsir.objects.copies import at_hand
 from rsir.runtime.interrupts import prepare_arrow
 
 __all__ = ["histories_config", "read", "read_histories", "read_log", "read_names"]
@@ -57,6 +58,7 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
     Parameters
     ----------
     path : path of the file or folder
+        Or an address such as ``s3://bucket/events``, which is copied to this machine, read and removed.
     config : DataConfig, default: DataConfig()
         Uses all of it but `path` and the split.
 
@@ -82,11 +84,12 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
 
 def read_log(path: str | os.PathLike[str], config: DataConfig) -> tuple[Sequences, Reading]:
     """As `read`, and how the file was read."""
-    events, file_format = _read_events(local(path, DataError), config)
-    if isinstance(events, Sequences):
-        return events, Reading(name=str(path), format=f"{file_format} of Sequences.save")
-    reading = replace(events.reading, name=str(path), format=file_format)
-    return to_sequences(replace(events, reading=reading), config), reading
+    with at_hand(path, DataError) as file:
+        events, file_format = _read_events(file, config)
+        if isinstance(events, Sequences):
+            return events, Reading(name=str(path), format=f"{file_format} of Sequences.save")
+        reading = replace(events.reading, name=str(path), format=file_format)
+        return to_sequences(replace(events, reading=reading), config), reading
 
 
 @typed(DataError)
@@ -108,10 +111,11 @@ def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: D
         If the file cannot be used, or no event in it has an item of the catalogue.
     """
     config = config or DataConfig()
-    events, _ = _read_events(local(path, DataError), config)
-    if isinstance(events, Sequences):
-        raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
-    return to_histories(events, catalogue, config)
+    with at_hand(path, DataError) as file:
+        events, _ = _read_events(file, config)
+        if isinstance(events, Sequences):
+            raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
+        return to_histories(events, catalogue, config)
 
 
 def read_names(path: str | os.PathLike[str], role: Literal["user", "item"]) -> list[Any]:
@@ -162,7 +166,11 @@ def histories_config(path: str | os.PathLike[str], run: DataConfig, given: dict[
     given : dict of str
         Columns by role ("user", "item", "time"), which the file must have.
     """
-    path = local(path, DataError)
+    with at_hand(path, DataError) as file:
+        return _histories_config(file, run, given)
+
+
+def _histories_config(path: Path, run: DataConfig, given: dict[str, str]) -> DataConfig:
     _check_file(path)
     config = DataConfig(
         format=known_format(path) or run.format,  # type: ignore[arg-type]
