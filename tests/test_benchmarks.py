@@ -64,6 +64,14 @@ def test_quick(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in shown
 
 
+def test_the_service_under_load(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("uvicorn")
+    assert command.main(["service", "--quick", "--connections", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "| run.recommend, one history, in the process |" in shown
+    assert "| POST /recommend, 2 connection(s) |" in shown
+
+
 def test_larger_catalogues(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["training", "--quick", "--threads", "1", "--catalogues", "200", "1000"]) == 0
     shown = capsys.readouterr().out

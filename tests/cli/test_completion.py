@@ -33,7 +33,7 @@ def test_bash_completes_options_and_their_values(capsys: pytest.CaptureFixture[s
     assert completed(script, "--model", "") == list(names())
     assert completed(script, "--guard", "f") == ["false"]
     assert completed(script, "in") == ["inspect"]
-    assert completed(script, "re") == ["recommend", "report"]
+    assert completed(script, "re") == ["recommend", "refit", "report"]
     assert completed(script, "run", "--fidelity.t") == ["--fidelity.tau"]
     assert completed(script, "recommend", "a run", "--his") == ["--histories", "--history"]
     assert completed(script, "recommend", "--fid") == []

@@ -1,0 +1,1 @@
+"""A small HTTP service over a finished run; needs ``rsir[serve]``."""
