@@ -9,6 +9,7 @@ from pathlib import Path
 from rsir.cli.bars import Bars
 from rsir.cli.parsing import Parser
 from rsir.errors import ConfigError, RunError
+from rsir.files import local
 from rsir.runtime.environment import check_device
 from rsir.runtime.progress import silent
 from rsir.runtime.runtime import Runtime
@@ -23,8 +24,8 @@ def parser() -> Parser:
         "Train what recommends after the best round again, on all events, those of validation and test too, for the "
         "steps that validation chose. There is nothing left to measure it by: it has no metrics of its own.",
     )
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
-    made.add_argument("--out", metavar="DIR", type=Path, help="new folder for the refit [RUN-refit]")
+    made.add_argument("run", metavar="RUN", help="folder of the run")
+    made.add_argument("--out", metavar="DIR", help="new folder for the refit [RUN-refit]")
     made.add_argument("--gpu", action="store_true", help="compute on a CUDA device")
     return made
 
@@ -36,12 +37,13 @@ def main(arguments: list[str]) -> int:
 
     device = "cuda" if options.gpu else "cpu"
     check_device(device, "--gpu")
-    out = options.out or options.run.with_name(f"{options.run.absolute().name}-refit")
-    if out.absolute() == options.run.absolute():
+    folder = local(options.run)
+    out = folder.with_name(f"{folder.absolute().name}-refit") if options.out is None else local(options.out)
+    if out.absolute() == folder.absolute():
         raise ConfigError(f"--out: expected another folder than the run's, got {out}")
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise RunError(f"{out}: expected a new or empty folder for the refit; choose another --out")
-    run = load(options.run, device=device)
+    run = load(folder, device=device)
     bars = Bars() if sys.stderr.isatty() else None
     try:
         made = run.refit(out, runtime=Runtime(device, progress=silent if bars is None else bars))

@@ -6,10 +6,10 @@ import ipaddress
 import os
 import socket
 import sys
-from pathlib import Path
 
 from rsir.cli.parsing import Parser
 from rsir.errors import ConfigError
+from rsir.files import local
 from rsir.runtime.environment import check_device
 
 __all__ = ["main", "parser"]
@@ -18,7 +18,7 @@ __all__ = ["main", "parser"]
 def parser() -> Parser:
     """The parser of the command."""
     made = Parser("serve", "Answer over HTTP what a run, or a refit, recommends; / is a page to look users up.")
-    made.add_argument("run", metavar="RUN", type=Path, help="folder of the run, or a link; a newer one is taken over")
+    made.add_argument("run", metavar="RUN", help="folder of the run, or a link; a newer one is taken over")
     made.add_argument("--host", default="127.0.0.1", help="address to listen at; there are no passwords [127.0.0.1]")
     made.add_argument("--port", type=int, default=8000, metavar="N", help="0: any that is free [8000]")
     made.add_argument("--max-k", type=int, default=1000, metavar="N", help="most items a request may ask for [1000]")
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     from rsir.service.served import Served
 
     torch.set_num_threads(options.threads)
-    served = Served(options.run, device)
+    served = Served(local(options.run), device)
     with _listening(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
         app = application(served, most=options.max_k, every=options.reload)
