@@ -18,7 +18,7 @@ _METRICS = [("validation", "ndcg@20"), ("validation", "recall@10"), ("validation
 _METRICS += [("test", "recall@10"), ("test", "ndcg@10")]
 _CELL = 15
 _SHORT = {"item-kNN": "kNN", "popularity": "pop."}
-_WIDTHS = (17, 36, 21, 11)
+_WIDTHS = (14, 27, 13, 16, 8, 4)
 _INDISTINCT = "not distinguishable from the base"
 
 
@@ -49,23 +49,30 @@ def rounds_table(rounds: list[RoundResult], best: int, baselines: Baselines | No
         lines.append((f"{_SHORT.get(name, name):>6}  " + "  ".join(f"{cell:<{_CELL}}" for cell in cells)).rstrip())
     lines += ["", *_certainty(rounds, best)]
     lines.append("     *  best by validation NDCG@20; changes are against round 0, with 95% intervals over users")
+    if any(result.vote for result in rounds):
+        lines.append("     w  weight of the item-kNN beside the networks, chosen on validation")
     if any(result.worse for result in rounds):
         lines.append("     -  worse on validation than the best round before it, by more than the noise")
     return "\n".join(lines)
 
 
 def _certainty(rounds: list[RoundResult], best: int) -> list[str]:
-    """Rows of what each round recommends with, of its network alone, and of how much of the catalogue is shown."""
+    """Rows of what each round recommends with, of its newest network alone beside round 0's alone, of how much of the
+    catalogue is shown, and of the item-kNN's weight."""
     metric = "ndcg@10"
-    heads = f"test {title(metric)}", "95% interval of the change", "newest network alone", "coverage@10"
+    heads = f"test {title(metric)}", "95% interval of the change", "network alone", "95% interval", "coverage", "w"
     lines = [f"{'round':>6}  " + "  ".join(f"{head:<{width}}" for head, width in zip(heads, _WIDTHS, strict=True))]
     for result in rounds:
         alone, coverage = result.alone_test.get(metric), result.test.get("coverage@10", math.nan)
+        before = rounds[0].alone_test.get(metric, rounds[0].test[metric])
+        gain = change(alone, before, none="") if alone is not None and result.round else ""
         cells = [
             _value(result, rounds[0], "test", metric),
             _interval(result, rounds[0], "test", metric, "(includes 0)") or "-",
-            f"{alone:.4f} {change(alone, rounds[0].test[metric], none=''):>7}" if alone is not None else "-",
+            "-" if alone is None else f"{alone:.4f}{gain and f' {gain:>6}'}",
+            _percent(result.alone_against_base.get(f"test/{metric}"), before) or "-",
             "-" if math.isnan(coverage) else f"{coverage:.1%}",
+            f"{result.vote:g}" if result.vote else "-",
         ]
         row = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=True))
         lines.append(f"{_mark(result, best):>6}  {row}")
@@ -74,21 +81,26 @@ def _certainty(rounds: list[RoundResult], best: int) -> list[str]:
 
 def _interval(result: RoundResult, base: RoundResult, part: str, metric: str, note: str) -> str:
     """The interval of a gain over the base in percent, with a note where it includes 0; "" where there is none."""
-    before = getattr(base, part)[metric]
-    ends = result.against_base.get(f"{part}/{metric}")
-    if not ends or not before:
+    found = _percent(result.against_base.get(f"{part}/{metric}"), getattr(base, part)[metric])
+    return found and found + (f" {note}" if result.indistinct(part, metric) else "")
+
+
+def _percent(interval: list[float] | None, before: float) -> str:
+    """The ends of an interval of a difference from a value, in percent of it; "" where there is none."""
+    if not interval or not before:
         return ""
-    low, high = (change(before + end, before) for end in ends[1:])
-    return f"{low} to {high}" + (f" {note}" if result.indistinct(part, metric) else "")
+    low, high = (change(before + end, before) for end in interval[1:])
+    return f"{low} to {high}"
 
 
 def line(result: RoundResult, base: RoundResult) -> str:
     """One finished round in one line."""
     kept = f", {result.acquired:,} of {result.generated:,} generated kept" if result.round else ""
     gain = change(result.validation[CRITERION], base.validation[CRITERION], none="") if result.round else ""
+    vote = f" with the item-kNN (w {result.vote:g})" if result.vote else ""
     return (
         f"round {result.round}: {result.sequences:,} sequences{kept}, validation NDCG@20 "
-        f"{result.validation[CRITERION]:.4f}{gain and f' ({gain})'}, {_seconds(result)} s"
+        f"{result.validation[CRITERION]:.4f}{gain and f' ({gain})'}{vote}, {_seconds(result)} s"
     )
 
 

@@ -50,7 +50,7 @@ class ItemKnnConfig:
     newest: int = 50
     neighbours: int = 500
     listed: int = 200
-    vote: Literal["auto", "off"] = "off"
+    vote: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
         check_types(self, "itemknn")

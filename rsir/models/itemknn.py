@@ -162,6 +162,24 @@ class ItemKnn:
             raise DataError(f"histories: {cause}") from cause
         return Shares(*found)
 
+    def logarithms(self, histories: Ragged) -> tuple[Ragged, Tensor]:
+        """What a vote of weight 1 adds to the logits of the items that it lists: log((share + 1e-4) / 1e-4).
+
+        Parameters
+        ----------
+        histories : Ragged
+            As for :class:`rsir.models.AddingBackbone`.
+
+        Returns
+        -------
+        listed : Ragged
+            int32 ids, ascending in each row, at most ``config.listed`` a history; on the CPU.
+        values : (nnz,) float64
+        """
+        found = self.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.config.listed)
+        values = np.log1p(found.values.astype(np.float64) / _FLOOR)
+        return Ragged(torch.from_numpy(found.ids), torch.from_numpy(found.offsets)), torch.from_numpy(values)
+
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """(B, 1) zeros; see :class:`rsir.models.Backbone`."""
         return torch.zeros(len(items), 1)
@@ -228,10 +246,10 @@ class WithItemKnn(nn.Module):
 
     def added_scores(self, histories: Ragged) -> SparseScores:
         """The count's part of the scores; see :class:`rsir.models.AddingBackbone`."""
-        found = self.knn.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.knn.config.listed)
-        values = (self.weight * np.log1p(found.values.astype(np.float64) / _FLOOR)).astype(np.float32)
+        listed, logarithms = self.knn.logarithms(histories)
         device = self.network.item_embeddings().device
-        return SparseScores(*(torch.from_numpy(array).to(device) for array in (found.ids, found.offsets, values)))
+        values = (self.weight * logarithms).float()
+        return SparseScores(*(tensor.to(device) for tensor in (*listed, values)))
 
 
 def with_vote(network: Any, knn: ItemKnn | None, weight: float) -> Any:

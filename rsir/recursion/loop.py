@@ -176,7 +176,7 @@ class _Loop:
         self.runtime = runtime
         self.popularity = item_popularity(parts.train)
         self.lineage = Lineage(store, config.retention, runtime.device)
-        self.comparison = Comparison(self._evaluate_round, config.guard_noise)
+        self.comparison = Comparison(self._evaluate_round, self._evaluate_network, config.guard_noise)
         self.acquired: list[Sequences] = []
         self.results: list[RoundResult] = []
         if store.finished:
@@ -219,18 +219,18 @@ class _Loop:
             vote = self._vote(networks)
             recommender = with_vote(networks, self.knn, vote)
             found = {part: self._evaluate(recommender, part) for part in ("validation", "test")}
-            alone: dict[str, dict[str, float]] = {part: {} for part in found}
-            if recommender is not trained.model:
-                alone = {part: self._evaluate(trained.model, part).metrics for part in found}
-            compared = self.comparison.add(self.results, found)
+            alone, itself = found, recommender is trained.model
+            if not itself:
+                alone = {part: self._evaluate(trained.model, part) for part in found}
+            compared = self.comparison.add(self.results, found, alone)
         return RoundResult(
             round=round_,
             sequences=int((train.lengths > 0).sum()),
             **counts,
             validation=found["validation"].metrics,
             test=found["test"].metrics,
-            alone=alone["validation"],
-            alone_test=alone["test"],
+            alone={} if itself else alone["validation"].metrics,
+            alone_test={} if itself else alone["test"].metrics,
             groups=self._groups(found["test"]),
             vote=vote,
             **compared,
@@ -305,6 +305,9 @@ class _Loop:
 
     def _evaluate_round(self, round_: int, part: str) -> Evaluation:
         return self._evaluate(self.recommender(round_), part)
+
+    def _evaluate_network(self, round_: int, part: str) -> Evaluation:
+        return self._evaluate(self.store.load_model(round_, self.runtime.device), part)
 
     def recommender(self, round_: int) -> Any:
         """What a finished round recommends with, the item-kNN's vote included."""

@@ -84,9 +84,11 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
-    data = values.get("data")
+    data, itemknn = values.get("data"), values.get("itemknn", {})
     if isinstance(data, dict) and "repeats" not in data:
-        return {**values, "data": {**data, "repeats": "targets"}}
+        values = {**values, "data": {**data, "repeats": "targets"}}
+    if isinstance(itemknn, dict) and "vote" not in itemknn:
+        values = {**values, "itemknn": {**itemknn, "vote": "off"}}
     return values
 
 

@@ -61,6 +61,9 @@ class RoundResult:
     against_base : dict
         By part and metric ("validation/ndcg@20", "test/recall@10", "test/ndcg@10"): mean difference from round 0 and
         the ends of its paired 95% interval over users, [difference, low, high]; empty in round 0.
+    alone_against_base : dict
+        The same of the round's network alone against round 0's alone; empty in round 0, and in runs of versions that did
+        not measure it.
     history : dict
         History of the training, validation by validation: "step", mean training "loss" since the one before, "ndcg@20".
     """
@@ -86,6 +89,7 @@ class RoundResult:
     vote: float = 0.0
     against_best: dict[str, float] = field(default_factory=dict)
     against_base: dict[str, list[float]] = field(default_factory=dict)
+    alone_against_base: dict[str, list[float]] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
 
     @property

@@ -13,8 +13,9 @@ def test_the_table() -> None:
     rounds = [result(0), result(1, 0.0733), result(2, 0.0702)]
     gain, loss = (0.0016, 0.0002, 0.0030), (-0.0007, -0.00215, 0.0008)
     test = {**rounds[1].test, "coverage@10": 0.35}
-    alone = {"ndcg@10": 0.0520}
-    rounds[1] = replace(rounds[1], test=test, alone_test=alone, against_base={"test/ndcg@10": list(gain)})
+    rounds[0] = replace(rounds[0], alone_test={"ndcg@10": 0.0480}, vote=4.0)
+    alone = {"alone_test": {"ndcg@10": 0.0500}, "alone_against_base": {"test/ndcg@10": [0.002, 0.0048, 0.0072]}}
+    rounds[1] = replace(rounds[1], test=test, **alone, vote=0.25, against_base={"test/ndcg@10": list(gain)})
     rounds[2] = replace(rounds[2], against_base={"test/ndcg@10": list(loss)})
     table = rounds_table(rounds, 1)
     assert max(map(len, table.splitlines())) <= 100
@@ -31,12 +32,14 @@ def test_the_table() -> None:
    * 1  0.0733   +3.1%   0.1100   +3.1%   0.0586   +3.1%   0.0990   +3.1%   0.0528   +3.1%
      2  0.0702   -1.3%   0.1053   -1.3%   0.0562   -1.3%   0.0948   -1.3%   0.0505   -1.3%
 
- round  test NDCG@10       95% interval of the change            newest network alone   coverage@10
-     0  0.0512             -                                     -                      -
-   * 1  0.0528   +3.1%     +0.4% to +5.9%                        0.0520   +1.6%         35.0%
-     2  0.0505   -1.3%     -4.2% to +1.6% (includes 0)           -                      -
-     *  best by validation NDCG@20; changes are against round 0, with 95% intervals over users"""
+ round  test NDCG@10    95% interval of the change   network alone  95% interval      coverage  w
+     0  0.0512          -                            0.0480         -                 -         4
+   * 1  0.0528   +3.1%  +0.4% to +5.9%               0.0500  +4.2%  +10.0% to +15.0%  35.0%     0.25
+     2  0.0505   -1.3%  -4.2% to +1.6% (includes 0)  -              -                 -         -
+     *  best by validation NDCG@20; changes are against round 0, with 95% intervals over users
+     w  weight of the item-kNN beside the networks, chosen on validation"""
     )
+    assert "w" not in rounds_table([result(0)], 0).splitlines()[-1].split()
 
 
 def test_the_table_of_a_base_that_never_hits_and_a_round_that_generated_nothing() -> None:
@@ -99,6 +102,8 @@ def test_a_refused_round_is_marked_and_explained() -> None:
 
 
 def test_one_line_a_round() -> None:
+    voted = replace(result(1, 0.0733), vote=8.0)
+    assert line(voted, result(0)).endswith("validation NDCG@20 0.0733 (+3.1%) with the item-kNN (w 8), 1,202 s")
     assert line(result(0), result(0)) == "round 0: 19,412 sequences, validation NDCG@20 0.0711, 61.2 s"
     assert line(result(1, 0.0733), result(0)) == (
         "round 1: 54,201 sequences, 34,789 of 97,060 generated kept, validation NDCG@20 0.0733 (+3.1%), 1,202 s"

@@ -79,4 +79,8 @@ def test_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         f"round-03/{name}"
         for name in ("DONE", "metrics.json", "model.json", "model.safetensors", "timings.json", "trajectories.parquet")
     }
-    assert [result.round for result in rsir.load(copy).rounds] == [0, 1, 2, 3]
+    run = rsir.load(copy)
+    assert [result.round for result in run.rounds] == [0, 1, 2, 3]
+    # of before the item-kNN could vote, which a new run lets it
+    assert run.config.itemknn.vote == "off" != rsir.RecursionConfig().itemknn.vote
+    assert [result.vote for result in run.rounds] == [0.0] * 4

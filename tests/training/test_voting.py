@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 
 import rsir
 from rsir.cli.main import main
+from rsir.config import ItemKnnConfig
 from rsir.data import Sequences, leave_one_out
 from rsir.errors import BackboneError
 from rsir.evaluation import evaluate, recommend
 from rsir.models import ItemKnn, WithItemKnn
 from rsir.models.itemknn import network_of
 from rsir.training import voting
-from rsir.training.voting import vote_weight
+from rsir.training.voting import ranks_by_weight, vote_weight
 from tests.harness.toys import ToyBackbone
 
 SMALL: dict[str, Any] = {
@@ -65,6 +67,29 @@ def test_the_weight_is_that_of_the_best_validation(monkeypatch: pytest.MonkeyPat
     assert vote_weight(network, knn, parts.validation) == 0
 
 
+@pytest.mark.parametrize("repeats", ["excluded", "included"])
+@pytest.mark.parametrize("tasks_at_once", [4096, 7])
+def test_ranks_by_weight_are_those_of_an_evaluation_with_each(
+    repeats: str, tasks_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voting, "_TASKS", tasks_at_once)
+    data = _data(30)
+    validation = leave_one_out(data).validation
+    targets, histories = validation.targets.copy(), validation.histories
+    targets[::5] = histories.values[histories.offsets[:-1:5]]  # had before
+    validation = replace(validation, targets=targets, repeats=repeats)
+    knn = ItemKnn.fit(leave_one_out(data).train, ItemKnnConfig(listed=6))  # targets that are listed and that are not
+    network = ToyBackbone(30)
+    with torch.no_grad():
+        network.item_embeddings()[11:21] = network.item_embeddings()[1:11]  # ties
+    found = ranks_by_weight(network, knn, validation)
+    for weight, ranks in zip(voting.WEIGHTS, found, strict=True):
+        model = WithItemKnn(network, knn, weight) if weight else network
+        assert ranks.tolist() == evaluate(model, validation).ranks.tolist()
+    assert len(np.unique(found, axis=0)) > 3
+    assert (found > 0).any() and (found == 0).any()
+
+
 def test_a_count_of_another_catalogue_is_refused() -> None:
     with pytest.raises(BackboneError, match="expected a count of 30 items as the network has, got one of 40"):
         WithItemKnn(ToyBackbone(30), ItemKnn.fit(_data()), 1.0)
@@ -74,7 +99,7 @@ def test_a_run_with_a_vote_comes_back_from_its_folder_and_recommends_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(voting, "WEIGHTS", (0.5,))  # so that it votes, whatever a network so small is worth
-    run = rsir.run(out=tmp_path / "run", itemknn={"vote": "auto"}, **SMALL)
+    run = rsir.run(out=tmp_path / "run", **SMALL)  # it votes by default
     kept_in_memory = rsir.run(itemknn={"vote": "auto"}, **SMALL)
     again = rsir.load(tmp_path / "run")
     assert [result.vote for result in run.rounds] == [0.5, 0.5]
@@ -88,18 +113,22 @@ def test_a_run_with_a_vote_comes_back_from_its_folder_and_recommends_the_same(
     assert main(["recommend", str(tmp_path / "run"), "--out", str(tmp_path / "best.parquet"), "--k", "5"]) == 0
     table = pq.read_table(tmp_path / "best.parquet")
     assert table["item_id"].to_pylist()[:50] == [item for row in run.recommend(users, 5) for item in row]
-    without = rsir.run(**SMALL)  # the same networks, as these alone generate and teach
+    without = rsir.run(itemknn={"vote": "off"}, **SMALL)  # the same networks, as these alone generate and teach
     assert network_of(without.model) is without.model
     assert [result.alone for result in without.rounds][1:] == [result.alone for result in run.rounds][1:]
-    assert run.rounds[0].alone == {**without.rounds[0].validation}
+    assert run.rounds[0].alone == without.rounds[0].validation
+    single = rsir.run(itemknn={"vote": "off"}, retention="none", **SMALL)  # networks alone recommend
+    assert run.rounds[1].alone_against_base == single.rounds[1].against_base == single.rounds[1].alone_against_base
+    assert run.rounds[1].against_base != single.rounds[1].against_base
+    assert run.rounds[0].alone_against_base == {}
     capsys.readouterr()
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "items.faiss")]) == 0
     assert "the item-kNN, which votes beside them, is left out" in capsys.readouterr().out
 
 
 def test_a_run_with_a_vote_can_be_resumed(tmp_path: Path) -> None:
-    whole = rsir.run(out=tmp_path / "whole", itemknn={"vote": "auto"}, **SMALL)
-    rsir.run(out=tmp_path / "parts", itemknn={"vote": "auto"}, **{**SMALL, "rounds": 0})
+    whole = rsir.run(out=tmp_path / "whole", **SMALL)
+    rsir.run(out=tmp_path / "parts", **{**SMALL, "rounds": 0})
     rsir.run(out=tmp_path / "parts", resume=True, rounds=1)
     for name in ("metrics.jsonl", "baselines.json", "round-01/model.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
