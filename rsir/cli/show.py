@@ -142,7 +142,8 @@ def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:
     found = []
     for result in rounds:
         steps = result.history.get("step", [])
-        if len(steps) >= training.max_evaluations and result.steps - result.best_step < training.patience * steps[0]:
+        most = training.max_evaluations + (training.real_last if result.acquired else 0)
+        if len(steps) >= most and result.steps - result.best_step < training.patience * steps[0]:
             found.append(str(result.round))
     if not found:
         return ""

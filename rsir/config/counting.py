@@ -38,7 +38,8 @@ class ItemKnnConfig:
         Items scored after a history, those of the largest scores; all others have score 0.
     vote
         auto: the count recommends beside the networks, by a weighted sum of log-probabilities; the weight is chosen on
-        validation after every round. What generates and teaches is the networks alone. off: it is measured only.
+        validation after every round, and may be 0. What generates, verifies and teaches is the networks alone. off: it
+        is measured only.
     """
 
     window: int = 20

@@ -122,6 +122,11 @@ class TrainingConfig:
         Weight of a synthetic sequence's loss beside 1 for a real one.
     ema
         Decay of an exponential moving average of the weights, which is what is validated and kept; 0 is off.
+    real_last
+        A training that has synthetic sequences goes on from its best weights on the real ones alone, for this many
+        validations, with real_rate in place of learning_rate; the best weights of all are kept. 0 is off.
+    real_rate
+        Step size of Adam in that last stretch.
     """
 
     batch_size: int = 256
@@ -133,6 +138,8 @@ class TrainingConfig:
     max_evaluations: int = 200
     synthetic_weight: float = 1.0
     ema: float = 0.999
+    real_last: int = 0
+    real_rate: float = 2e-4
 
     def __post_init__(self) -> None:
         check_types(self, "training")
@@ -140,7 +147,9 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         require(self.negatives >= 0, "training.negatives", "at least 0", self.negatives)
         choice("training.proposal", self.proposal, ("uniform", "popularity"))
-        require(0 < self.learning_rate < float("inf"), "training.learning_rate", "above 0", self.learning_rate)
+        for name in ("learning_rate", "real_rate"):
+            require(0 < getattr(self, name) < float("inf"), f"training.{name}", "above 0", getattr(self, name))
+        require(0 <= self.real_last < 2**16, "training.real_last", "in 0..65535", self.real_last)
         require(
             0 <= self.synthetic_weight < float("inf"), "training.synthetic_weight", "0 or more", self.synthetic_weight
         )

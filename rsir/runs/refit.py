@@ -26,7 +26,7 @@ from rsir.runs.directory import DATA, REFIT
 from rsir.runs.lineage import Lineage
 from rsir.runs.links import refuse_links
 from rsir.runs.results import Run, enriched
-from rsir.runs.rounds import RoundResult, voters
+from rsir.runs.rounds import RoundResult, main_best_step, voters
 from rsir.runs.store import MemoryRun
 from rsir.runtime.runtime import Runtime
 from rsir.runtime.torch_state import plain_torch
@@ -81,7 +81,7 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
             config.training,
             train,
             None,
-            steps=run.rounds[round_].best_step,
+            steps=main_best_step(run.rounds[round_], run.rounds[0], config.training),
             seed=training_seed(config.seed, round_),
             init=lineage.newest if round_ > 0 and config.successor == "finetune" else None,
             soft=soft,
@@ -117,7 +117,8 @@ def _write(run: Run, folder: Path, models: dict[int, nn.Module]) -> None:
         for round_, model in models.items():
             name = f"round-{round_:02d}"
             files.make_folder(folder / name)
-            card = {"note": _NOTE, "round": round_, "steps": run.rounds[round_].best_step, "rounds": list(models)}
+            steps = main_best_step(run.rounds[round_], run.rounds[0], run.config.training)
+            card = {"note": _NOTE, "round": round_, "steps": steps, "rounds": list(models)}
             content = checkpoint.to_files(model, run.config.model, data=run.data.fingerprint(), refit=card)
             for file, made in content.items():
                 files.replace(folder / name / file, made)

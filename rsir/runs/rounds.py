@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rsir import files
-from rsir.config import RecursionConfig
+from rsir.config import RecursionConfig, TrainingConfig
 from rsir.metrics import CRITERION
 from rsir.runs.directory import RunDirectory
 
-__all__ = ["RoundResult", "best_round", "is_over", "read_round", "voters"]
+__all__ = ["RoundResult", "best_round", "is_over", "main_best_step", "read_round", "voters"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class RoundResult:
         By part and metric ("validation/ndcg@20", "test/recall@10", "test/ndcg@10"): mean difference from round 0 and
         the ends of its paired 95% interval over users, [difference, low, high]; empty in round 0.
     alone_against_base : dict
-        The same of the round's network alone against round 0's alone; empty in round 0, and in runs of versions that did
-        not measure it.
+        The same of the round's network alone against round 0's alone; empty in round 0, and in runs of versions that
+        did not measure it.
     history : dict
         History of the training, validation by validation: "step", mean training "loss" since the one before, "ndcg@20".
     """
@@ -119,6 +119,13 @@ class RoundResult:
             found = metrics.get(part, {})
             nan[part] = {name: float("nan") if value is None else value for name, value in found.items()}
         return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
+
+
+def main_best_step(result: RoundResult, base: RoundResult, training: TrainingConfig) -> int:
+    """The best step of a round's training before its last stretch on real sequences (``training.real_last``)."""
+    last = training.real_last if training.synthetic_weight > 0 and result.sequences > base.sequences else 0
+    values = result.history.get(CRITERION, [])[:-last] if last else []
+    return int(result.history["step"][values.index(max(values))]) if values else result.best_step
 
 
 def best_round(rounds: list[RoundResult]) -> int:

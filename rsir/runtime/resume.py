@@ -39,7 +39,7 @@ EVERY = 10.0
 """Seconds between two saves, at least: what a killed run has to compute again, about."""
 SHARE = 0.02
 """Most of the time that saving may take; where a save takes long, the next one waits."""
-_VERSION = f"rsir {__version__} partial 3"
+_VERSION = f"rsir {__version__} partial 4"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rsir import ops
 from rsir.config import TrainingConfig
 from rsir.models.protocol import LookupBackbone
 
-__all__ = ["TableAdam", "table_adam"]
+__all__ = ["TableAdam", "has_table_adam", "table_adam"]
 
 _LARGE_CATALOGUE = 50_000  # items; from here on lazy rows are worth it: python -m benchmarks training --catalogues
 _SHARE = 0.1  # of the catalogue; with more negatives than this a step is about the whole table
@@ -139,8 +139,16 @@ class TableAdam:
         )
 
 
-def table_adam(model: object, config: TrainingConfig, threads: int) -> TableAdam | None:
-    """:class:`TableAdam` where a training can have it: for a model that allows it, in float32 on a CPU.
+def has_table_adam(model: object) -> bool:
+    """Whether :func:`table_adam` has one for a model: one that allows it, in float32 on a CPU."""
+    if not isinstance(model, LookupBackbone) or model.item_table is None:
+        return False
+    values = model.parameters()  # type: ignore[attr-defined]
+    return model.item_table.weight.device.type == "cpu" and all(value.dtype == torch.float32 for value in values)
+
+
+def table_adam(model: Any, config: TrainingConfig, threads: int) -> TableAdam | None:
+    """:class:`TableAdam` where a training can have it; see :func:`has_table_adam`.
 
     Parameters
     ----------
@@ -148,12 +156,10 @@ def table_adam(model: object, config: TrainingConfig, threads: int) -> TableAdam
     config : TrainingConfig
     threads : int
     """
-    if not isinstance(model, LookupBackbone) or model.item_table is None:
+    if not has_table_adam(model):
         return None
-    weight = model.item_table.weight
-    if weight.device.type != "cpu" or any(value.dtype != torch.float32 for value in model.parameters()):  # type: ignore[attr-defined]
-        return None
-    lazy = len(weight) > _LARGE_CATALOGUE and 0 < config.negatives <= _SHARE * len(weight)
+    rows = len(model.item_table.weight)
+    lazy = rows > _LARGE_CATALOGUE and 0 < config.negatives <= _SHARE * rows
     return TableAdam(model, config.learning_rate, threads, config.ema, lazy)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints, Snapshot
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
-from rsir.training.adam import table_adam
+from rsir.training.adam import TableAdam, has_table_adam, table_adam
 from rsir.training.state import Checkpoint, TrainingState
 
 __all__ = ["Checkpoint", "Trained", "fit", "training_seed"]
@@ -153,23 +153,49 @@ def fit(
     model.to(device)
     generator = torch.Generator(device).manual_seed(noise_seed)
     weights = np.where(train.is_real, np.float32(1), np.float32(config.synthetic_weight))
-    batches = Batches(
-        train,
-        config.batch_size,
-        model_config.max_len,
-        config.negatives,
-        seed=seed,
-        device=device,
-        generator=generator,
-        weights=weights,
-        soft=soft,
-        proposal=config.proposal,
-    )
+
+    def batches(weights: np.ndarray, seed: int) -> Batches:
+        return Batches(
+            train,
+            config.batch_size,
+            model_config.max_len,
+            config.negatives,
+            seed=seed,
+            device=device,
+            generator=generator,
+            weights=weights,
+            soft=soft,
+            proposal=config.proposal,
+        )
+
+    phases = [_Phase(batches(weights, seed), config.learning_rate)]
+    trainable = train.lengths >= 2
+    if config.real_last and steps is None and (trainable & train.is_real).any() and (trainable & ~train.is_real & (weights > 0)).any():
+        own = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]) >> 1
+        real = train.is_real.astype(np.float32)
+        phases.append(_Phase(batches(real, own), config.real_rate, config.real_last))
     every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
     run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed, steps)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
-        return run(batches, generator)
+        return run(phases, generator)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A stretch of a training.
+
+    Attributes
+    ----------
+    batches : Batches
+    learning_rate : float
+    validations : int, optional
+        How many it takes; none: until the training has run out of patience or of validations.
+    """
+
+    batches: Batches
+    learning_rate: float
+    validations: int | None = None
 
 
 class _Run:
@@ -192,31 +218,47 @@ class _Run:
         self.draws_apart = self.world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
         self.total = every * config.max_evaluations if steps is None else steps
         self.threads = self.torch_threads = torch.get_num_threads()
-        self.rows = table_adam(model, config, self.threads)
+        self.rows: TableAdam | None = None  # of the phase at work
 
-    def __call__(self, batches: Batches, generator: torch.Generator) -> Trained:
-        small = self.rows is not None or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
+    def __call__(self, phases: Sequence[_Phase], generator: torch.Generator) -> Trained:
+        small = has_table_adam(self.model) or sum(p.numel() for p in self.model.parameters()) <= _SMALL_MODEL
         if not hasattr(self.model, "threads") or not small:
-            return self._train(batches, generator)
+            return self._train(phases, generator)
         # The fused ops get all threads, and torch's own get one: they are too small for several, whose idle ones then
         # spin on the cores that the fused ops want. With two threads a step took 1.5 times the processor time.
         before, self.model.threads, self.torch_threads = self.model.threads, self.threads, 1
         torch.set_num_threads(1)
         try:
-            return self._train(batches, generator)
+            return self._train(phases, generator)
         finally:
             torch.set_num_threads(self.threads)
             self.model.threads = before
 
-    def _train(self, batches: Batches, generator: torch.Generator) -> Trained:
-        rows = self.rows
+    def _train(self, phases: Sequence[_Phase], generator: torch.Generator) -> Trained:
+        state, saved = TrainingState(), self.checkpointer.newest("training")
+        began, first = time.perf_counter(), 0
+        if saved is not None:
+            began, first = began - saved.values["seconds"], saved.values["phase"]
+        for number in range(first, len(phases)):
+            if number > first:
+                state.next_phase(self.model)
+            state = self._train_phase(phases[number], state, saved if number == first else None, generator, began)
+        self.model.load_state_dict(state.best_weights)
+        self.model.eval()
+        seconds = time.perf_counter() - began
+        return Trained(
+            self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
+        )
+
+    def _train_phase(
+        self, phase: _Phase, state: TrainingState, saved: Snapshot | None, generator: torch.Generator, began: float
+    ) -> TrainingState:
+        """Train until the phase is over, from a state, or from one that was saved; -> the state then."""
+        rows = self.rows = table_adam(self.model, replace(self.config, learning_rate=phase.learning_rate), self.threads)
         # foreach and plain Adam take three times as long on a CPU
-        optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=self.config.learning_rate, fused=True)
-        state = TrainingState()
-        saved = self.checkpointer.newest("training")
+        optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=phase.learning_rate, fused=True)
         if saved is not None:
             state = TrainingState.restore(saved, self.model, optimizer, generator)
-        began = time.perf_counter() - state.seconds
 
         def save() -> Snapshot | None:
             if not self.world.is_main:
@@ -226,9 +268,9 @@ class _Run:
 
         averaged = frozenset(rows.averages if rows else ())  # by the optimizer
         self.model.train()
-        stream = batches.stream(state.step)
+        stream = phase.batches.stream(state.step - state.phase_began)
         try:
-            while not self._finished(state):
+            while not self._finished(state, phase):
                 batch, negatives = next(stream)
                 optimizer.zero_grad()
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
@@ -254,12 +296,7 @@ class _Run:
             stream.close()
             if rows:
                 rows.close()
-        self.model.load_state_dict(state.best_weights)
-        self.model.eval()
-        seconds = time.perf_counter() - began
-        return Trained(
-            self.model, state.history, state.best_step, state.step, seconds, state.evaluation_seconds, state.tokens
-        )
+        return state
 
     def _gradients(
         self, whole: TrainingBatch, negatives: Tensor, step: int, generator: torch.Generator
@@ -335,9 +372,11 @@ class _Run:
             state.best_weights = kept
         self.runtime.progress("train", state.step, self.total, "steps", _note(state))
 
-    def _finished(self, state: TrainingState) -> bool:
+    def _finished(self, state: TrainingState, phase: _Phase) -> bool:
         if self.steps is not None:
             return state.step >= self.steps
+        if phase.validations is not None:
+            return state.step - state.phase_began >= self.every * phase.validations
         if not state.history:
             return False
         stale = (state.history[-1].step - state.best_step) // self.every

@@ -61,6 +61,8 @@ class TrainingState:
     average : dict of str to Tensor
         Exponential moving average of the parameters, but for those whose average the optimizer keeps; empty where none
         is kept. Buffers, which may be integers or infinite, are not averaged.
+    phase, phase_began : int
+        Which phase of the training this is, from 0, and how many steps had been taken before it.
     """
 
     step: int = 0
@@ -73,6 +75,13 @@ class TrainingState:
     best_step: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
+    phase: int = 0
+    phase_began: int = 0
+
+    def next_phase(self, model: nn.Module) -> None:
+        """Begin another phase from the best weights so far, with an average of its own."""
+        model.load_state_dict(self.best_weights)
+        self.phase, self.phase_began, self.average = self.phase + 1, self.step, {}
 
     @torch.no_grad()
     def average_weights(self, model: nn.Module, decay: float, others: Collection[str] = ()) -> None:
@@ -85,7 +94,7 @@ class TrainingState:
             return
         if not self.average:
             self.average = {name: value.clone() for name, value in weights.items()}
-        follows = 1 - ops.average_keeps(decay, 1 + self.step)
+        follows = 1 - ops.average_keeps(decay, 1 + self.step - self.phase_began)
         torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), follows)
 
     @contextmanager
@@ -113,7 +122,7 @@ class TrainingState:
             tensors["cuda_generator"] = torch.cuda.get_rng_state(generator.device)
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
-        names = ("step", "tokens", "seconds", "evaluation_seconds", "best", "best_step")
+        names = ("step", "tokens", "seconds", "evaluation_seconds", "best", "best_step", "phase", "phase_began")
         values = {name: getattr(self, name) for name in names}
         return Snapshot(tensors, values | {"history": [asdict(entry) for entry in self.history]})
 

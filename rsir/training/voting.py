@@ -62,7 +62,7 @@ def ranks_by_weight(
     table: ItemTable | None = None,
     runtime: Runtime = RUNTIME,
 ) -> npt.NDArray[np.int64]:
-    """The ranks that :func:`rsir.evaluation.evaluate` finds of :class:`rsir.models.WithItemKnn`, for every weight at once.
+    """What :func:`rsir.evaluation.evaluate` finds of :class:`rsir.models.WithItemKnn`, for every weight at once.
 
     One pass over the catalogue serves all weights: the best of the items that the count does not list are always the
     same, and so are the logits of the others.

@@ -26,7 +26,7 @@ OPTIONS = [
     *("--simulation.num_users", "60", "--simulation.num_items", "40", "--simulation.mean_length", "6"),
     *("--model.dim", "8", "--model.layers", "1", "--model.feedforward", "8", "--model.max_len", "8"),
     *("--training.batch_size", "32", "--training.negatives", "16", "--training.evaluate_every", "3"),
-    *("--training.max_evaluations", "3", "--training.learning_rate", "0.01"),
+    *("--training.max_evaluations", "3", "--training.learning_rate", "0.01", "--training.real_last", "1"),
     *("--generation.m", "2", "--generation.slots", "48", "--fidelity.tau", "15"),
 ]
 

@@ -120,6 +120,21 @@ def test_stopping_after_every_step(parts: Split, whole: Trained, folder: Path) -
     assert same(train(parts, Checkpointer(folder, Record()), After(1)), whole)
 
 
+def test_a_last_stretch_on_real_sequences_goes_on_to_the_same_bits(parts: Split, folder: Path) -> None:
+    """Stopped after every step, the first ones of both stretches and those of their ends among them."""
+    rows = [[item, item % 40 + 1, (item + 1) % 40 + 1] for item in range(1, 30)]
+    made = Sequences.from_lists(rows, 40, source=range(29), round=[1] * 29)
+    more = dataclasses.replace(parts, train=Sequences.concat(parts.train, made))
+    config = dataclasses.replace(SETTINGS, real_last=2, real_rate=5e-3, ema=0.9)
+    whole = train(more, config=config)
+    main = len(train(more, config=dataclasses.replace(config, real_last=0)).history)
+    assert len(whole.history) == main + 2
+    for _ in range(whole.steps):
+        with pytest.raises(Interrupted):
+            train(more, Checkpointer(folder, Record()), After(1), config=config)
+    assert same(train(more, Checkpointer(folder, Record()), After(1), config=config), whole)
+
+
 def test_a_finished_training_takes_no_further_step(parts: Split, whole: Trained, folder: Path, always: None) -> None:
     train(parts, Checkpointer(folder, Record()))
     steps: list[int] = []

@@ -164,6 +164,38 @@ def test_synthetic_sequences_of_weight_0_change_nothing(parts, monkeypatch):
     )
 
 
+def test_ends_on_real_sequences_alone(parts):
+    """The last stretch is a training of its own, from the best weights; without dropout, which goes on where it was."""
+    model = dataclasses.replace(MODEL, dropout=0.0)
+    off = dataclasses.replace(SETTINGS, learning_rate=2e-3)
+    on = dataclasses.replace(off, real_last=2, real_rate=1e-2)
+    train = enriched(parts, 200)
+    first, both = (fit(model, config, train, parts.validation, seed=0) for config in (off, on))
+    apart = dataclasses.replace(off, learning_rate=1e-2, max_evaluations=2, patience=9)
+    seed = int(np.random.SeedSequence([0, 1]).generate_state(1, np.uint64)[0]) >> 1
+    further = fit(model, apart, parts.train, parts.validation, seed=seed, init=first.model)
+    found = [[(entry.loss, entry.metrics) for entry in one.history] for one in (first, further, both)]
+    assert found[0] + found[1] == found[2]
+    assert both.steps == first.steps + further.steps
+    assert both.tokens == first.tokens + further.tokens
+    assert further.best.metrics[CRITERION] > first.best.metrics[CRITERION]  # so that the two are told apart
+    assert both.best_step == first.steps + further.best_step
+    assert torch.equal(weights_of(both), weights_of(further))
+
+
+def test_keeps_the_weights_of_before_where_the_last_stretch_is_no_better(parts, monkeypatch):
+    scripted(monkeypatch, [0.1, 0.3, 0.2, 0.2, 0.3, 0.1])
+    trained = fit_toy(parts, train=enriched(parts, 50), config=dataclasses.replace(SETTINGS, real_last=2))
+    assert (len(trained.history), trained.best_step) == (6, trained.history[1].step)
+
+
+def test_real_sequences_alone_have_no_last_stretch(parts):
+    on = dataclasses.replace(SETTINGS, real_last=2)
+    assert torch.equal(weights_of(fit_toy(parts, config=on)), weights_of(fit_toy(parts)))
+    nothing = dataclasses.replace(on, synthetic_weight=0.0)
+    assert torch.equal(weights_of(fit_toy(parts, train=enriched(parts, 9), config=nothing)), weights_of(fit_toy(parts)))
+
+
 def test_fused_ops_learn_what_plain_torch_learns(parts, monkeypatch):
     """The losses of a hundred steps, dropout included."""
     config = dataclasses.replace(SETTINGS, evaluate_every=1, max_evaluations=100, patience=100)

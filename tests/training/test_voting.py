@@ -87,7 +87,8 @@ def test_ranks_by_weight_are_those_of_an_evaluation_with_each(
         model = WithItemKnn(network, knn, weight) if weight else network
         assert ranks.tolist() == evaluate(model, validation).ranks.tolist()
     assert len(np.unique(found, axis=0)) > 3
-    assert (found > 0).any() and (found == 0).any()
+    assert (found > 0).any()
+    assert (found == 0).any()
 
 
 def test_a_count_of_another_catalogue_is_refused() -> None:
