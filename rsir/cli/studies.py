@@ -21,7 +21,7 @@ from rsir.studies.recipes import CHOSEN
 __all__ = ["STUDIES", "main", "parser"]
 
 STUDIES = {
-    "main": "what rounds gain, beside reordering, insertion, the paper's settings and ensembles of bases",
+    "main": "what rounds gain, beside more data, the paper's settings, ensembles, and with the item-kNN's vote",
     "rounds": "many rounds, with a fidelity check that gets stricter, with one that does not, and without",
     "sensitivity": "one round under other values of each option",
     "weak-to-strong": "generators of other widths and backbones than the successor's",
@@ -37,7 +37,7 @@ _OWN = {
     "seed": "--seeds N ...",
     "rounds": "--rounds",
 }
-_BY_ARM = {*CHOSEN, "stop_after", "guard", "guard_noise"}
+_BY_ARM = {*CHOSEN, "stop_after", "guard", "guard_noise", "itemknn.vote"}
 _HOLD = "--data.*, --simulation.*, --model.*, --training.* and --item_table"
 _NOT_FOR_STUDIES = ("resume", "profile", "memory", "track", "print_config", "version")
 
@@ -117,7 +117,7 @@ def _refuse_what_does_not_hold(
         where = f"--{name}" if name in given else f"{run_options.config}: {name}"
         if name in _OWN:
             raise ConfigError(f"{where}: a study takes {_OWN[name]} in its place")
-        if name.partition(".")[0] in _BY_ARM:
+        if name in _BY_ARM or name.partition(".")[0] in _BY_ARM:
             raise ConfigError(f"{where}: a study sets it for each arm; omit it (what holds for every arm: {_HOLD})")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rsir.config import RecursionConfig
 from rsir.models import Ensemble
+from rsir.models.itemknn import network_of
 from rsir.studies.lab import Lab, spent
 from rsir.studies.recipes import reset
 
@@ -41,7 +42,7 @@ def run(lab: Lab, rounds: int) -> None:
         two = lab.bases(2)
         each = [spent(run.rounds, lab.config) for run in two]
         together = {name: sum(cost[name] for cost in each) for name in each[0]}
-        lab.record("base, two seeds", 0, Ensemble([run.model for run in two]), lab.config, **together)
+        lab.record("base, two seeds", 0, Ensemble([network_of(run.model) for run in two]), lab.config, **together)
     if lab.wants("rsir"):
         lab.recursion("rsir", replace(reset(lab.config), rounds=rounds), retained=True)
 

@@ -21,7 +21,8 @@ from rsir.data.splits import Split
 from rsir.errors import RunError
 from rsir.evaluation import Evaluation, evaluate, paired_test
 from rsir.metrics import CRITERION, HEADLINE, title
-from rsir.models import Ensemble, checkpoint
+from rsir.models import Ensemble, ItemKnn, checkpoint
+from rsir.models.itemknn import network_of, with_vote
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import MANIFEST, RunDirectory
 from rsir.runs.manifest import settled
@@ -29,11 +30,17 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, voters
 from rsir.runtime.runtime import Runtime
 from rsir.training.fit import fit
+from rsir.training.voting import vote_weight
 
-__all__ = ["METRICS", "Lab", "Lines", "compare", "recipe", "spent"]
+__all__ = ["COUNTED", "METRICS", "WITH_COUNT", "Lab", "Lines", "compare", "recipe", "spent"]
 
 METRICS = tuple(metric for part, metric in HEADLINE if part == "test")
 """The test metrics that studies compare."""
+
+WITH_COUNT = " + count"
+"""What the name of an arm ends with whose networks the item-kNN votes beside."""
+COUNTED = "comparison with the count"
+"""Kind of the lines that compare arms with the item-kNN's vote with the base and that vote."""
 
 
 class Lines:
@@ -93,7 +100,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Lab:
-    """One data set, backbone and seed of a study.
+    """One data set, backbone and seed of a study. Networks recommend alone; the item-kNN's vote is an arm of its own.
 
     Attributes
     ----------
@@ -113,6 +120,8 @@ class Lab:
         Where models are trained, generate and are evaluated.
     recipe : str
         Name of a :func:`recipe`; noted in the lines.
+    counting : bool
+        Whether every arm is recorded with the item-kNN's vote, too, as an arm of its own.
     """
 
     name: str
@@ -124,11 +133,17 @@ class Lab:
     arms: tuple[str, ...] = ()
     device: str = "cpu"
     recipe: str = ""
+    counting: bool = False
 
     @cached_property
     def parts(self) -> Split:
         """The data, split."""
         return split(self.data, self.config.data, self.config.seed)
+
+    @cached_property
+    def knn(self) -> ItemKnn:
+        """The count of the training part."""
+        return ItemKnn.fit(self.parts.train, self.config.itemknn)
 
     def check(self) -> None:
         """RunError if there are lines of other settings or data, which new ones would replace or be averaged with."""
@@ -169,7 +184,7 @@ class Lab:
     def record_round_0(self, arm: str, config: RecursionConfig) -> None:
         """The line of another configuration's base, as an arm of this lab."""
         run = self.base(config)
-        self.record(arm, 0, run.model, config, **spent(run.rounds, config))
+        self.record(arm, 0, network_of(run.model), config, **spent(run.rounds, config))
 
     def recursion(self, arm: str, config: RecursionConfig, *, retained: bool = False) -> Run:
         """Run rounds and record each. All of them are run: neither ``stop_after`` nor ``guard`` ends them early.
@@ -192,12 +207,25 @@ class Lab:
             counts |= spent(run.rounds[: k + 1], config)
             for policy in ("none", "pair", "all") if retained else ("none",):
                 name = arm if policy == "none" else f"{arm}, {policy}"
-                if not self.lines.has(**self._cell(name, k, config)):
-                    models: list[Any] = [
-                        checkpoint.load(folder / f"round-{number:02d}").to(self.device) for number in voters(policy, k)
-                    ]
+                if not all(self.lines.has(**self._cell(one, k, config)) for one in self._with_count(name)):
+                    models = [self.model(run, number) for number in voters(policy, k)]
                     self.record(name, k, models[0] if len(models) == 1 else Ensemble(models), config, **counts)
         return run
+
+    def model(self, run: Run, round_: int) -> Any:
+        """The network of a round of a run."""
+        assert run.path is not None
+        return checkpoint.load(run.path / f"round-{round_:02d}").to(self.device)
+
+    def lineages(self, arm: str, config: RecursionConfig, count: int) -> list[Any]:
+        """The networks of one-round runs of this seed and those after it: of each the base and its successor."""
+        found = []
+        for seed in range(self.config.seed, self.config.seed + count):
+            lab = replace(self, config=replace(self.config, seed=seed))
+            own = replace(config, seed=seed, rounds=1)
+            run = lab._run(arm, own, lab.base(own))
+            found += [self.model(run, number) for number in (0, 1)]
+        return found
 
     def training(self, arm: str, train: Callable[[], Sequences]) -> None:
         """Train on other sequences than a recursion's; recorded as round 1 of the arm."""
@@ -211,17 +239,33 @@ class Lab:
         counts = {"steps": trained.steps, "seconds": trained.seconds, "acquired": int((~sequences.is_real).sum())}
         self.record(arm, 1, trained.model, config, **counts)
 
+    def _with_count(self, arm: str) -> list[str]:
+        """The arm, and the same with the item-kNN's vote where the lab counts."""
+        return [arm, arm + WITH_COUNT] if self.counting else [arm]
+
+    def record_count(self) -> None:
+        """The line of the item-kNN alone."""
+        self._record("count", 0, self.knn, self.config)
+
     def record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
-        """Evaluate a model and write its line, unless there is one of the same settings."""
+        """Evaluate networks and write their line, unless there is one of the same settings; and that of the same with
+        the item-kNN's vote, where the lab counts."""
+        self._record(arm, round_, model, config, **extra)
+        if self.counting and not self.lines.has(**self._cell(arm + WITH_COUNT, round_, config)):
+            weight = vote_weight(model, self.knn, self.parts.validation)
+            self._record(arm + WITH_COUNT, round_, with_vote(model, self.knn, weight), config, **extra, vote=weight)
+
+    def _record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
         cell = self._cell(arm, round_, config)
         if self.lines.has(**cell):
             return
         parts = self.parts
         validation, test = (evaluate(model, tasks) for tasks in (parts.validation, parts.test))
         place = {"data": self.name, "backbone": self.config.model.name}
-        ranks = _ranks_file(self.lines, place, arm, round_, self.config.seed)
-        ranks.parent.mkdir(parents=True, exist_ok=True)
-        np.save(ranks, test.ranks.astype(np.int16), allow_pickle=False)
+        for part, found in (("test", test), ("validation", validation)):
+            ranks = _ranks_file(self.lines, place, arm, round_, self.config.seed, part)
+            ranks.parent.mkdir(parents=True, exist_ok=True)
+            np.save(ranks, found.ranks.astype(np.int16), allow_pickle=False)
         noted = {"recipe": self.recipe} if self.recipe else {}
         self.lines.put({**cell, **noted, "validation": validation.metrics, "test": test.metrics, **extra})
         gain = ", ".join(f"{name} {test.metrics[name]:.4f}" for name in METRICS)
@@ -247,7 +291,7 @@ class Lab:
             begun = RunDirectory.open(folder).config
             # of the base, only what a base depends on has to be the same
             config = begun if base is None else replace(config, rounds=max(config.rounds, begun.rounds))
-        config = replace(config, stop_after=config.rounds + 1, guard=False)
+        config = replace(config, stop_after=config.rounds + 1, guard=False, itemknn=replace(config.itemknn, vote="off"))
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
         runtime = Runtime(device=self.device)
@@ -282,11 +326,18 @@ def _digest_of(settings: dict[str, Any], data: Sequences) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def compare(lines: Lines, against: str = "base") -> None:
-    """Write how every arm and round compares with the base, over all seeds that both were trained with.
+def compare(lines: Lines) -> None:
+    """Write how every arm and round compares with the base, over all seeds that both were trained with; and how those
+    with the item-kNN's vote compare with the base and that vote, on validation, too.
 
     Gains of a user are averaged over seeds first; the test is paired over users.
     """
+    _compare(lines, "comparison", "base", [("test", metric) for metric in METRICS], "")
+    _compare(lines, COUNTED, "base" + WITH_COUNT, HEADLINE, WITH_COUNT)
+
+
+def _compare(lines: Lines, kind: str, against: str, metrics: Sequence[tuple[str, str]], ending: str) -> None:
+    """Lines of comparisons of arms whose names have an ending."""
     trained = [line for line in lines if line["kind"] == "training"]
     for data, backbone in dict.fromkeys((line["data"], line["backbone"]) for line in trained):
         place = {"data": data, "backbone": backbone}
@@ -296,19 +347,22 @@ def compare(lines: Lines, against: str = "base") -> None:
                 seeds.setdefault((line["arm"], line["round"]), []).append(line["seed"])
         for arm, round_ in seeds:
             both = sorted(set(seeds[arm, round_]) & set(seeds.get((against, 0), [])))
-            if arm == against or not both:
+            if arm == against or not both or not arm.endswith(ending):
                 continue
-            pairs = [[_ranks(lines, place, against, 0, seed), _ranks(lines, place, arm, round_, seed)] for seed in both]
             tests = {}
-            for metric in METRICS:
-                before, after = (np.mean([pair[i].gains(metric) for pair in pairs], axis=0) for i in (0, 1))
-                tests[metric] = vars(paired_test(before, after))
-            comparison = {"kind": "comparison", **place, "arm": arm, "round": round_, "against": against}
+            for part, metric in metrics:
+                before, after = (
+                    np.mean([_ranks(lines, place, *one, seed, part).gains(metric) for seed in both], axis=0)
+                    for one in ((against, 0), (arm, round_))
+                )
+                name = metric if part == "test" else f"{part}/{metric}"
+                tests[name] = vars(paired_test(before, after))
+            comparison = {"kind": kind, **place, "arm": arm, "round": round_, "against": against}
             lines.put({**comparison, "seeds": both, **tests})
 
 
-def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Evaluation:
-    file = _ranks_file(lines, place, arm, round_, seed)
+def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int, part: str) -> Evaluation:
+    file = _ranks_file(lines, place, arm, round_, seed, part)
     fix = "copy the ranks of every machine into one folder, or run this seed again in another --out"
     try:
         return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
@@ -318,10 +372,11 @@ def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int
         raise RunError(f"{file}: cannot be read ({cause}); {fix}") from cause
 
 
-def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int) -> Path:
-    """Where the test ranks of a training are kept, beside its study's lines."""
+def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int, part: str) -> Path:
+    """Where the ranks of a training are kept, beside its study's lines."""
     folder = lines.path.parent / "ranks" / lines.path.stem
-    return folder / f"{_file_name(place['data'], place['backbone'], arm, round_, seed)}.npy"
+    name = _file_name(place["data"], place["backbone"], arm, round_, seed, *(() if part == "test" else (part,)))
+    return folder / f"{name}.npy"
 
 
 def _file_name(*parts: object) -> str:

@@ -10,6 +10,7 @@ from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.generation.neighbours import neighbour_graph
 from rsir.models import Ensemble
+from rsir.models.itemknn import network_of
 from rsir.studies.lab import Lab
 from rsir.studies.recipes import paper, reset
 
@@ -19,7 +20,7 @@ __all__ = ["arms", "inserted", "reordered", "run"]
 def arms(config: RecursionConfig) -> list[str]:
     """What ``--arms`` may name."""
     bases = ["base, two seeds", "base, four seeds"]
-    return ["rsir", *bases, "paper", "paper, fine-tuned", "reordering", "insertion"]
+    return ["rsir", *bases, "one round, two seeds", "count", "paper", "paper, fine-tuned", "reordering", "insertion"]
 
 
 def run(lab: Lab, rounds: int) -> None:
@@ -27,12 +28,17 @@ def run(lab: Lab, rounds: int) -> None:
     ours = replace(reset(lab.config), rounds=rounds)
     authors = replace(paper(lab.config), rounds=1)
     train, seed = lab.parts.train, lab.config.seed
+    lab = replace(lab, counting=lab.wants("count"))
     lab.record_base()
+    if lab.counting:
+        lab.record_count()
     if lab.wants("rsir"):
         lab.recursion("rsir", ours, retained=True)
     for count, seeds in ((2, "two seeds"), (4, "four seeds")):  # beside a round, and beside three
         if lab.wants(arm := f"base, {seeds}"):
-            lab.record(arm, 0, Ensemble([run.model for run in lab.bases(count)]), lab.config)
+            lab.record(arm, 0, Ensemble([network_of(run.model) for run in lab.bases(count)]), lab.config)
+    if lab.wants(arm := "one round, two seeds"):  # as many networks as three rounds
+        lab.record(arm, 1, Ensemble(lab.lineages(arm, ours, 2)), ours)
     if lab.wants("paper"):
         lab.recursion("paper", authors)
     if lab.wants("paper, fine-tuned"):

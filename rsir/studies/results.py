@@ -10,9 +10,9 @@ import numpy as np
 
 from rsir import files
 from rsir.errors import RunError
-from rsir.metrics import CRITERION, title
+from rsir.metrics import CRITERION, HEADLINE, title
 from rsir.report.plot import panels, save
-from rsir.studies.lab import METRICS, Lines
+from rsir.studies.lab import COUNTED, METRICS, WITH_COUNT, Lines
 
 __all__ = ["page", "write"]
 
@@ -86,6 +86,8 @@ def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | 
             parts += [*_summary(lines), "", *_beside_the_paper(lines), ""]
         for group in _groups(lines):
             parts += [*_table(lines, group), ""]
+            if counted := _trainings(lines, group, COUNTED):
+                parts += [*_with_count(lines, group, counted), ""]
             if name == "cost":
                 parts += [*_costs(lines, group), ""]
             if measured := _trainings(lines, group, "measurement"):
@@ -136,6 +138,46 @@ def _table(lines: Lines, group: Group) -> list[str]:
             cells += [*_cells(found, same, "test", metric, arm), _known(p, ".4f")]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
+
+
+def _with_count(lines: Lines, group: Group, compared: dict[tuple[str, int], list[Line]]) -> list[str]:
+    """Arms that the item-kNN votes beside, against the base and that vote, with intervals."""
+    trained = _trainings(lines, group)
+    base = trained["base" + WITH_COUNT, 0]
+    heads = [f"{title(metric, part)} | gain, 95% interval | p" for part, metric in HEADLINE]
+    rows = [
+        "The item-kNN votes beside all networks of this table; gains are over the base and that vote, intervals over "
+        "users, whose gains are averaged over seeds.",
+        "",
+        f"| arm | round | seeds | w | {' | '.join(heads)} |",
+        "|---|---|---|---|" + "---|---|---|" * len(heads),
+    ]
+    for (arm, round_), found in trained.items():
+        if not arm.endswith(WITH_COUNT):
+            continue
+        same, seeds = _of_same_seeds(base, found), sorted(line["seed"] for line in found)
+        tests = [line for line in compared.get((arm, round_), []) if line["seeds"] == seeds]
+        weights = ", ".join(f"{weight:g}" for weight in sorted({line["vote"] for line in found}))
+        cells = [arm, str(round_), str(len(found)), weights]
+        for part, metric in HEADLINE:
+            value = _mean_and_deviation(np.array([line[part][metric] for line in found]), ".4f")
+            test = tests[0][metric if part == "test" else f"{part}/{metric}"] if tests else None
+            before = float(np.mean([line[part][metric] for line in same])) if same else np.nan
+            cells += [value, _interval(test, before), _known(test["p_value"], ".4f") if _tested(test) else ""]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _tested(test: Line | None) -> bool:
+    return test is not None and test["p_value"] is not None
+
+
+def _interval(test: Line | None, before: float) -> str:
+    """A difference and the ends of its interval, in percent of what it is a difference from."""
+    if test is None or not before > 0:
+        return ""
+    gain, low, high = (f"{test[name] / before:+.1%}" for name in ("difference", "low", "high"))
+    return f"{gain} ({low} to {high})"
 
 
 _SUMMARY = {

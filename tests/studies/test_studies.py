@@ -16,7 +16,8 @@ from rsir.config import ModelConfig, RecursionConfig, TrainingConfig
 from rsir.data import Sequences
 from rsir.data.load import load_data
 from rsir.evaluation import evaluate, paired_test
-from rsir.models import Ensemble, checkpoint
+from rsir.models import Ensemble, ItemKnn, checkpoint
+from rsir.models.itemknn import with_vote
 from rsir.recursion.loop import recurse
 from rsir.studies import lab as module
 from rsir.studies.data import approximate_entropy, density, popularity_share
@@ -25,6 +26,7 @@ from rsir.studies.landscape import along, sharpness
 from rsir.studies.main import inserted, reordered
 from rsir.studies.noise import noisy
 from rsir.studies.results import page
+from rsir.training.voting import vote_weight
 from tests.studies.small import CONFIG, TINY, lines, main
 
 
@@ -38,16 +40,18 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_main_has_every_arm_for_every_seed(out: Path) -> None:
     found = [line for line in lines(out / "main.jsonl") if line["kind"] == "training"]
     arms = {(line["arm"], line["round"]) for line in found}
-    assert arms == {
+    networks = {
         ("base", 0),
         ("base, two seeds", 0),
         ("base, four seeds", 0),
         *((arm, k) for arm in ("rsir", "rsir, pair", "rsir, all") for k in (1, 2)),
+        ("one round, two seeds", 1),
         ("paper", 1),
         ("paper, fine-tuned", 1),
         ("reordering", 1),
         ("insertion", 1),
     }
+    assert arms == {("count", 0), *networks, *((f"{arm} + count", k) for arm, k in networks)}
     assert len(found) == 2 * len(arms)
     for line in found:
         assert 0 <= line["test"]["recall@10"] <= 1
@@ -71,6 +75,41 @@ def test_comparisons_are_paired_over_users_after_averaging_seeds(out: Path) -> N
         gains.append((before, after))
     before, after = np.mean(gains, axis=0)
     assert comparison["ndcg@10"] == vars(paired_test(before, after))
+
+
+def test_the_count_votes_in_arms_of_its_own(out: Path) -> None:
+    """Beside the networks of the arm, with the best weight on validation, against the base and that vote."""
+    study, name = Lines(out / "main.jsonl"), "one round, two seeds + count"
+    found = {(line["arm"], line["round"], line["seed"]): line for line in study if line["kind"] == "training"}
+    config = dataclasses.replace(CONFIG, seed=0)
+    parts = Lab("simulated", load_data(CONFIG), config, Lines(out / "none"), out / "work", print).parts
+    knn, networks = ItemKnn.fit(parts.train), []
+    for seed in (0, 1):
+        (own,) = (
+            run
+            for run in (out / "work" / "runs").glob(f"simulated-sasrec-recursion-{seed}-*")
+            if (run / "round-02").exists()
+        )
+        networks += [checkpoint.load(own / f"round-{k:02d}") for k in (0, 1)]
+    four, line = Ensemble(networks), found[name, 1, 0]
+    assert line["vote"] == vote_weight(four, knn, parts.validation)
+    assert line["test"] == evaluate(with_vote(four, knn, line["vote"]), parts.test).metrics
+    assert found["one round, two seeds", 1, 0]["test"] == evaluate(four, parts.test).metrics
+    assert found["count", 0, 0]["test"] == evaluate(knn, parts.test).metrics
+    compared = {(line["arm"], line["round"]): line for line in study if line["kind"] == "comparison with the count"}
+    assert compared[name, 1]["against"] == "base + count"
+    assert ("base + count", 0) not in compared
+    assert not [arm for arm, _ in compared if not arm.endswith(" + count")]
+    gain = np.mean([found[name, 1, seed]["validation"]["ndcg@20"] for seed in (0, 1)]) - np.mean(
+        [found["base + count", 0, seed]["validation"]["ndcg@20"] for seed in (0, 1)]
+    )
+    assert compared[name, 1]["validation/ndcg@20"]["difference"] == pytest.approx(gain)
+    text = page({"main": study})
+    (row,) = (row for row in text.split("gains are over the base and that vote")[1].splitlines() if "| one r" in row)
+    test = compared[name, 1]["validation/ndcg@20"]
+    before = np.mean([found["base + count", 0, seed]["validation"]["ndcg@20"] for seed in (0, 1)])
+    low, high = (f"{test[end] / before:+.1%}" for end in ("low", "high"))
+    assert f"({low} to {high})" in row.split("|")[6]
 
 
 def test_the_page_shows_means_gains_and_the_command(out: Path) -> None:
