@@ -141,8 +141,8 @@ class DistillationConfig:
     share
         Share of the targets that are replaced, anew at each step, by a draw from the teacher's expectation; 0 is off.
     teacher
-        What recommends after the round before (generator), which teaches successors; or the item-kNN (itemknn), which
-        teaches the base as well.
+        The networks of the rounds before, which generate (generator), or these and the item-kNN's vote beside them
+        (recommender); both teach successors. Or the item-kNN alone (itemknn), which teaches the base as well.
     targets
         Those of the synthetic sequences alone, or of all.
     k
@@ -152,7 +152,7 @@ class DistillationConfig:
     """
 
     share: float = 0.0
-    teacher: Literal["generator", "itemknn"] = "generator"
+    teacher: Literal["generator", "recommender", "itemknn"] = "generator"
     targets: Literal["synthetic", "all"] = "all"
     k: int = 20
     temperature: float = 1.0
@@ -160,7 +160,7 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         check_types(self, "distillation")
         require(0 <= self.share <= 1, "distillation.share", "in [0, 1]", self.share)
-        choice("distillation.teacher", self.teacher, ("generator", "itemknn"))
+        choice("distillation.teacher", self.teacher, ("generator", "recommender", "itemknn"))
         choice("distillation.targets", self.targets, ("synthetic", "all"))
         require(self.k >= 1, "distillation.k", "at least 1", self.k)
         require(0 < self.temperature < float("inf"), "distillation.temperature", "above 0", self.temperature)

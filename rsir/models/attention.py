@@ -18,7 +18,9 @@ from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout, Rows
 from rsir.models.encoding import width_buckets
 from rsir.models.losses import full_softmax, sampled_softmax
+from rsir.models.packed import pack_rows
 from rsir.models.stepping import KeyValueState, step_in_tiles
+from rsir.ops import Ragged
 
 __all__ = ["AttentionBackbone", "AttentionBlock", "Reach", "rows_of"]
 
@@ -166,7 +168,7 @@ class AttentionBackbone(nn.Module):
         items: Tensor,
         positions: Tensor,
         segments: Tensor,
-        generator: torch.Generator,
+        generator: torch.Generator | None = None,
         rows: Rows | None = None,
     ) -> Tensor:
         """Query at every position of packed rows, (R, W, d).
@@ -176,8 +178,8 @@ class AttentionBackbone(nn.Module):
         items : (R, W, d) float
             Embeddings of the items.
         positions, segments : (R, W) int64
-        generator : torch.Generator
-            Draws dropout.
+        generator : torch.Generator, optional
+            Draws dropout, in training mode.
         rows : Rows, optional
             Which rows these are of those that dropout is drawn for; default all.
         """
@@ -206,6 +208,12 @@ class AttentionBackbone(nn.Module):
             x = block(x, reach, dropout)
         reach = _up_to(lengths - 1, width)
         return self.norm(self.layers[-1].at_last(x, lengths, reach, dropout)[:, 0])
+
+    def encode_prefixes(self, sequences: Ragged) -> Tensor:
+        """Query after every item of sequences; see :class:`rsir.models.PrefixBackbone`."""
+        rows = pack_rows(sequences, self.items.weight.device)
+        queries = self.read(self.items(rows.items), rows.positions, rows.segments)
+        return queries.flatten(0, 1)[rows.places]
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""

@@ -13,7 +13,7 @@ from rsir import ops
 from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
-from rsir.models.protocol import Backbone, IncrementalBackbone, State, require
+from rsir.models.protocol import Backbone, IncrementalBackbone, PrefixBackbone, State, require
 
 __all__ = ["Ensemble"]
 
@@ -58,6 +58,8 @@ class Ensemble(nn.Module):
         self.max_len = min(member.max_len for member in members)
         if all(isinstance(member, IncrementalBackbone) for member in members):
             self.new_state, self.step = self._new_state, self._step
+        if all(isinstance(member, PrefixBackbone) for member in members):
+            self.encode_prefixes = self._encode_prefixes
         self.eval()
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -71,6 +73,9 @@ class Ensemble(nn.Module):
             lengths = np.minimum(lists.lengths, self.max_len)
             lists = Ragged.windows(lists.values, lists.offsets[1:] - lengths, lengths)
         return torch.cat([encode_sequences(member, lists) for member in self.members], 1) / len(self.members)
+
+    def _encode_prefixes(self, sequences: ops.Ragged) -> Tensor:
+        return torch.cat([member.encode_prefixes(sequences) for member in self.members], 1) / len(self.members)
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, sum of the members' d) float32; row 0 is zero."""

@@ -19,8 +19,10 @@ from rsir.config import ModelConfig
 from rsir.data.batches import TrainingBatch
 from rsir.models.dropout import Dropout, Rows
 from rsir.models.losses import full_softmax, sampled_softmax
+from rsir.models.packed import pack_rows
 from rsir.models.registry import register
 from rsir.models.stepping import SlotState, step_in_tiles
+from rsir.ops import Ragged
 
 __all__ = ["GRU4Rec", "HiddenState"]
 
@@ -188,7 +190,7 @@ class GRU4Rec(nn.Module):
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
         """Mean cross-entropy of the next item at every position; see :class:`rsir.models.TrainableBackbone`."""
-        order, sizes = _by_position(batch)
+        order, sizes = _by_position(batch.positions, batch.segments)
         inputs, targets, weights = (value.flatten()[order] for value in (batch.items, batch.targets, batch.weights))
         # One lookup for inputs, targets and negatives: one pass builds the gradient of the table.
         ids = [inputs] if batch.full else [inputs, targets, negatives]
@@ -205,6 +207,17 @@ class GRU4Rec(nn.Module):
         return sampled_softmax(
             queries, positives, against, targets, negatives, weights, self.threads, batch.corrections
         )
+
+    def encode_prefixes(self, sequences: Ragged) -> Tensor:
+        """Query after every item of sequences; see :class:`rsir.models.PrefixBackbone`."""
+        rows = pack_rows(sequences, self.items.weight.device)
+        order, sizes = _by_position(rows.positions, rows.segments)
+        x = self.items(rows.items.flatten()[order])
+        for gru in self.layers:
+            x = _recur(gru, x, sizes)
+        found = x.new_empty(rows.items.numel(), self.config.dim)
+        found[order] = self.norm(self.out_projection(x))
+        return found[rows.places]
 
     def new_state(self, slots: int) -> HiddenState:
         """State for extending this many sequences; 4 * layers * feedforward bytes a slot."""
@@ -234,12 +247,12 @@ def _rows_of(batch: TrainingBatch) -> Rows | None:
     """Where the positions of a part of a batch are among those of the whole one, both in the order of reading."""
     if batch.part is None:
         return None
-    order, _ = _by_position(batch.part.whole)
+    order, _ = _by_position(batch.part.whole.positions, batch.part.whole.segments)
     return Rows(batch.part.holds(order).nonzero()[:, 0], len(order))
 
 
-def _by_position(batch: TrainingBatch) -> tuple[Tensor, list[int]]:
-    """The order in which a recurrent network reads packed rows without padding.
+def _by_position(positions: Tensor, segments: Tensor) -> tuple[Tensor, list[int]]:
+    """The order in which a recurrent network reads packed rows, (R, W) int64 each, without padding.
 
     Returns
     -------
@@ -248,8 +261,8 @@ def _by_position(batch: TrainingBatch) -> tuple[Tensor, list[int]]:
     sizes : list of int
         How many sequences have an item at each position.
     """
-    filled = batch.segments.flatten().nonzero()[:, 0]
-    position = batch.positions.flatten()[filled]
+    filled = segments.flatten().nonzero()[:, 0]
+    position = positions.flatten()[filled]
     sequence = (position == 0).cumsum(0) - 1
     by_length = torch.argsort(torch.bincount(sequence), descending=True, stable=True)
     rank = torch.empty_like(by_length)

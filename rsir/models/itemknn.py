@@ -19,7 +19,7 @@ from rsir.config.values import choice
 from rsir.data.sequences import Sequences
 from rsir.errors import BackboneError, DataError
 from rsir.models.itemknn_reference import ReferenceItemKnn
-from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone
+from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone, PrefixBackbone
 from rsir.ops import Ragged, SparseScores
 from rsir.ops.backend import load
 from rsir.ops.checks import thread_count
@@ -232,6 +232,8 @@ class WithItemKnn(nn.Module):
             self.new_state, self.step = network.new_state, network.step
         if isinstance(network, HistoryBackbone):
             self.encode_histories = network.encode_histories
+        if isinstance(network, PrefixBackbone):
+            self.encode_prefixes = network.encode_prefixes
         self.eval()
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ __all__ = [
     "HistoryBackbone",
     "IncrementalBackbone",
     "LookupBackbone",
+    "PrefixBackbone",
     "State",
     "TrainableBackbone",
     "check_backbone",
@@ -124,6 +125,25 @@ class HistoryBackbone(Backbone, Protocol):
         (n, d) float32, or None
             A history's query must not depend on the other histories. None, the same for all histories, where the model
             cannot do so in its present state (on its device, say): then :meth:`encode` is used.
+        """
+        ...
+
+
+@runtime_checkable
+class PrefixBackbone(Backbone, Protocol):
+    """Optional: gives the query after every item of a sequence in one causal pass."""
+
+    def encode_prefixes(self, sequences: Ragged) -> Tensor:
+        """What :meth:`encode` would return after each item of each sequence, up to rounding.
+
+        Parameters
+        ----------
+        sequences : Ragged
+            int32 ids on the CPU, oldest item first, 1 to max_len of each.
+
+        Returns
+        -------
+        (nnz, d) float32
         """
         ...
 

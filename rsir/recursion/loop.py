@@ -286,7 +286,10 @@ class _Loop:
             return None if self.knn is None else counted_targets(self.knn, train, config, threads=self.runtime.threads)
         if round_ == 0 or config.share == 0:
             return None
-        return soft_targets(self.lineage.recommender(), train, config, runtime=self.runtime)
+        teacher = self.lineage.recommender()
+        if config.teacher == "recommender":
+            teacher = with_vote(teacher, self.knn, self.results[-1].vote)
+        return soft_targets(teacher, train, config, runtime=self.runtime)
 
     def _evaluate(self, model: Any, part: str) -> Evaluation:
         return evaluate(

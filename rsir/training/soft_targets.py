@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from rsir import ops
 from rsir.config import DistillationConfig
 from rsir.data.batches import SoftTargets
 from rsir.data.ragged import Ragged
 from rsir.data.sequences import Sequences, ragged_indices
-from rsir.models.encoding import encode_sequences
+from rsir.models.encoding import added_scores, encode_prefixes, encode_sequences
 from rsir.models.itemknn import ItemKnn
 from rsir.models.protocol import Backbone
 from rsir.runtime.runtime import RUNTIME, Runtime
@@ -51,22 +52,79 @@ def soft_targets(
     """
     world = runtime.world
     place, positions = _positions(sequences, config)
-    ids = np.zeros((len(place), config.k), np.int32)
-    cumulative = np.zeros((len(place), config.k), np.float32)
+    distinct, copies = _distinct_prefixes(sequences, positions)
+    ids = np.zeros((len(distinct), config.k), np.int32)
+    cumulative = np.zeros((len(distinct), config.k), np.float32)
     table = ops.pack(model.item_embeddings().detach())
-    parts = world.parts(len(positions), _POSITIONS)
+    parts = range(0, len(distinct), _POSITIONS)
     for number in world.claims(len(parts)):
-        part = positions[parts[number]]
-        lengths = place[part]
-        histories = Ragged.windows(sequences.items, part - lengths, lengths)
-        queries = encode_sequences(model, histories)
+        own = slice(parts[number], parts[number] + _POSITIONS)
+        part = distinct[own]
+        histories = Ragged.windows(sequences.items, part - place[part], place[part])
+        queries = _queries(model, sequences, part, place[part])
         excluded = ops.Ragged.from_numpy(histories.values, histories.offsets, queries.device)
-        best = ops.topk(queries, table, config.k, excluded=excluded, threads=runtime.threads)
+        added = added_scores(model, histories)
+        best = ops.topk(queries, table, config.k, excluded=excluded, added=added, threads=runtime.threads)
         shares = torch.softmax(best.logits.double() / config.temperature, 1).cumsum(1)
-        ids[part], cumulative[part] = best.ids.cpu().numpy(), shares.cpu().numpy()
+        ids[own], cumulative[own] = best.ids.cpu().numpy(), shares.cpu().numpy()
     world.all_reduce(torch.from_numpy(ids), torch.from_numpy(cumulative))
     cumulative[ids[:, 0] == 0] = 1
-    return SoftTargets(ids, cumulative, config.share)
+    every = SoftTargets(
+        np.zeros((len(place), config.k), np.int32), np.ones((len(place), config.k), np.float32), config.share
+    )
+    every.ids[positions], every.cumulative[positions] = ids[copies], cumulative[copies]
+    return every
+
+
+def _distinct_prefixes(
+    sequences: Sequences, positions: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions, ascending, no two of which come after the same items, as those of trajectories of one source often do;
+    and for each given position its number among them."""
+    order = np.argsort(-sequences.lengths, kind="stable")
+    alive = np.searchsorted(-sequences.lengths[order], -np.arange(1, sequences.lengths.max(initial=0) + 1), "right")
+    prefix = np.zeros(len(sequences.items), np.int64)  # that ends with each interaction, by number
+    current, count = np.zeros(len(sequences), np.int64), 0
+    for place, number in enumerate(alive):
+        rows = order[:number]
+        at = sequences.offsets[rows] + place
+        known, own = np.unique(current[rows] * (sequences.num_items + 1) + sequences.items[at], return_inverse=True)
+        current[rows] = prefix[at] = count + own
+        count += len(known)
+    _, first, copies = np.unique(prefix[positions - 1], return_index=True, return_inverse=True)
+    ascending = np.argsort(first)
+    number = np.empty_like(ascending)
+    number[ascending] = np.arange(len(ascending))
+    return positions[first[ascending]], number[copies]
+
+
+def _queries(
+    model: Backbone, sequences: Sequences, positions: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> Tensor:
+    """Query after the items before each position, (n, d).
+
+    Parameters
+    ----------
+    positions, lengths : (n,) int64
+        Ascending, and how many items of the same sequence come before each.
+    """
+    short = np.flatnonzero(lengths <= model.max_len)
+    starts, row = np.unique(positions[short] - lengths[short], return_inverse=True)
+    longest = np.zeros(len(starts), np.int64)
+    np.maximum.at(longest, row, lengths[short])
+    read = Ragged.windows(sequences.items, starts, longest)
+    found = encode_prefixes(model, read) if len(short) else None
+    if found is None:
+        return encode_sequences(model, Ragged.windows(sequences.items, positions - lengths, lengths))
+    queries = found.new_empty(len(positions), found.shape[1])
+    queries[torch.from_numpy(short).to(found.device)] = found[
+        torch.from_numpy(read.offsets[row] + lengths[short] - 1).to(found.device)
+    ]
+    rest = np.flatnonzero(lengths > model.max_len)
+    if len(rest):
+        windows = Ragged.windows(sequences.items, positions[rest] - model.max_len, np.full(len(rest), model.max_len))
+        queries[torch.from_numpy(rest).to(found.device)] = encode_sequences(model, windows)
+    return queries
 
 
 def counted_targets(

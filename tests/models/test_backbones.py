@@ -18,16 +18,22 @@ from rsir.data.sequences import offsets_of
 from rsir.errors import BackboneError
 from rsir.models import (
     Backbone,
+    Ensemble,
     IncrementalBackbone,
+    ItemKnn,
+    PrefixBackbone,
     TrainableBackbone,
+    WithItemKnn,
     build,
     checkpoint,
     encode_sequences,
+    encoding,
     names,
     register,
     require,
 )
-from rsir.models.encoding import width_buckets
+from rsir.models.encoding import encode_prefixes, width_buckets
+from tests.harness.toys import ToyBackbone
 
 NUM_ITEMS = 60
 MAX_LEN = 21  # not a multiple of a bucket
@@ -49,6 +55,32 @@ def histories(count, seed=0, longest=MAX_LEN + 9):
     generator = np.random.default_rng(seed)
     lengths = generator.integers(1, longest + 1, count)
     return generator.integers(1, NUM_ITEMS + 1, lengths.sum()).astype(np.int32), offsets_of(lengths)
+
+
+def test_prefixes_are_encoded_in_one_pass(model):
+    """Every backbone of the package, ensembles of them, and beside a count; in evaluation mode, which is restored."""
+    rng = np.random.default_rng(4)
+    lengths = [1, MAX_LEN, 3, 2, MAX_LEN - 1, 7, 7]
+    rows = Ragged.from_lists([rng.integers(1, NUM_ITEMS + 1, length) for length in lengths])
+    prefixes = Ragged.from_lists([row[: end + 1] for row in rows for end in range(len(row))])
+    other = build(ModelConfig(name="sasrec", dim=8, max_len=MAX_LEN), NUM_ITEMS, seed=1)
+    knn = ItemKnn.fit(Sequences.from_lists([[1, 2, 3]], NUM_ITEMS))
+    model.train()
+    for one in (model, Ensemble([model, other]), WithItemKnn(Ensemble([model]), knn, 2.0)):
+        assert isinstance(one, PrefixBackbone)
+        found, expected = encode_prefixes(one, rows), encode_sequences(one, prefixes)
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, rtol=1e-4, atol=2e-5)
+    assert expected.std() > 0.1
+    with pytest.MonkeyPatch.context() as patch:  # a few sequences at a time
+        patch.setattr(encoding, "_PREFIXES", 5)
+        assert torch.allclose(encode_prefixes(model.train(), rows), encode_sequences(model, prefixes), atol=2e-5)
+    assert model.training
+
+
+def test_without_a_causal_pass_there_is_none():
+    assert encode_prefixes(ToyBackbone(9), Ragged.from_lists([[1, 2]])) is None
+    assert not isinstance(Ensemble([ToyBackbone(9)]), PrefixBackbone)
 
 
 def padded(rows):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rsir.config import DistillationConfig
+from rsir import ops
+from rsir.config import DistillationConfig, ModelConfig
 from rsir.data import Sequences
-from rsir.models import ItemKnn
+from rsir.models import Ensemble, ItemKnn, WithItemKnn, build, names
 from rsir.training import soft_targets as distillation
 from rsir.training.soft_targets import counted_targets, soft_targets
 from tests.harness.toys import ToyBackbone
@@ -42,6 +43,50 @@ def test_they_are_the_models_best_items_and_their_shares(
                 shares = np.exp((logits[best] - logits[best[0]]) / 2.0)
                 assert found.cumulative[at] == pytest.approx(shares.cumsum() / shares.sum(), abs=1e-6)
             at += 1
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("targets", ["all", "synthetic"])
+def test_one_pass_over_sequences_finds_what_every_prefix_by_itself_does(
+    name: str, targets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Histories longer than max_len, equal beginnings, repeats of an item, and parts that cut sequences."""
+    rng = np.random.default_rng(2)
+    real = Sequences.from_lists([rng.integers(1, 61, length) for length in (2, 9, 1, 30, 5, 12)], 60)
+    made = [[*real[row][:cut], *rng.integers(1, 61, 4)] for row, cut in ((1, 3), (1, 3), (3, 1), (3, 9), (4, 5))]
+    made.append(made[-1])
+    synthetic = Sequences.from_lists(made, 60, source=[1, 1, 3, 3, 4, 4], round=[1] * 6)
+    sequences = Sequences.concat(real, synthetic)
+    config = ModelConfig(dim=8, heads=1, feedforward=8, max_len=8).for_backbone(name)
+    models = [build(config, 60, seed=seed) for seed in (0, 1)]
+    with torch.no_grad():
+        for parameter in (value for model in models for value in model.parameters() if value.ndim > 1):
+            parameter.mul_(0.5 / parameter.std())
+    settings = DistillationConfig(share=0.5, targets=targets, k=5)
+    for teacher in (models[0], Ensemble(models), WithItemKnn(Ensemble(models), ItemKnn.fit(real), 4.0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(distillation, "encode_prefixes", lambda *_: None)
+            patch.setattr(
+                distillation, "_distinct_prefixes", lambda _, positions: (positions, np.arange(len(positions)))
+            )
+            expected = soft_targets(teacher, sequences, settings)
+        for positions in (8192, 7):
+            monkeypatch.setattr(distillation, "_POSITIONS", positions)
+            found = soft_targets(teacher, sequences, settings)
+            assert found.ids.tolist() == expected.ids.tolist()
+            assert found.cumulative == pytest.approx(expected.cumulative, abs=1e-4)
+    assert (expected.ids[:, 0] > 0).sum() == (np.maximum(sequences.lengths - 1, 0)[6 * (targets != "all") :]).sum()
+
+
+def test_a_prefix_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = []
+    topk = ops.topk
+    monkeypatch.setattr(
+        ops, "topk", lambda queries, *_, **options: scored.append(len(queries)) or topk(queries, *_, **options)
+    )
+    rows = Sequences.from_lists([[1, 2, 3], [1, 2, 3, 4], [2, 1, 3], [1, 3, 2], [1, 2, 5]], 9)
+    soft_targets(ToyBackbone(9), rows, DistillationConfig(share=1, k=2))
+    assert scored == [6]  # after 1, 1 2, 1 2 3, 2, 2 1, 1 3
 
 
 def test_a_history_that_leaves_fewer_items_than_k() -> None:

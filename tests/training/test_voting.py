@@ -136,6 +136,17 @@ def test_a_run_with_a_vote_can_be_resumed(tmp_path: Path) -> None:
     assert whole.rounds[1].against_base
 
 
+def test_the_recommender_teaches_with_its_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voting, "WEIGHTS", (0.5,))
+    runs = [
+        rsir.run(**SMALL, distillation={"share": 0.5, "teacher": teacher, "temperature": 2.0})
+        for teacher in ("generator", "recommender", "recommender")
+    ]
+    weights = [network_of(run.model).item_embeddings().detach() for run in runs]
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
 def test_the_count_teaches_the_base() -> None:
     alike = {**SMALL, "rounds": 0}
     taught, again, plain = (
