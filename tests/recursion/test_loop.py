@@ -19,6 +19,7 @@ from rsir.config import (
     DistillationConfig,
     FidelityConfig,
     GenerationConfig,
+    ItemKnnConfig,
     ModelConfig,
     SimulationConfig,
     TrainingConfig,
@@ -28,7 +29,8 @@ from rsir.data.load import load_data, split
 from rsir.data.sequences import item_popularity
 from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
-from rsir.models import Ensemble, SASRec, checkpoint, registry
+from rsir.models import Ensemble, ItemKnn, SASRec, checkpoint, registry
+from rsir.models.itemknn import with_vote
 from rsir.recursion import loop
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
@@ -36,6 +38,10 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, read_round
 from rsir.runtime.runtime import Runtime
 from tests.harness.small import SMALL, small
+
+
+NETWORKS = ItemKnnConfig(vote="off")
+"""Networks recommend alone; the item-kNN's vote would hide what becomes of one."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,11 @@ def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> 
     assert run.path is not None
     parts = split(run.data, SMALL.data)
     models = [checkpoint.load(run.path / f"round-{number:02d}") for number in range(3)]
-    base, newest = models[0], Ensemble(models)
+    knn = ItemKnn.fit(parts.train)
+    base, newest = (
+        with_vote(networks, knn, run.rounds[number].vote)
+        for networks, number in ((models[0], 0), (Ensemble(models), 2))
+    )
     assert run.rounds[0].against_base == {}
     for name, (difference, low, high) in run.rounds[2].against_base.items():
         part, _, metric = name.partition("/")
@@ -217,8 +227,8 @@ def test_the_authors_variant_accumulates(tmp_path: Path) -> None:
 def test_retention_recommends_with_older_models_beside_the_newest(
     retention: str, oldest: list[int], tmp_path: Path
 ) -> None:
-    single = recurse(small(seed=4, retention="none"))
-    paired = recurse(small(seed=4, retention=retention), out=tmp_path / "run")
+    single = recurse(small(seed=4, retention="none", itemknn=NETWORKS))
+    paired = recurse(small(seed=4, retention=retention, itemknn=NETWORKS), out=tmp_path / "run")
     parts = split(paired.data, SMALL.data)
     popularity = item_popularity(parts.train)
     models = [checkpoint.load(tmp_path / "run" / f"round-{number:02d}") for number in range(3)]
@@ -232,7 +242,7 @@ def test_retention_recommends_with_older_models_beside_the_newest(
         assert result.alone_test == ({} if result.round == 0 else own)
     assert paired.best == 2, "or what follows would not try a pair"
     history = [paired.data.item_labels[:3].to_pylist()]
-    in_memory = recurse(small(seed=4, retention=retention))
+    in_memory = recurse(small(seed=4, retention=retention, itemknn=NETWORKS))
     assert paired.recommend(history, 5) == in_memory.recommend(history, 5)
     assert paired.model.item_embeddings().shape == in_memory.model.item_embeddings().shape
     assert in_memory.model.item_embeddings().shape == (61, 16 * (3 - oldest[2]))
@@ -309,7 +319,7 @@ def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> None:
-    run = recurse(SMALL, out=tmp_path / "run")
+    run = recurse(small(itemknn=NETWORKS), out=tmp_path / "run")
     assert [result.worse for result in run.rounds] == [False, True]
     assert run.best == 0
     assert run.rounds[0].against_best == {}
@@ -318,12 +328,12 @@ def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> N
     assert (against["round"], against["difference"]) == (0, pytest.approx(values[1] - values[0]))
     assert against["low"] < against["difference"] < against["high"] < 0
     # Resuming ends it again, and what is refused is a matter of the numbers, not of what was in memory.
-    assert metrics(recurse(SMALL, out=tmp_path / "run", resume=True)) == metrics(run)
-    assert metrics(recurse(SMALL)) == metrics(run)
+    assert metrics(recurse(small(itemknn=NETWORKS), out=tmp_path / "run", resume=True)) == metrics(run)
+    assert metrics(recurse(small(itemknn=NETWORKS))) == metrics(run)
 
 
 def test_the_guard_is_as_patient_as_seeds_are_said_to_differ(collapsing: None) -> None:
-    run = recurse(small(rounds=1, guard_noise=0.9))
+    run = recurse(small(rounds=1, guard_noise=0.9, itemknn=NETWORKS))
     assert run.rounds[1].against_best["high"] > 0
     assert not run.rounds[1].worse
 
@@ -339,11 +349,11 @@ def test_a_diverging_training_ends_the_run_and_leaves_its_round_unfinished(tmp_p
 
 
 def test_without_the_guard_a_collapse_goes_on(collapsing: None, tmp_path: Path) -> None:
-    recurse(SMALL, out=tmp_path / "run")
-    on = recurse(small(guard=False), out=tmp_path / "run", resume=True)
+    recurse(small(itemknn=NETWORKS), out=tmp_path / "run")
+    on = recurse(small(guard=False, itemknn=NETWORKS), out=tmp_path / "run", resume=True)
     assert [result.worse for result in on.rounds] == [False, True, True]
     assert on.rounds[2].against_best["round"] == on.best == 0
-    assert metrics(on) == metrics(recurse(small(guard=False)))
+    assert metrics(on) == metrics(recurse(small(guard=False, itemknn=NETWORKS)))
 
 
 def test_a_round_within_the_noise_is_not_refused(run: Run) -> None:

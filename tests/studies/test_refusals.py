@@ -57,7 +57,7 @@ SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": 
         (
             "main",
             "--arms rsri",
-            "--arms: expected some of 'base, four seeds', 'base, two seeds', 'insertion', 'paper',",
+            "--arms: expected some of 'base, four seeds', 'base, two seeds', 'count', 'insertion',",
         ),
         ("landscape", "--arms rsir", "--arms: this study has none to choose, got 'rsir'"),
         ("noise", "--data.split global-time", "--data.split: noise leaves the last two events of a user as they are"),
