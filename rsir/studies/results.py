@@ -163,13 +163,10 @@ def _with_count(lines: Lines, group: Group, compared: dict[tuple[str, int], list
             value = _mean_and_deviation(np.array([line[part][metric] for line in found]), ".4f")
             test = tests[0][metric if part == "test" else f"{part}/{metric}"] if tests else None
             before = float(np.mean([line[part][metric] for line in same])) if same else np.nan
-            cells += [value, _interval(test, before), _known(test["p_value"], ".4f") if _tested(test) else ""]
+            p = None if test is None else test["p_value"]
+            cells += [value, _interval(test, before), _known(np.nan if p is None else p, ".4f")]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
-
-
-def _tested(test: Line | None) -> bool:
-    return test is not None and test["p_value"] is not None
 
 
 def _interval(test: Line | None, before: float) -> str:

@@ -39,7 +39,6 @@ from rsir.runs.rounds import RoundResult, read_round
 from rsir.runtime.runtime import Runtime
 from tests.harness.small import SMALL, small
 
-
 NETWORKS = ItemKnnConfig(vote="off")
 """Networks recommend alone; the item-kNN's vote would hide what becomes of one."""
 

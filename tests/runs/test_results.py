@@ -15,6 +15,7 @@ from rsir.config import (
     DataConfig,
     FidelityConfig,
     GenerationConfig,
+    ItemKnnConfig,
     ModelConfig,
     RecursionConfig,
     SimulationConfig,
@@ -81,7 +82,7 @@ def test_repeats_are_one_rule_for_what_is_measured_and_what_is_recommended(data)
         included.recommend([[5]], repeats="no")
 
 
-def test_the_card_names_data_and_settings(data, run):
+def test_the_card_names_data_and_settings(data, run, tmp_path):
     from rsir.models import checkpoint
 
     card = checkpoint.read_card(run.path / "round-01")
@@ -89,9 +90,13 @@ def test_the_card_names_data_and_settings(data, run):
     assert card["settings"]["generation.m"] == 2
     assert "data.path" not in card["settings"]
     assert card["metrics"] == run.rounds[1].alone != run.rounds[1].validation
-    assert card["ensemble"] == {"rounds": [0, 1], "item_knn": 0.0, "metrics": run.rounds[1].validation}
-    base = checkpoint.read_card(run.path / "round-00")
-    assert base["metrics"] == run.rounds[0].validation
+    vote = run.rounds[1].vote
+    assert vote > 0
+    assert card["ensemble"] == {"rounds": [0, 1], "item_knn": vote, "metrics": run.rounds[1].validation}
+    alone = dataclasses.replace(SMALL, rounds=0, itemknn=ItemKnnConfig(vote="off"))
+    single = recurse(alone, data=data, out=tmp_path / "single")
+    base = checkpoint.read_card(tmp_path / "single" / "round-00")
+    assert base["metrics"] == single.rounds[0].validation == run.rounds[0].alone
     assert "ensemble" not in base
 
 
