@@ -79,9 +79,14 @@ def ranks_by_weight(
     for number in world.claims(len(parts)):
         memory.release()
         first, last = parts[number].start, parts[number].stop
-        histories, targets = tasks.histories.rows(first, last), torch.tensor(tasks.targets[first:last]).long()
-        excluding = tasks.repeats == "excluded"
-        ranks[:, first:last] = _ranks(network, knn, histories, targets, table, excluding, runtime.threads).cpu()
+        histories, targets = tasks.histories.rows(first, last), tasks.targets[first:last]
+        left_out = None
+        if tasks.repeats != "included":
+            left_out = histories
+            if tasks.repeats == "targets":
+                left_out = histories.where(histories.values != np.repeat(targets, histories.lengths))
+        found = _ranks(network, knn, histories, left_out, torch.tensor(targets).long(), table, runtime.threads)
+        ranks[:, first:last] = found.cpu()
     world.all_reduce(ranks)
     return ranks.numpy()
 
@@ -90,23 +95,23 @@ def _ranks(
     network: Backbone,
     knn: ItemKnn,
     histories: Ragged,
+    left_out: Ragged | None,
     targets: Tensor,
     table: ItemTable,
-    excluding: bool,
     threads: int | None,
 ) -> Tensor:
-    """(len(WEIGHTS), n) int64, of n histories."""
-    most, here = max(CUTOFFS), ops.Ragged.from_numpy(histories.values, histories.offsets)
+    """(len(WEIGHTS), n) int64, of n histories, without what is left out of the ranking after each."""
+    most = max(CUTOFFS)
     queries = encode_sequences(network, histories)
     device = queries.device
-    listed, logarithms = knn.logarithms(here)
+    listed, logarithms = knn.logarithms(ops.Ragged.from_numpy(histories.values, histories.offsets))
     listed, logarithms, targets = ops.Ragged(*(t.to(device) for t in listed)), logarithms.to(device), targets.to(device)
-    history = ops.Ragged(*(tensor.to(device) for tensor in here)) if excluding else None
-    left_out = ops.SparseScores(*listed, torch.full(listed.ids.shape, -torch.inf, device=device))
-    others = ops.topk(queries, table, most, excluded=history, added=left_out, threads=threads)
+    excluded = None if left_out is None else ops.Ragged.from_numpy(left_out.values, left_out.offsets, device)
+    none_listed = ops.SparseScores(*listed, torch.full(listed.ids.shape, -torch.inf, device=device))
+    others = ops.topk(queries, table, most, excluded=excluded, added=none_listed, threads=threads)
     logits = ops.logits_of(queries, table, listed, threads=threads)
-    if history is not None:
-        known = torch.isin(keys_of(listed, table.num_items), keys_of(history, table.num_items))
+    if excluded is not None:
+        known = torch.isin(keys_of(listed, table.num_items), keys_of(excluded, table.num_items))
         logits = torch.where(known, -torch.inf, logits)
     row = torch.repeat_interleave(listed.offsets.diff())
     is_target, lower = listed.ids == targets[row], listed.ids < targets[row]

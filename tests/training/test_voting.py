@@ -67,7 +67,7 @@ def test_the_weight_is_that_of_the_best_validation(monkeypatch: pytest.MonkeyPat
     assert vote_weight(network, knn, parts.validation) == 0
 
 
-@pytest.mark.parametrize("repeats", ["excluded", "included"])
+@pytest.mark.parametrize("repeats", ["excluded", "included", "targets"])
 @pytest.mark.parametrize("tasks_at_once", [4096, 7])
 def test_ranks_by_weight_are_those_of_an_evaluation_with_each(
     repeats: str, tasks_at_once: int, monkeypatch: pytest.MonkeyPatch
