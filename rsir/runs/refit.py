@@ -62,20 +62,22 @@ def refit(run: Run, out: str | os.PathLike[str] | None, *, runtime: Runtime) -> 
 def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
     """The models by round: those that recommend, and those that these start from or are taught by."""
     config, best = run.config, run.best
-    teaching = config.distillation.share > 0 and config.distillation.teacher == "generator"
+    teaching = config.distillation.share > 0 and config.distillation.teacher != "itemknn"
     chained = config.successor == "finetune" or teaching
     knn = None
-    if config.distillation.share > 0 and config.distillation.teacher == "itemknn":
+    if config.distillation.share > 0 and config.distillation.teacher != "generator":
         knn = ItemKnn.fit(run.data, config.itemknn, threads=runtime.threads)
     lineage = Lineage(MemoryRun(config), config.retention, runtime.device)
     models: dict[int, Any] = {}
     for round_ in range(best + 1) if chained else voters(config.retention, best):
         train = run.data if round_ == 0 else enriched(run, round_, held_out=True)
         soft: SoftTargets | None = None
-        if knn is not None:
+        if teaching and round_ > 0:
+            vote = run.rounds[round_ - 1].vote if knn is not None else 0.0
+            teacher = with_vote(lineage.recommender(), knn, vote)
+            soft = soft_targets(teacher, train, config.distillation, runtime=runtime)
+        elif knn is not None and not teaching:
             soft = counted_targets(knn, train, config.distillation, threads=runtime.threads)
-        elif teaching and round_ > 0:
-            soft = soft_targets(lineage.recommender(), train, config.distillation, runtime=runtime)
         trained = fit(
             config.model,
             config.training,

@@ -170,7 +170,12 @@ def fit(
 
     phases = [_Phase(batches(weights, seed), config.learning_rate)]
     trainable = train.lengths >= 2
-    if config.real_last and steps is None and (trainable & train.is_real).any() and (trainable & ~train.is_real & (weights > 0)).any():
+    if (
+        config.real_last
+        and steps is None
+        and (trainable & train.is_real).any()
+        and (trainable & ~train.is_real & (weights > 0)).any()
+    ):
         own = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]) >> 1
         real = train.is_real.astype(np.float32)
         phases.append(_Phase(batches(real, own), config.real_rate, config.real_last))

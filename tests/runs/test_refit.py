@@ -17,6 +17,7 @@ from rsir.data import simulate
 from rsir.data.load import split
 from rsir.errors import ConfigError, RunError, TrainingError
 from rsir.models import checkpoint
+from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run, enriched
 from rsir.training.fit import fit, training_seed
@@ -95,10 +96,24 @@ def test_successors_and_teachers_come_before(run, tmp_path):
     )
     made = recurse(config, data=run.data, out=tmp_path / "run")
     refit = dataclasses.replace(made, best=1).refit()
-    assert not hasattr(refit.model, "members")
+    assert not hasattr(network_of(refit.model), "members")
     scratch = dataclasses.replace(made, best=1, config=dataclasses.replace(config, successor="scratch")).refit()
     assert weights(scratch.model) != weights(refit.model)
     assert all(torch.isfinite(value).all() for value in refit.model.state_dict().values())
+
+
+def test_a_last_stretch_on_real_sequences_is_left_out(run, tmp_path):
+    training = dataclasses.replace(SMALL.training, real_last=2, real_rate=0.05)
+    soft = DistillationConfig(share=0.5, teacher="recommender")
+    config = dataclasses.replace(SMALL, rounds=1, training=training, distillation=soft)
+    made = dataclasses.replace(recurse(config, data=run.data, out=tmp_path / "run"), best=1)
+    history = made.rounds[1].history
+    assert len(history["step"]) == SMALL.training.max_evaluations + 2
+    main = history["ndcg@20"][:-2]
+    made.refit(tmp_path / "refit")
+    steps = checkpoint.read_card(tmp_path / "refit" / "round-01")["refit"]["steps"]
+    assert steps == history["step"][main.index(max(main))]
+    assert checkpoint.read_card(tmp_path / "refit" / "round-00")["refit"]["steps"] == made.rounds[0].best_step
 
 
 def test_a_run_without_a_folder(run):
