@@ -105,6 +105,16 @@ def rank_and_sample(
     threads: int,
     added: _Added | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
+def rank_and_topk(
+    table: PackedTable,
+    queries: NDArray[np.float32],
+    targets: _Lists,
+    tau: int,
+    k: int,
+    excluded: _Lists | None,
+    threads: int,
+    added: _Added | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
 def logits_of(table: PackedTable, queries: NDArray[np.float32], lists: _Lists, threads: int) -> NDArray[np.float32]: ...
 def neighbour_votes(
     graph: NDArray[np.int32], items: NDArray[np.int32], sources: _Lists, threads: int

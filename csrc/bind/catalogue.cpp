@@ -155,6 +155,22 @@ py::tuple topk(const PackedTable& packed, const py::array& queries, std::int64_t
   return py::make_tuple(ids.array, logits.array);
 }
 
+py::tuple rank_and_topk(const PackedTable& packed, const py::array& queries, const Lists& targets, std::int64_t tau,
+                        std::int64_t k, const OptionalLists& excluded, Threads threads, const OptionalAdded& added) {
+  const Call c(packed, queries);
+  const Added a = c.added(added);
+  const Ragged t = c.lists("targets", targets);
+  const Ragged x = c.excluded(excluded);
+  check_count("tau", tau);
+  check_count("k", k);
+  Output<std::int64_t> ranks({c.queries.rows}), ids({c.queries.rows, k});
+  Output<float> logits({c.queries.rows, k});
+  run_native([&] {
+    rsir::rank_and_topk(c.table, c.queries, t, tau, k, x, threads, ranks.data, ids.data, logits.data, a);
+  });
+  return py::make_tuple(ranks.array, ids.array, logits.array);
+}
+
 py::tuple topk_sample(const PackedTable& packed, const py::array& queries, std::int64_t k, double temperature,
                       const OptionalLists& excluded, std::uint64_t seed, const py::array& counters, Threads threads,
                       const OptionalAdded& added) {
@@ -239,6 +255,8 @@ void register_catalogue(py::module_& m) {
         "counters"_a, "threads"_a, "added"_a = py::none());
   m.def("rank_and_sample", &rank_and_sample, "table"_a, "queries"_a, "targets"_a, "tau"_a, "k"_a, "temperature"_a,
         "excluded"_a, "seed"_a, "counters"_a, "threads"_a, "added"_a = py::none());
+  m.def("rank_and_topk", &rank_and_topk, "table"_a, "queries"_a, "targets"_a, "tau"_a, "k"_a, "excluded"_a, "threads"_a,
+        "added"_a = py::none());
   m.def("logits_of", &logits_of, "table"_a, "queries"_a, "lists"_a, "threads"_a);
   m.def("neighbour_votes", &neighbour_votes, "graph"_a, "items"_a, "sources"_a, "threads"_a);
 }

@@ -32,6 +32,16 @@ std::int64_t rank_of(std::int64_t count, std::int64_t tau) {
   return count < 0 ? tau + 1 : std::min(count, tau) + 1;
 }
 
+// The candidates, at most k, best first.
+void write_best(std::vector<Candidate>& best, std::int64_t k, std::int64_t* ids, float* logits) {
+  std::sort(best.begin(), best.end(), better);
+  best.resize(static_cast<std::size_t>(k));
+  for (std::int64_t i = 0; i < k; ++i) {
+    ids[i] = best[i].id;
+    logits[i] = best[i].logit;
+  }
+}
+
 }  // namespace
 
 void rank_within(const Table& table, Queries queries, Ragged targets, std::int64_t tau, int threads,
@@ -64,12 +74,17 @@ void topk(const Table& table, Queries queries, std::int64_t k, Ragged excluded, 
           float* logits, Added added) {
   CatalogueScan(table, queries, k, excluded, {}, table.num_items, threads, added)
       .run([&](std::int64_t row, std::int64_t, std::vector<Candidate>& best) {
-        std::sort(best.begin(), best.end(), better);
-        best.resize(static_cast<std::size_t>(k));
-        for (std::int64_t i = 0; i < k; ++i) {
-          ids[row * k + i] = best[i].id;
-          logits[row * k + i] = best[i].logit;
-        }
+        write_best(best, k, ids + row * k, logits + row * k);
+      });
+}
+
+void rank_and_topk(const Table& table, Queries queries, Ragged targets, std::int64_t tau, std::int64_t k,
+                   Ragged excluded, int threads, std::int64_t* ranks, std::int64_t* ids, float* logits, Added added) {
+  CatalogueScan(table, queries, k, excluded, targets, tau, threads, added)
+      .run([&](std::int64_t row, std::int64_t count, std::vector<Candidate>& best) {
+        ranks[row] = rank_of(count, tau);
+        if (ranks[row] > tau) best.clear();
+        write_best(best, k, ids + row * k, logits + row * k);
       });
 }
 

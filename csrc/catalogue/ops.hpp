@@ -58,6 +58,10 @@ void pool_sample(const Table&, Queries, Ragged pool, const Draw&, Ragged exclude
 void rank_and_sample(const Table&, Queries, Ragged targets, std::int64_t tau, const Draw&, Ragged excluded,
                      int threads, std::int64_t* ranks, std::int64_t* ids, float* logits, Added added = {});
 
+// The k best items of each row whose rank is within tau; ids (rows, k) are 0 elsewhere.
+void rank_and_topk(const Table&, Queries, Ragged targets, std::int64_t tau, std::int64_t k, Ragged excluded,
+                   int threads, std::int64_t* ranks, std::int64_t* ids, float* logits, Added added = {});
+
 // logits[i] of item lists.ids[i] with the query of its row, to the bit those of the scans; a NaN becomes -inf.
 void logits_of(const Table&, Queries, Ragged lists, int threads, float* logits);
 

@@ -7,7 +7,7 @@ What a trajectory becomes depends on its source, its number and the seed alone: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,14 +277,11 @@ class Engine:
         going = (passed & ~failed).nonzero()[:, 0]
         own = self._draws_own(slots[going])
         drawn = torch.zeros_like(length)
-        for rows, draw in ((going[own], self._draw_own), (going[~own], self._draw_catalogue)):
-            if not len(rows):
-                continue
-            if self.config.k == 1:  # the same for all that follow a leader
-                leaders, inverse = self.leader[slots[rows]].unique(return_inverse=True)
-                within, best, scanned = (answer[inverse] for answer in draw(leaders))
-            else:
-                within, best, scanned = draw(slots[rows])
+        if self.device.type == "cpu":
+            parts = [(going, *self._draw_together(slots[going], own))] if len(going) else []
+        else:
+            parts = list(self._draw_apart(slots, going, own))
+        for rows, within, best, scanned in parts:
             failed[rows], drawn[rows] = ~within, best
             self.scanned[slots[rows]] += scanned
             self.scanned_refused[slots[rows]] += scanned & ~within
@@ -312,6 +309,54 @@ class Engine:
     def _draws_own(self, slots: Tensor) -> Tensor:
         """Whether each slot's next item comes from its source's own items (probability p)."""
         return self._tensor(uniform(self.seed, self._counters(Stream.POOL, slots)) < self.config.p)
+
+    def _draw_together(self, slots: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Verdicts and draws where all that follow a leader share one scan, as they have one query.
+
+        ``own`` (n,) bool: which draw from their sources' unused items, the others from the catalogue.
+        -> whether each slot is within tau; its draw, 0 where it is not; whether it took a scan to know.
+        """
+        leaders, leader = self.leader[slots].unique(return_inverse=True)
+        within, scan = self._screened(self.query[leaders], self.targets.lists(leaders))
+        scanned = torch.zeros_like(within).index_fill_(0, scan, True)
+        listing = torch.zeros_like(within).index_fill_(0, leader[~own], True)  # whose k best items are asked for
+        best = torch.zeros(len(leaders), self.config.k, dtype=torch.int64)
+        trusted = (within & listing).nonzero()[:, 0]  # no check, or trusted to pass it
+        if len(trusted):
+            queries, used = self.query[leaders[trusted]], self._used(leaders[trusted])
+            best[trusted] = ops.topk(queries, self.table, self.config.k, excluded=used, threads=self.threads).ids
+        tau = self.fidelity.tau
+        listed, others = scan[listing[scan]], scan[~listing[scan]]
+        if tau is not None and len(others):
+            queries, targets = self.query[leaders[others]], self.targets.lists(leaders[others])
+            within[others] = ops.rank_within(queries, self.table, targets, tau, threads=self.threads) <= tau
+        if tau is not None and len(listed):
+            queries, targets = self.query[leaders[listed]], self.targets.lists(leaders[listed])
+            used = self._used(leaders[listed])
+            found = ops.rank_and_topk(
+                queries, self.table, targets, tau, self.config.k, excluded=used, threads=self.threads
+            )
+            within[listed], best[listed] = found.ranks <= tau, found.ids
+        drawn = torch.zeros_like(slots)
+        passed = within[leader]
+        for rows, pool in ((passed & own, self._targets(slots[passed & own])), (passed & ~own, None)):
+            if rows.any():
+                pool = ragged(best[leader[rows]]) if pool is None else pool
+                queries, draw = self._queries(slots[rows]), self._draw(slots[rows])
+                drawn[rows] = ops.pool_sample(queries, self.table, pool, draw, threads=self.threads).ids
+        return passed, drawn, scanned[leader]
+
+    def _draw_apart(self, slots: Tensor, going: Tensor, own: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The same slot by slot: on a GPU sharing saves less than its launches and waits take."""
+        for rows, draw in ((going[own], self._draw_own), (going[~own], self._draw_catalogue)):
+            if not len(rows):
+                continue
+            if self.config.k == 1:  # the same for all that follow a leader
+                leaders, inverse = self.leader[slots[rows]].unique(return_inverse=True)
+                within, best, scanned = draw(leaders)
+                yield rows, within[inverse], best[inverse], scanned[inverse]
+            else:
+                yield rows, *draw(slots[rows])
 
     def _draw_own(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw from the sources' unused items.

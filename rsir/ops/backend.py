@@ -19,6 +19,7 @@ from rsir.ops.types import (
     LayerParameters,
     Ragged,
     RankedSample,
+    RankedTopK,
     Sample,
     SampledSoftmax,
     SparseScores,
@@ -74,6 +75,17 @@ class CatalogueOps(Protocol):
         excluded: Ragged | None,
         threads: int,
     ) -> RankedSample: ...
+
+    def rank_and_topk(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        k: int,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedTopK: ...
 
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor: ...
 

@@ -9,7 +9,7 @@ from rsir.ops.added import scorer
 from rsir.ops.backend import resolve
 from rsir.ops.checks import check_added, check_count, check_draw, check_optional, check_ragged, thread_count
 from rsir.ops.items import ItemTable, prepare
-from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, Sample, SparseScores, TopK
+from rsir.ops.types import GREEDY, Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
 
 __all__ = [
     "count_above",
@@ -18,6 +18,7 @@ __all__ = [
     "place_within",
     "pool_sample",
     "rank_and_sample",
+    "rank_and_topk",
     "rank_within",
     "topk",
     "topk_sample",
@@ -193,6 +194,50 @@ def rank_and_sample(
         check_ragged("targets", targets, queries, table.num_items),
         None if tau is None else check_count("tau", tau),
         check_draw(draw, queries),
+        check_optional("excluded", excluded, queries, table.num_items),
+        thread_count(threads),
+    )
+
+
+def rank_and_topk(
+    queries: Tensor,
+    table: Tensor | ItemTable,
+    targets: Ragged,
+    tau: int | None,
+    k: int,
+    *,
+    excluded: Ragged | None = None,
+    added: SparseScores | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> RankedTopK:
+    """:func:`rank_within` and :func:`topk` from one pass over the catalogue.
+
+    A row whose rank is worse than tau has no items (id 0, logit -inf), so it can be dropped early.
+
+    Parameters
+    ----------
+    targets, tau
+        As for :func:`rank_within`.
+    queries, table, k, excluded, added, backend, threads
+        As for :func:`topk`.
+
+    Returns
+    -------
+    RankedTopK
+
+    Raises
+    ------
+    ValueError, BackendUnavailable
+        As for :func:`topk`.
+    """
+    table = prepare(queries, table, backend)
+    return scorer(table, check_added(added, queries, table.num_items)).rank_and_topk(
+        queries.contiguous(),
+        table,
+        check_ragged("targets", targets, queries, table.num_items),
+        None if tau is None else check_count("tau", tau),
+        check_count("k", k),
         check_optional("excluded", excluded, queries, table.num_items),
         thread_count(threads),
     )

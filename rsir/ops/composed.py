@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from rsir.ops.backend import CatalogueOps
 from rsir.ops.items import ItemTable
 from rsir.ops.reference import drawn
-from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SparseScores, TopK
+from rsir.ops.types import Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
 
 __all__ = ["Composed", "best_of", "keys_of", "rows_of", "sum_by_row", "where_kept"]
 
@@ -88,6 +88,24 @@ class Composed(ABC):
             queries[passed], table, draw.of_rows(passed), some, threads
         )
         return RankedSample(ranks, ids, logits)
+
+    def rank_and_topk(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        k: int,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedTopK:
+        ranks = self.rank_within(queries, table, targets, tau, threads)
+        passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
+        some = None if excluded is None else rows_of(excluded, passed)
+        ids = torch.zeros(len(ranks), k, dtype=torch.int64, device=queries.device)
+        logits = torch.full(ids.shape, -torch.inf, device=queries.device)
+        ids[passed], logits[passed] = self.of_rows(passed).topk(queries[passed], table, k, some, threads)
+        return RankedTopK(ranks, ids, logits)
 
 
 _MOST = 1 << 22  # places of a padded matrix of listed items at a time: 32 MiB of keys

@@ -12,7 +12,7 @@ from torch import Tensor
 from rsir.ops.backend import CatalogueOps
 from rsir.ops.checks import check_version
 from rsir.ops.items import ItemTable
-from rsir.ops.types import Draw, Ragged, RankedSample, Sample, SparseScores, TopK
+from rsir.ops.types import Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
 
 try:
     from rsir import _core
@@ -124,6 +124,28 @@ class CppCatalogue:
             self._added,
         )
         return RankedSample(torch.from_numpy(ranks), torch.from_numpy(ids), torch.from_numpy(logits))
+
+    def rank_and_topk(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        k: int,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedTopK:
+        found = _core.rank_and_topk(
+            _table(table),
+            _numpy(queries),
+            numpy_lists(targets),
+            _limit(tau, table),
+            k,
+            _optional(excluded),
+            threads,
+            self._added,
+        )
+        return RankedTopK(*map(torch.from_numpy, found))
 
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
         return torch.from_numpy(_core.logits_of(_table(table), _numpy(queries), numpy_lists(lists), threads))

@@ -23,6 +23,7 @@ from rsir.ops.types import (
     LayerParameters,
     Ragged,
     RankedSample,
+    RankedTopK,
     Sample,
     SampledSoftmax,
     SparseScores,
@@ -119,6 +120,21 @@ class Reference:
         sample = self.topk_sample(queries, table, draw, excluded, threads)
         failed = ranks > (table.num_items if tau is None else tau)
         return RankedSample(ranks, torch.where(failed, 0, sample.ids), torch.where(failed, -torch.inf, sample.logits))
+
+    def rank_and_topk(
+        self,
+        queries: Tensor,
+        table: ItemTable,
+        targets: Ragged,
+        tau: int | None,
+        k: int,
+        excluded: Ragged | None,
+        threads: int,
+    ) -> RankedTopK:
+        ranks = self.rank_within(queries, table, targets, tau, threads)
+        best = self.topk(queries, table, k, excluded, threads)
+        failed = (ranks > (table.num_items if tau is None else tau))[:, None]
+        return RankedTopK(ranks, torch.where(failed, 0, best.ids), torch.where(failed, -torch.inf, best.logits))
 
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
         row = torch.repeat_interleave(lists.offsets.diff())

@@ -21,6 +21,7 @@ __all__ = [
     "LayerParameters",
     "Ragged",
     "RankedSample",
+    "RankedTopK",
     "Sample",
     "SampledSoftmax",
     "SparseScores",
@@ -138,6 +139,17 @@ class RankedSample(NamedTuple):
     """(B,) int64; 0 where the rank is worse than tau or nothing could be drawn."""
     logits: Tensor
     """(B,) float32; -inf where ``ids`` is 0."""
+
+
+class RankedTopK(NamedTuple):
+    """The rank verdict and the best items of each row, from one pass over the catalogue."""
+
+    ranks: Tensor
+    """(B,) int64; best rank among the row's targets, tau + 1 when none is within tau."""
+    ids: Tensor
+    """(B, k) int64; 0 where the rank is worse than tau, or a row has fewer than k eligible items."""
+    logits: Tensor
+    """(B, k) float32; -inf where ``ids`` is 0."""
 
 
 class SampledSoftmax(NamedTuple):

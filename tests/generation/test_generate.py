@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.oracle import all_trajectories
+from rsir import ops
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, SimulationConfig, TrainingConfig
 from rsir.data import leave_one_out, simulate
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError
 from rsir.evaluation import evaluate
+from rsir.generation.decoding import Engine
 from rsir.generation.fidelity import Off, Rank, build
 from rsir.generation.generate import generate
 from rsir.generation.neighbours import CandidateIndex
@@ -116,6 +118,34 @@ def test_results_do_not_depend_on_slots_or_on_other_sources() -> None:
     # The first half alone gives the first half's trajectories.
     half = sources.select(np.arange(20))
     assert run(half, 64) == [(row, items) for row, items in expected if row < 20]
+
+
+def test_trajectories_that_are_equal_so_far_share_one_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    def counted(op):  # type: ignore[no-untyped-def]
+        def scan(queries: torch.Tensor, *arguments, **more):  # type: ignore[no-untyped-def]
+            rows.append(len(queries))
+            return op(queries, *arguments, **more)
+
+        return scan
+
+    def together(engine: Engine, slots: torch.Tensor, own: torch.Tensor):  # type: ignore[no-untyped-def]
+        before, answer = sum(rows), draw(engine, slots, own)
+        prefixes = {tuple(engine.items[slot, : engine.length[slot]].tolist()) for slot in slots}
+        assert sum(rows) - before == len(prefixes)
+        return answer
+
+    for name in ("rank_within", "rank_and_topk"):
+        monkeypatch.setattr(ops, name, counted(getattr(ops, name)))
+    draw = Engine._draw_together
+    monkeypatch.setattr(Engine, "_draw_together", together)
+    model = IncrementalToyBackbone(NUM_ITEMS)
+    sources = Sequences.from_lists([[3, 1, 4, 15, 9, 2, 6]], num_items=NUM_ITEMS)
+    policy = build(FidelityConfig(tau=20), model.item_embeddings(), 1)
+    found = generate(model, sources, GenerationConfig(m=30, k=3), policy, seed=9, round_=1)
+    assert len(found.trajectories) > 5
+    assert 0 < sum(rows) < found.stats.scanned
 
 
 def test_rounds_and_seeds_draw_differently() -> None:

@@ -197,6 +197,7 @@ def one_call(rng: np.random.Generator) -> bool:
             "topk_sample",
             "pool_sample",
             "rank_and_sample",
+            "rank_and_topk",
             "neighbour_votes",
             "item_knn",
         ]
@@ -243,6 +244,10 @@ def one_call(rng: np.random.Generator) -> bool:
             return True
         if op == "topk":
             ids, logits = _core.topk(table, queries, min(k, 2**20) if rows < 2 else min(k, 2000), excluded, threads)
+        elif op == "rank_and_topk":
+            most = min(k, 2**20) if rows < 2 else min(k, 2000)
+            ranks, ids, logits = _core.rank_and_topk(table, queries, lists, tau, most, excluded, threads)
+            assert (ids[ranks == tau + 1] == 0).all()
         elif op == "topk_sample":
             ids, logits = _core.topk_sample(table, queries, draw_k, temperature, excluded, seed, counters, threads)
         elif op == "pool_sample":

@@ -53,3 +53,7 @@ def check_everything(scorer, case, *, k: int, temperature: float, tau: int | Non
         ops.rank_and_sample(queries, table, targets, tau, draw, excluded=excluded, added=added),
         (want_ranks, np.where(passed, want[0], 0), np.where(passed, want[1], np.float32(-np.inf))),
     )
+    best = naive.topk(logits, k, case.excluded)
+    want_best = (np.where(passed[:, None], best[0], 0), np.where(passed[:, None], best[1], np.float32(-np.inf)))
+    found = ops.rank_and_topk(queries, table, targets, tau, k, excluded=excluded, added=added)
+    equal(found, (want_ranks, *want_best))

@@ -154,6 +154,8 @@ def test_the_compiled_ops_are_those_that_are_composed(scorer):
                 for tau in (None, 3):
                     given = queries, table, targets, tau, draw, some, threads
                     equal(fast.rank_and_sample(*given), slow.rank_and_sample(*given))
+                    given = queries, table, targets, tau, k, some, threads
+                    equal(fast.rank_and_topk(*given), slow.rank_and_topk(*given))
                 given = queries, table, own, k, some, threads
                 equal(fast.place_within(*given), slow.place_within(*given))
         for limit in (None, 1, 15):
