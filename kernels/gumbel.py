@@ -12,7 +12,7 @@ from .arithmetic import philox
 from .plan import launching
 from .types import Best
 
-__all__ = ["draw"]
+__all__ = ["draw", "signed"]
 
 
 @triton.jit(do_not_specialize=["counter_ptr", "num_entries", "k", "key0", "key1"])
@@ -90,7 +90,7 @@ def draw(best: Best, temperature: float, seed: int, counters: Tensor) -> Tensor:
     words = torch.empty_like(ids)
     with launching():
         noise_kernel[(triton.cdiv(ids.numel(), 256),)](
-            ids, counters, words, ids.numel(), k, _signed(seed), _signed(seed >> 32), BLOCK=256, enable_fp_fusion=True
+            ids, counters, words, ids.numel(), k, signed(seed), signed(seed >> 32), BLOCK=256, enable_fp_fusion=True
         )
         draw_kernel[(triton.cdiv(rows, 8),)](
             ids, scaled, words, place, rows, k, BLOCK_M=8, BLOCK_N=32, enable_fp_fusion=True
@@ -98,6 +98,6 @@ def draw(best: Best, temperature: float, seed: int, counters: Tensor) -> Tensor:
     return place
 
 
-def _signed(word: int) -> int:
+def signed(word: int) -> int:
     """The int32 with the low 32 bits of ``word``."""
     return int(np.uint32(word & 0xFFFFFFFF).astype(np.int32))

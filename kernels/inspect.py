@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import fused, gumbel, pool, scan, select, softmax, types
+from . import attention, decode, fused, gumbel, pool, scan, select, softmax, types
 from .plan import PRECISIONS, platform
 
 __all__ = ["ARCHITECTURES", "Launch", "Report", "compile_launch", "record_launches"]
@@ -139,7 +139,28 @@ def record_launches(
         pool.pool_best(queries, table, lists, k, lists)
         pool.logits_of(queries, table, lists)
         gumbel.draw(best, 1.0, 0, counters)
+        for tau, few in ((10, k), (None, 1)):
+            slots = decode.Slots(
+                rows,
+                64,
+                lists.ids,
+                len(lists.ids),
+                50,
+                table,
+                tau=tau,
+                k=few,
+                temperature=1.0,
+                seed=0,
+                share=0.5,
+                drop=True,
+            )
+            slots.start(torch.zeros(rows, decode.FRESH, dtype=torch.int64))
+            slots.append()
+            slots.decide(queries)
         if precision == "ieee":
+            heads = torch.zeros(rows, 3, 2, dim // 2)
+            cache = torch.zeros(2, rows, 2, 64, dim // 2)
+            attention.attend_cached(*heads.unbind(1), torch.zeros(rows, dtype=torch.int64), *cache)
             ids, one_each = torch.ones(rows, dtype=torch.int64), torch.ones(rows)
             softmax.sampled_softmax(queries, queries, queries, ids, ids, one_each, one_each, one_each)
     return list(launches.values())
@@ -149,7 +170,7 @@ def record_launches(
 def _recording(platform: str, launches: dict[tuple[Any, ...], Launch]) -> Iterator[None]:
     """Note every launch in ``launches``, as on ``platform``, and run none."""
     with contextlib.ExitStack() as stack:
-        for module in (gumbel, pool, scan, select, softmax, types):
+        for module in (attention, decode, gumbel, pool, scan, select, softmax, types):
             stand_ins: dict[str, Any] = {
                 name: _Recorder(kernel, launches) for name, kernel in vars(module).items() if name.endswith("_kernel")
             }

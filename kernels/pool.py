@@ -82,7 +82,7 @@ def pool_best(
     for first, last in chunks(rows, aligned_rows(scratch_bytes // (4 * words + 8 * widest))):
         part = queries[first:last]
         seen = exclusion_bits(excluded and excluded.rows(first, last), last - first, table.num_items, part.device)
-        ids, offsets = pool.rows(first, last)
+        ids, offsets, _ = pool.rows(first, last)
         keys = torch.empty(last - first, widest, dtype=torch.int64, device=part.device)
         with launching():
             pool_kernel[(last - first, triton.cdiv(widest, plan.row_block_n))](
@@ -109,6 +109,6 @@ def logits_of(queries: Tensor, table: ItemTable, lists: Lists) -> Tensor:
     plan = make_plan(platform(), "ieee", table.dim, rows)
     with launching():
         listed_kernel[(rows, triton.cdiv(int(lists.offsets.diff().max()), plan.row_block_n))](
-            queries, table.weights, *lists, scores, **plan.lone_rows(table.dim)
+            queries, table.weights, lists.ids, lists.offsets, scores, **plan.lone_rows(table.dim)
         )
     return scores

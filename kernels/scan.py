@@ -18,9 +18,9 @@ from .arithmetic import dot_block
 from .plan import Plan, group_size, launching, measured_plan, platform
 from .types import ItemTable, Lists
 
-__all__ = ["Bars", "Scan"]
+__all__ = ["NO_TARGET", "Bars", "Scan"]
 
-_NO_TARGET = 2**30  # count of a row without targets, which is dropped as early as can be
+NO_TARGET = 2**30  # count of a row without targets, which is dropped as early as can be
 
 
 # Sizes and lists are not specialised: masks and row starts gain nothing from it, and each new size would compile anew.
@@ -211,14 +211,18 @@ class Scan:
 
     def bars(self, queries: Tensor, targets: Lists) -> Bars:
         """Each row's best target logit, and its counter: 0, or beyond every tau for rows without targets."""
+        return Bars(self.best_targets(queries, targets), targets.offsets.diff().eq(0).int() * NO_TARGET)
+
+    def best_targets(self, queries: Tensor, targets: Lists) -> Tensor:
+        """(B,) float32 each row's best target logit, -inf without targets."""
         rows = len(queries)
         best = torch.empty(rows, dtype=torch.float32, device=queries.device)
         constants = self.plan.tiles(self.table.dim) | {"BLOCK_N": self.plan.target_block_n}
         with launching():
             best_target_kernel[(triton.cdiv(rows, self.plan.block_m),)](
-                queries, self.table.scanned, *targets, best, rows, **constants
+                queries, self.table.scanned, targets.ids, targets.offsets, best, rows, **constants
             )
-        return Bars(best, targets.offsets.diff().eq(0).int() * _NO_TARGET)
+        return best
 
     def run(self, queries: Tensor, bars: Bars | None, maxima: Tensor | None) -> None:
         """Count items above the bars and write maxima (B, num_groups), of queries as the table is multiplied.

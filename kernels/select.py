@@ -17,15 +17,15 @@ from .plan import launching
 from .scan import Scan
 from .types import Best, Lists
 
-__all__ = ["best_of_keys", "candidates", "exclusion_bits", "join", "row_scores"]
+__all__ = ["best_of_keys", "candidates", "exclusion_bits", "join", "pick", "repair", "row_scores"]
 
 
-@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "words_per_row"])
-def exclude_kernel(excluded_ptr, offset_ptr, word_ptr, words_per_row, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "end_ptr", "words_per_row"])
+def exclude_kernel(excluded_ptr, offset_ptr, end_ptr, word_ptr, words_per_row, BLOCK: tl.constexpr):
     """Set the bit of every excluded id in a row's bitmap: id - 1 is bit (id - 1) % 32 of word (id - 1) // 32."""
     row = tl.program_id(0).to(tl.int64)
     first = tl.load(offset_ptr + row)
-    last = tl.load(offset_ptr + row + 1)
+    last = tl.load(end_ptr + row)
     for tile in range(tl.cdiv(last - first, BLOCK).to(tl.int32)):
         entry = first + tile * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
         index = tl.load(excluded_ptr + entry, mask=entry < last, other=1) - 1
@@ -33,12 +33,13 @@ def exclude_kernel(excluded_ptr, offset_ptr, word_ptr, words_per_row, BLOCK: tl.
         tl.atomic_or(word_ptr + row * words_per_row + index // 32, bit, mask=entry < last, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "num_items", "num_groups", "words_per_row"])
+@triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "end_ptr", "num_items", "num_groups", "words_per_row"])
 def repair_kernel(
     query_ptr,
     table_ptr,
     excluded_ptr,
     offset_ptr,
+    end_ptr,
     word_ptr,
     maxima_ptr,
     num_items,
@@ -54,7 +55,7 @@ def repair_kernel(
     GROUPS: tl.constexpr = BLOCK_N // GROUP
     row = tl.program_id(0).to(tl.int64)
     first = tl.load(offset_ptr + row)
-    last = tl.load(offset_ptr + row + 1)
+    last = tl.load(end_ptr + row)
     column = tl.arange(0, BLOCK_N)
     for tile in range(tl.cdiv(last - first, GROUPS).to(tl.int32)):
         start = first + tile * GROUPS
@@ -165,11 +166,8 @@ def candidates(queries: Tensor, scan: Scan, maxima: Tensor, num_picks: int, excl
     bits = None
     if excluded is not None:
         bits = exclusion_bits(excluded, rows, table.num_items, queries.device)
-        with launching():
-            repair_kernel[(rows,)](
-                queries, table.weights, *excluded, bits, maxima, table.num_items, scan.num_groups, words, **constants
-            )
-    picks = _pick(maxima, num_picks)
+        repair(queries, scan, maxima, bits, excluded)
+    picks = pick(maxima, num_picks)
     keys = torch.empty(rows, num_picks * group, dtype=torch.int64, device=queries.device)
     with launching():
         rescore_kernel[(rows, triton.cdiv(num_picks * group, scan.plan.row_block_n))](
@@ -187,7 +185,27 @@ def candidates(queries: Tensor, scan: Scan, maxima: Tensor, num_picks: int, excl
     return keys
 
 
-def _pick(maxima: Tensor, num_picks: int) -> Tensor:
+def repair(queries: Tensor, scan: Scan, maxima: Tensor, bits: Tensor, excluded: Lists) -> None:
+    """Take the excluded ids, whose bits are set, out of the groups' maxima."""
+    table = scan.table
+    with launching():
+        repair_kernel[(len(queries),)](
+            queries,
+            table.weights,
+            excluded.ids,
+            excluded.offsets,
+            excluded.ends,
+            bits,
+            maxima,
+            table.num_items,
+            scan.num_groups,
+            bits.shape[1],
+            GROUP=scan.group,
+            **scan.plan.lone_rows(table.dim),
+        )
+
+
+def pick(maxima: Tensor, num_picks: int) -> Tensor:
     """(rows, num_picks) int32 groups of largest maximum, lower groups first among equal ones."""
     rows, num_groups = maxima.shape
     if num_picks == num_groups:
@@ -207,7 +225,9 @@ def exclusion_bits(excluded: Lists | None, rows: int, num_items: int, device: to
     bits = torch.zeros(rows, words, dtype=torch.int32, device=device)
     if excluded is not None:
         with launching():
-            exclude_kernel[(rows,)](*excluded, bits, words, BLOCK=64, num_warps=2, enable_fp_fusion=True)
+            exclude_kernel[(rows,)](
+                excluded.ids, excluded.offsets, excluded.ends, bits, words, BLOCK=64, num_warps=2, enable_fp_fusion=True
+            )
     return bits
 
 

@@ -17,10 +17,19 @@ _ROUNDED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Lists(NamedTuple):
-    """One list of ids per row: ids int32 (nnz,), offsets int64 (B + 1,)."""
+    """One list of ids per row: ids int32 (nnz,), offsets int64 (B + 1,).
+
+    With ``given_ends`` (B,) int64 lists end there, and need not lie next to each other.
+    """
 
     ids: Tensor
     offsets: Tensor
+    given_ends: Tensor | None = None
+
+    @property
+    def ends(self) -> Tensor:
+        """(B,) int64: the place after the last one of each row."""
+        return self.offsets[1:] if self.given_ends is None else self.given_ends
 
     def rows(self, first: int, last: int) -> Lists:
         """Rows first..last - 1; offsets still point into all ids."""

@@ -91,8 +91,9 @@ class Engine:
         order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
-        slots = min(config.slots, max(1, -(-len(order) // self.world.size) * config.m))
-        device = self.device = self.table.weights.device
+        self.rows, device = rows, self.table.weights.device
+        self.device = device
+        slots = min(self._most_slots(), max(1, -(-len(order) // self.world.size) * config.m))
         if isinstance(model, IncrementalBackbone):
             self.state: Any = model.new_state(slots)
             self.step: Any = model.step
@@ -165,14 +166,14 @@ class Engine:
                 taken = blocks[number].stop * m
             if not len(waiting) and not running:
                 break
-            free = (self.job < 0).nonzero()[:, 0][: len(waiting)]
+            free = self._free(len(waiting))
             if len(free) >= self.config.m:
                 # Whole sources where there is room, so that their trajectories can share.
                 free = free[: len(free) - len(free) % self.config.m]
             if len(free):
                 self._start(free, waiting[: len(free)])
                 waiting, running = waiting[len(free) :], running + len(free)
-            ended = self._advance((self.job >= 0).nonzero()[:, 0])
+            ended = self._advance(self._busy())
             if len(ended):
                 parts.append(self._ended(ended))
                 running -= len(ended)
@@ -188,6 +189,16 @@ class Engine:
         if self.world.any(stopping):
             checkpointer.save("trajectories", unsaved)
             raise Interrupted("stopped as asked")
+
+    def _most_slots(self) -> int:
+        return self.config.slots
+
+    def _free(self, most: int) -> Tensor:
+        """The first slots that hold no trajectory, at most this many."""
+        return (self.job < 0).nonzero()[:, 0][:most]
+
+    def _busy(self) -> Tensor:
+        return (self.job >= 0).nonzero()[:, 0]
 
     def _whole(self, job: Tensor) -> Tensor:
         """Which of these trajectories are of sources that have all of theirs here."""

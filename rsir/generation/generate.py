@@ -13,8 +13,9 @@ from rsir.config import GenerationConfig
 from rsir.config.values import choice, require
 from rsir.data.sequences import Sequences, offsets_of, ragged_indices
 from rsir.errors import GenerationError
-from rsir.generation.decoding import Engine, Found
+from rsir.generation.decoding import Found
 from rsir.generation.fidelity import Fidelity
+from rsir.generation.on_device import engine_of
 from rsir.generation.stats import GenerationStats
 from rsir.models.protocol import Backbone
 from rsir.ops import ItemTable
@@ -129,7 +130,7 @@ def generate(
     try:
         for first in range(0, max(len(rows), 1), size):
             before = total - (len(rows) - first) * config.m
-            engine = Engine(
+            engine = engine_of(
                 model,
                 sources,
                 rows[first : first + size],

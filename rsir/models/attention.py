@@ -21,6 +21,7 @@ from rsir.models.losses import full_softmax, sampled_softmax
 from rsir.models.packed import pack_rows
 from rsir.models.stepping import KeyValueState, step_in_tiles
 from rsir.ops import Ragged
+from rsir.ops.slots import attend_cached
 
 __all__ = ["AttentionBackbone", "AttentionBlock", "Reach", "rows_of"]
 
@@ -71,6 +72,27 @@ class AttentionBlock(nn.Module):
         scores = (queries * (1 / math.sqrt(queries.shape[-1]))) @ keys.transpose(-1, -2)
         shares = dropout(torch.softmax(scores + reach.mask, dim=-1))
         return (shares @ values).transpose(1, 2).flatten(2)
+
+    def attend_newest(self, x: Tensor, at: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of one new item of each sequence over itself and those before it, (B, 1, d).
+
+        Parameters
+        ----------
+        x : (B, 1, d) float32
+        at : (B,) int64
+            How many items lie before.
+        slots : (B,) int64
+            0, 1, ...
+        keys, values : (B or more, heads, max_len, d / heads) float32
+            Those before; the new ones are put there.
+        """
+        query, key, value = self.project(x)[..., 0, :].unbind(0)
+        if type(self).attend is AttentionBlock.attend:
+            return attend_cached(query, key, value, at, keys, values)[:, None]
+        keys[slots, :, at], values[slots, :, at] = key, value
+        rows, width = len(x), keys.shape[2]
+        none = Dropout(0.0, 0, x.device)
+        return self.attend(query[:, :, None], keys[:rows], values[:rows], _up_to(at, width), none)
 
     def finish(self, x: Tensor, attended: Tensor, dropout: Dropout) -> Tensor:
         """The layer's output from its input and what attention gathered, both (B, Q, d)."""
@@ -257,6 +279,17 @@ class AttentionBackbone(nn.Module):
             values.index_copy_(0, newest, value.reshape(-1, part))
             keys, values = (t.index_select(0, cached).view(len(x), heads, width, part) for t in (keys, values))
             x = self.finish_step(number, x, block.attend(query, keys, values, reach, none), state, slots)
+        return self.norm(x[:, 0])
+
+    def step_all(self, state: KeyValueState, items: Tensor, at: Tensor) -> Tensor:
+        """Append one item to every slot; see :class:`rsir.models.SteppingBackbone`."""
+        x = self.embed(self.items(items), at)[:, None]
+        slots = torch.arange(len(items), device=x.device)
+        if state.low is not None:
+            state.lengths[:-1] = at
+        for number, block in enumerate(self.layers):
+            attended = block.attend_newest(x, at, slots, state.keys[number], state.values[number])
+            x = self.finish_step(number, x, attended, state, slots)
         return self.norm(x[:, 0])
 
     def finish_step(self, number: int, x: Tensor, attended: Tensor, state: KeyValueState, slots: Tensor) -> Tensor:

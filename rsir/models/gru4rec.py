@@ -227,6 +227,10 @@ class GRU4Rec(nn.Module):
         """Append one item to each named slot; see :func:`rsir.models.stepping.step_in_tiles`."""
         return step_in_tiles(self, state, slots, items, [self.max_len], self._extend)
 
+    def step_all(self, state: HiddenState, items: Tensor, at: Tensor) -> Tensor:
+        """Append one item to every slot; see :class:`rsir.models.SteppingBackbone`."""
+        return self._extend(state, torch.arange(len(items), device=items.device), items, at, self.max_len)
+
     def _extend(self, state: HiddenState, slots: Tensor, items: Tensor, at: Tensor, width: int) -> Tensor:
         x = self.items(items)
         for gru, hidden in zip(self.layers, state.hidden, strict=True):

@@ -21,6 +21,7 @@ __all__ = [
     "LookupBackbone",
     "PrefixBackbone",
     "State",
+    "SteppingBackbone",
     "TrainableBackbone",
     "check_backbone",
     "require",
@@ -102,6 +103,31 @@ class IncrementalBackbone(Backbone, Protocol):
         -------
         (n, d) float32
             A slot's query must not depend on which other slots are extended with it.
+        """
+        ...
+
+
+@runtime_checkable
+class SteppingBackbone(IncrementalBackbone, Protocol):
+    """Optional: extends all slots of a state by one item each, with shapes that do not change and no look at values.
+
+    What a GPU decodes by without waiting for the host.
+    """
+
+    def step_all(self, state: Any, items: Tensor, at: Tensor) -> Tensor:
+        """Append one item to every slot; what :meth:`encode` would return after it.
+
+        Parameters
+        ----------
+        state : State
+            From :meth:`new_state`; changed in place. What it says of lengths is neither read nor kept.
+        items : (slots,) int64
+        at : (slots,) int64
+            How many items each slot holds before, below max_len; 0 begins anew.
+
+        Returns
+        -------
+        (slots, d) float32
         """
         ...
 

@@ -42,7 +42,7 @@ class Triton(Composed):
 
     def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
         with _device(queries):
-            return TopK(*kernels.best_items(queries, _table(table), k, _lists(excluded)))
+            return TopK(*kernels.best_items(queries, packed(table), k, _lists(excluded)))
 
     def topk_sample(
         self,
@@ -53,7 +53,7 @@ class Triton(Composed):
         threads: int,
     ) -> Sample:
         with _device(queries):
-            best = kernels.best_items(queries, _table(table), min(draw.k, table.num_items), _lists(excluded))
+            best = kernels.best_items(queries, packed(table), min(draw.k, table.num_items), _lists(excluded))
             return _drawn(best, draw)
 
     def pool_sample(
@@ -67,21 +67,21 @@ class Triton(Composed):
     ) -> Sample:
         with _device(queries):
             best = kernels.pool_best(
-                queries, _table(table), kernels.Lists(*pool), min(draw.k, table.num_items), _lists(excluded)
+                queries, packed(table), kernels.Lists(*pool), min(draw.k, table.num_items), _lists(excluded)
             )
             return _drawn(best, draw)
 
     def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
         with _device(queries):
-            return kernels.rank_within(queries, _table(table), kernels.Lists(*targets), tau)
+            return kernels.rank_within(queries, packed(table), kernels.Lists(*targets), tau)
 
     def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
         with _device(queries):
-            return kernels.count_above(queries, _table(table), bars, limit)
+            return kernels.count_above(queries, packed(table), bars, limit)
 
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
         with _device(queries):
-            return kernels.logits_of(queries, _table(table), kernels.Lists(*lists))
+            return kernels.logits_of(queries, packed(table), kernels.Lists(*lists))
 
     def rank_and_sample(
         self,
@@ -96,7 +96,7 @@ class Triton(Composed):
         with _device(queries):
             ranks, best = kernels.rank_and_best(
                 queries,
-                _table(table),
+                packed(table),
                 kernels.Lists(*targets),
                 tau,
                 min(draw.k, table.num_items),
@@ -146,12 +146,12 @@ def _drawn(best: kernels.Best, draw: Draw) -> Sample:
     return Sample(best.ids.gather(1, place)[:, 0], best.logits.gather(1, place)[:, 0])
 
 
-def _table(table: ItemTable) -> kernels.ItemTable:
+def packed(table: ItemTable) -> kernels.ItemTable:
     """The table; refuses one of rounded copies whose weights were trained on since."""
-    packed, version = table.handle
-    if packed.scanned is not packed.weights:
+    made, version = table.handle
+    if made.scanned is not made.weights:
         check_version(table.weights, version)
-    return packed
+    return made
 
 
 def _lists(lists: Ragged | None) -> kernels.Lists | None:

@@ -25,7 +25,7 @@ for architecture, target in ARCHITECTURES.items():
                 reports.append(dataclasses.asdict(compile_launch(launch, architecture, precision)))
     if architecture in ("sm_90", "gfx942"):  # items kept in half precision
         for launch in record_launches(target.backend, "ieee", num_items=20_000, kept=torch.float16):
-            if launch.name in ("best_target", "scan count maxima", "repair", "rescore", "pool", "listed"):
+            if launch.name in ("best_target", "scan count maxima", "repair", "rescore", "pool", "listed", "choices"):
                 reports.append(dataclasses.asdict(compile_launch(launch, architecture, "ieee, half")))
 print(json.dumps(reports))
 """
@@ -43,6 +43,7 @@ SCAN = {
     "scan count maxima permuted",
 }
 OTHERS = {"exclude", "repair", "pick", "rescore", "pool", "listed", "noise", "draw", "softmax_rows", "softmax_columns"}
+DECODING = {"start", "append", "list", "choices", "settle", "attend"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def reports():
 def test_resources(reports, architecture):
     registers, shared = LIMITS[architecture]
     own = [report for report in reports if report["architecture"] == architecture]
-    assert {report["kernel"] for report in own} == SCAN | OTHERS
+    assert {report["kernel"] for report in own} == SCAN | OTHERS | DECODING
     for report in own:
         assert report["spills"] == 0, report
         assert report["registers"] <= registers, report
@@ -79,7 +80,7 @@ def test_matrix_instructions(reports, architecture):
 @pytest.mark.parametrize("architecture", LIMITS)
 def test_one_arithmetic_in_all_float32_kernels(reports, architecture):
     # The scan, the targets and the rescoring must round alike: fused multiply-adds only, or one matrix instruction.
-    dots = SCAN | {"repair", "rescore", "pool", "listed"}
+    dots = SCAN | {"repair", "rescore", "pool", "listed", "choices"}
     kinds = {
         r["dot"]
         for r in reports

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rsir.kernels.gumbel import _signed, noise_kernel
+from rsir.kernels.gumbel import noise_kernel, signed
 
 
 @pytest.mark.parametrize(
@@ -16,5 +16,5 @@ from rsir.kernels.gumbel import _signed, noise_kernel
 def test_known_answers(counter, key, word):
     items, counters = torch.tensor([counter[:1]]), torch.tensor([counter[1:]])
     got = torch.empty_like(items)
-    noise_kernel[(1,)](items, counters, got, 1, 1, _signed(key[0]), _signed(key[1]), BLOCK=16)
+    noise_kernel[(1,)](items, counters, got, 1, 1, signed(key[0]), signed(key[1]), BLOCK=16)
     assert got.tolist() == [[word]]

@@ -25,7 +25,7 @@ from benchmarks import gpu_acceptance  # noqa: E402
 from rsir.config import RecursionConfig, from_dict  # noqa: E402
 from rsir.errors import TrainingError  # noqa: E402
 from rsir.export.model import export  # noqa: E402
-from rsir.generation.decoding import Engine  # noqa: E402
+from rsir.generation.on_device import DeviceEngine  # noqa: E402
 from rsir.training.state import TrainingState  # noqa: E402
 
 BASE: dict[str, dict[str, Any]] = {
@@ -148,13 +148,13 @@ def counted(folder: Path) -> Any:
         if unit == "steps":
             snapshot("train")
 
-    plain = Engine._advance
+    plain = DeviceEngine._advance
 
-    def advance(engine: Engine, slots: torch.Tensor) -> torch.Tensor:
+    def advance(engine: DeviceEngine, slots: torch.Tensor) -> torch.Tensor:
         snapshot("decode")
         return plain(engine, slots)
 
-    Engine._advance = advance  # type: ignore[method-assign]
+    DeviceEngine._advance = advance  # type: ignore[method-assign]
     config = config_of("sasrec")
     training = {"batch_size": 8, "max_evaluations": 1}
     rsir.run(config, device="cuda", progress=progress, generation={"p": 0.5, "m": 4}, training=training)

@@ -294,6 +294,7 @@ def _patch_cuda() -> None:
         "get_device_name": "Pretended",
         "get_device_properties": properties,
         "get_device_capability": (9, 0),
+        "mem_get_info": (2**36, 2**37),
         "memory_allocated": 0,
         "max_memory_allocated": 0,
         "reset_peak_memory_stats": None,
