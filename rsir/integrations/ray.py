@@ -119,7 +119,8 @@ def generate(
     ConfigError
         Ray is not installed, or another ``item_table``.
     DataError
-        No files of sources, or one that cannot be used; the others have been made.
+        No files of sources, or one that cannot be used; the others have been made. Or ``out`` holds trajectories of a
+        file that is not among the sources: nothing has been made then.
     """
     item_table = RecursionConfig(item_table=item_table).item_table  # refuses others
     try:
@@ -127,6 +128,11 @@ def generate(
     except ImportError as cause:
         raise ConfigError(f"ray: is not installed ({cause}); pip install 'rsir[ray]'") from cause
     names = _names(sources)
+    if stale := sorted(set(_listed(out)) - set(names)):
+        raise DataError(
+            f"{out}/{stale[0]}: expected trajectories of the files in {sources} alone, and there is no such file among "
+            f"those ({len(stale)} in all); remove it, or choose another folder"
+        )
     task = {
         "model": model,
         "sources": sources,
@@ -167,15 +173,16 @@ def gather(folder: str, data: Sequences) -> Sequences:
     Raises
     ------
     DataError
-        No files, or a damaged one.
+        No files, or a damaged one; or two with trajectories of one source, or of one that is not in the data.
     """
-    parts = []
+    parts: list[Sequences] = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in _names(folder):
             copy = Path(scratch) / name
             copy.write_bytes(_get(f"{folder}/{name}"))
             parts.append(Sequences.load(copy))
             copy.unlink()
+    _check_sources(parts, _names(folder), data.num_real)
     found = Sequences.concat(*parts)
     found = found.select(np.argsort(found.source, kind="stable"))
     return Sequences(
@@ -187,6 +194,23 @@ def gather(folder: str, data: Sequences) -> Sequences:
         item_labels=data.item_labels,
         user_labels=data.user_labels,
     )
+
+
+def _check_sources(parts: list[Sequences], names: list[str], count: int) -> None:
+    """DataError unless each file has trajectories of sequences that there are, and that no other file has."""
+    own = [np.unique(part.source) for part in parts]
+    sources, file = np.concatenate(own), np.repeat(np.arange(len(own)), [len(each) for each in own])
+    order = np.argsort(sources, kind="stable")
+    sources, file = sources[order], file[order]
+    if len(sources) and sources[-1] >= count:
+        raise DataError(
+            f"{names[file[-1]]}: has trajectories of sequence {sources[-1]}, and the data have {count}; remove the file"
+        )
+    for place in np.flatnonzero(sources[1:] == sources[:-1])[:1]:
+        raise DataError(
+            f"{names[file[place + 1]]}: has trajectories of sequence {sources[place]}, as {names[file[place]]} has; "
+            "remove the one whose file of sources is gone"
+        )
 
 
 class _Worker:
@@ -271,14 +295,18 @@ def _sources(content: bytes, num_items: int) -> tuple[np.ndarray, Sequences]:
 
 
 def _names(folder: str) -> list[str]:
-    system, path = _storage(folder)
-    try:
-        names = sorted(Path(found).name for found in system.ls(path, detail=False) if found.endswith(".parquet"))
-    except FileNotFoundError:
-        names = []
+    names = _listed(folder)
     if not names:
         raise DataError(f"{folder}: expected files NAME.parquet, found none")
     return names
+
+
+def _listed(folder: str) -> list[str]:
+    system, path = _storage(folder)
+    try:
+        return sorted(Path(found).name for found in system.ls(path, detail=False) if found.endswith(".parquet"))
+    except FileNotFoundError:
+        return []
 
 
 def _get(path: str) -> bytes:

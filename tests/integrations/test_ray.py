@@ -102,7 +102,7 @@ def test_two_workers_write_what_one_process_generates(cluster: None, model: str,
     assert len(before) == 10
     counts = [json.loads(content)["counts"] for name, content in before.items() if name.endswith(".json")]
     assert {name: sum(part[name] for part in counts) for name in COUNTS} == {
-        name: getattr(expected, name) for name in COUNTS
+        name: getattr(expected.stats, name) for name in COUNTS
     }
     (out / "part-000001.parquet").unlink()
     damaged = bytearray(before["part-000003.parquet"])
@@ -163,6 +163,30 @@ def test_other_settings_or_sources_make_a_file_again(model: str) -> None:
     assert kept(worker) == 0
     raydata.scatter(DATA.select(np.arange(59)), "memory://again/sources")
     assert kept(worker) == 0
+
+
+def test_a_file_whose_source_is_gone_is_named(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources in files of 13 rows, then of 30: the later files of the first time have trajectories of the same rows."""
+    pytest.importorskip("ray.data")
+    raydata.scatter(DATA, "memory://stale/sources", rows=13)
+    worker = made(model, "memory://stale/sources", "memory://stale/out")
+    for name in raydata._names("memory://stale/sources"):
+        worker({"name": name})
+    whole = raydata.gather("memory://stale/out", DATA)
+    system, _ = raydata._storage("memory://stale")
+    system.rm("/stale/sources", recursive=True)
+    raydata.scatter(DATA, "memory://stale/sources", rows=30)
+    with pytest.raises(DataError, match=r"stale/out/part-000002\.parquet: expected trajectories of the files"):
+        raydata.generate(model, "memory://stale/sources", "memory://stale/out")
+    for name in raydata._names("memory://stale/sources"):
+        worker({"name": name})
+    with pytest.raises(DataError, match=r"part-000002\.parquet: has trajectories of sequence \d+, as .*part-00000[01]"):
+        raydata.gather("memory://stale/out", DATA)
+    for number in (2, 3, 4):
+        system.rm(f"/stale/out/part-00000{number}.parquet")
+    assert raydata.gather("memory://stale/out", DATA).to_bytes() == whole.to_bytes()
+    with pytest.raises(DataError, match=r"has trajectories of sequence \d+, and the data have 10"):
+        raydata.gather("memory://stale/out", DATA.select(np.arange(10)))
 
 
 def test_refuses(model: str) -> None:
