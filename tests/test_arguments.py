@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,20 @@ def test_a_wrong_type_is_named_in_one_sentence(surface: Surface, name: str) -> N
                 function(**{**good, argument: value})
             assert re.match(f"{NAMED.get(argument, argument)}|.*{argument}", str(error.value)), (argument, value)
             assert "\n" not in str(error.value), (argument, value, error.value)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, arguments in ARGUMENTS.items() if {"path", "out"} & {*arguments.split()}]
+)
+def test_a_path_of_bytes_is_one_of_text(surface: Surface, name: str, tmp_path: Path) -> None:
+    function, good = surface.calls[name]
+    argument = "path" if "path" in good else "out"
+    paths = [os.fsdecode(good[argument]) if argument in good else str(tmp_path / "run")]
+    paths.append(os.fsencode(paths[0]))
+    if argument == "out":
+        paths[1] += b"2"
+    for path in paths:
+        function(**{**good, argument: path})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable
@@ -24,8 +25,8 @@ def typed(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: arguments that do not fit their annotations are refused in one sentence that names the first one.
 
-    NumPy's numbers become Python's. ``Any``, type variables and protocols that cannot be called are not checked: there
-    the function says itself what it needs.
+    NumPy's numbers become Python's, and paths of bytes text. ``Any``, type variables and protocols that cannot be
+    called are not checked: there the function says itself what it needs.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def typed(
                     continue
                 number = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
                 plain = value.item() if number else value
+                if isinstance(value, bytes) and _of_path(hints[name]):
+                    plain = os.fsdecode(value)
                 if not _fits(hints[name], plain):
                     raise error(f"{name}: expected {_named(hints[name])}, got {shown(value)}")
                 bound.arguments[name] = plain
@@ -59,6 +62,10 @@ def typed(
         return checked
 
     return decorate
+
+
+def _of_path(hint: Any) -> bool:
+    return any((typing.get_origin(option) or option) is os.PathLike for option in typing.get_args(hint))
 
 
 def _fits(hint: Any, value: Any) -> bool:

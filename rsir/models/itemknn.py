@@ -109,6 +109,10 @@ class ItemKnn:
         )
         return cls(lists, config)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what is compiled has none; a model with a vote is copied and pickled as any other
+        return _rebuilt, (type(self.lists), self.lists.ids, self.lists.values, self.lists.offsets, self.config)
+
     def shares(
         self,
         items: npt.NDArray[np.int32],
@@ -192,6 +196,10 @@ class ItemKnn:
         """The shares; see :class:`rsir.models.AddingBackbone`."""
         found = self.shares(histories.ids.numpy(), histories.offsets.numpy(), most=self.config.listed)
         return SparseScores(*map(torch.from_numpy, (found.ids, found.offsets, found.values)))
+
+
+def _rebuilt(kind: Any, ids: Any, values: Any, offsets: Any, config: ItemKnnConfig) -> ItemKnn:
+    return ItemKnn(kind(ids, values, offsets), config)
 
 
 def _counter(backend: str) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -149,3 +152,14 @@ def test_what_cannot_be_counted_or_scored_is_refused_in_a_sentence() -> None:
     for setting in ({"window": 0}, {"decay": 1.5}, {"backward": -1}, {"item_exponent": 9}, {"neighbours": 0}):
         with pytest.raises(ConfigError, match=f"itemknn.{next(iter(setting))}"):
             ItemKnnConfig(**setting)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_copies_and_pickles_score_as_the_original(backend: str) -> None:
+    """As those of a model with a vote do, whether for torch.save, for other processes or for an export."""
+    knn = ItemKnn.fit(_sequences(3), backend=backend)
+    history = (np.array([1, 2, 3], np.int32), np.array([0, 3]))
+    wanted = knn.shares(*history)
+    for again in (copy.deepcopy(knn), pickle.loads(pickle.dumps(knn))):
+        found = again.shares(*history)
+        assert (found.ids.tolist(), found.values.tolist()) == (wanted.ids.tolist(), wanted.values.tolist())
