@@ -203,6 +203,21 @@ MUTATIONS = [
         "",
         _tests("runtime/test_torch_state"),
     ),
+    Mutation(
+        "every round leaves 60 KB behind",
+        "rsir.recursion.loop",
+        "        self.lineage.append(round_, trained.model)\n",
+        "        self.lineage.append(round_, trained.model)\n"
+        '        self.__dict__.setdefault("left", []).append(bytes(60_000))\n',
+        "tests.harness soak --rounds 12",
+    ),
+    Mutation(
+        "heads that do not divide the width are accepted",
+        "rsir.config.learning",
+        "headless or self.dim % self.heads == 0",
+        "True",
+        "tests.harness settings --runs 60",
+    ),
 ]
 
 
