@@ -21,7 +21,7 @@ from rsir.studies.recipes import CHOSEN
 __all__ = ["STUDIES", "main", "parser"]
 
 STUDIES = {
-    "main": "what rounds gain, beside more data, the paper's settings, ensembles, and with the item-kNN's vote",
+    "main": "what rounds gain, beside more data, the paper's settings, ensembles, the item-kNN's vote",
     "rounds": "many rounds, with a fidelity check that gets stricter, with one that does not, and without",
     "sensitivity": "one round under other values of each option",
     "weak-to-strong": "generators of other widths and backbones than the successor's",

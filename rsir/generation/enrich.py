@@ -110,7 +110,7 @@ class BoundEnricher:
         return stats.leak if trusting else float("nan")
 
 
-@typed()
+@typed(unchecked=("data",))
 @plain_torch()
 def enrich(
     data: Sequences,

@@ -45,7 +45,7 @@ def test_packed_rows_are_read_by_position():
     stream = iter(batches)
     batch, _ = next(stream)
     stream.close()
-    order, sizes = _by_position(batch)
+    order, sizes = _by_position(batch.positions, batch.segments)
     assert sizes == [4, 3, 2, 2, 1]
     steps = batch.items.flatten()[order].split(sizes)
     read = [[int(step[rank]) for step in steps if rank < len(step)] for rank in range(4)]

@@ -27,15 +27,14 @@ from rsir.config import (
 from rsir.data import Sequences
 from rsir.data.load import load_data, split
 from rsir.data.sequences import item_popularity
-from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, Interrupted, RunError, TrainingError
+from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
 from rsir.models import Ensemble, ItemKnn, SASRec, checkpoint, registry
 from rsir.models.itemknn import with_vote
 from rsir.recursion import loop
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import RunDirectory
 from rsir.runs.results import Run
-from rsir.runs.rounds import RoundResult, read_round
+from rsir.runs.rounds import RoundResult
 from rsir.runtime.runtime import Runtime
 from tests.harness.small import SMALL, small
 
@@ -503,12 +502,11 @@ def test_users_too_short_to_train_on_are_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_recommends_nothing_is_recorded_all_the_same(tmp_path: Path) -> None:
-    """One step that leads to infinity, and no loss after it: nothing has a rank, and nothing popular is shown."""
+def test_a_training_that_leads_to_infinity_leaves_no_round(tmp_path: Path) -> None:
     training = dataclasses.replace(SMALL.training, learning_rate=1e38, evaluate_every=1, max_evaluations=1)
-    with pytest.raises(CheckpointError, match="are nan or infinite, expected finite weights"):
+    with pytest.raises(TrainingError, match="nan or infinite weights after step 1"):
         recurse(small(rounds=0, training=training), out=tmp_path / "run")
-    assert np.isnan(read_round(RunDirectory.open(tmp_path / "run"), 0).test["popularity@10"])
+    assert not (tmp_path / "run" / "round-00" / "DONE").exists()
 
 
 def test_a_check_that_refuses_little_is_noted() -> None:
