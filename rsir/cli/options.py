@@ -170,6 +170,13 @@ def _build(everything: bool) -> Parser:
     run.add_argument("--threads", metavar="N", type=int, help="CPU threads [all cores]")
     memory = "Most memory a process may take, as in 4GiB [all there is]"
     run.add_argument("--memory", metavar="SIZE", help=memory if everything else argparse.SUPPRESS)
+    engine: dict[str, tuple[str, dict[str, Any]]] = {
+        "--engine": ("What starts the processes of the run [here: this is the one]", {"choices": ("here", "ray")}),
+        "--workers": ("Processes of --engine ray, a CPU (or GPU) each [2]", {"metavar": "N", "type": int}),
+        "--address": ("Ray's cluster, or auto [one on this machine, for the time]", {"metavar": "ADDRESS"}),
+    }
+    for name, (says, details) in engine.items():
+        run.add_argument(name, help=says if everything else argparse.SUPPRESS, **details)
     run.add_argument("--profile", action="store_true", help="Trace some steps of each round into the run's folder")
     run.add_argument("--track", metavar="NAME[,NAME]", help="Report rounds to tensorboard, wandb, mlflow")
     registering = "Python file that registers backbones or policies; may be given often"  # taken off in cli/main.py
@@ -219,7 +226,8 @@ def split_arguments(arguments: list[str] | None) -> tuple[argparse.Namespace, di
 
 _HOW: dict[str, Any] = {
     **dict.fromkeys(("resume", "gpu", "profile", "print_config", "version"), False),
-    **dict.fromkeys(("out", "threads", "memory", "track", "config")),
+    **dict.fromkeys(("out", "threads", "memory", "track", "config", "address", "workers")),
+    "engine": "here",
 }
 """Options that are no settings of the run, and what they are where they are not given."""
 

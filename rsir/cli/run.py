@@ -27,7 +27,7 @@ from rsir.runs.directory import RunDirectory, config_of
 from rsir.runs.rounds import voters
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
-from rsir.runtime.launch import local_rank, restarts_allowed
+from rsir.runtime.launch import STARTED_AS, local_rank, restarts_allowed
 from rsir.runtime.memory import first_line, format_bytes, memory_limit, out_of_memory, parse, peak
 from rsir.runtime.progress import silent
 from rsir.runtime.runtime import Runtime
@@ -58,6 +58,11 @@ def _command(arguments: list[str], world: World) -> int:
     if options.version:
         print(f"rsir {__version__}")
         return 0
+    if options.engine == "ray":
+        return _on_ray(arguments, options)
+    for name in ("workers", "address"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name}: goes with --engine ray")
     if restarts_allowed() and options.out is None:
         raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
     if world.restarted and options.out is not None:
@@ -87,6 +92,28 @@ def _command(arguments: list[str], world: World) -> int:
                 folder.rmdir()
     world.close()
     return 0
+
+
+def _on_ray(arguments: list[str], options: Namespace) -> int:
+    """The same command in processes of a Ray cluster."""
+    from rsir.integrations.engine import run
+
+    if options.out is None:
+        raise ConfigError(
+            "--out: --engine ray needs it, for its processes to share the run; give --out DIR or an address"
+        )
+    left, rest = shlex.split(as_options()), iter(arguments)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name not in ("--engine", "--workers", "--address"):
+            left.append(word)
+        elif not equals:
+            next(rest, None)
+    if not options.resume:
+        RunDirectory.check(place(options.out), resume=False)
+    return run(
+        left, address=options.address, workers=2 if options.workers is None else options.workers, gpu=options.gpu
+    )
 
 
 def _run(config: RecursionConfig, options: Namespace, out: Path | Address, stop: Stop, world: World) -> None:
@@ -207,6 +234,7 @@ def _interrupted(out: Path | Address, world: World) -> str:
 def _resuming(out: Path | Address, world: World) -> str:
     """The command that resumes a run, with as many processes."""
     command = "rsir" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m rsir.recurse"
+    command = os.environ.get(STARTED_AS, command)
     return f"{command} --out {shlex.quote(str(out))} --resume{as_options()}"
 
 

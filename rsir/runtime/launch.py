@@ -6,7 +6,10 @@ import os
 
 from rsir.runtime.world import World
 
-__all__ = ["join", "local_rank", "restarts_allowed"]
+__all__ = ["STARTED_AS", "join", "local_rank", "restarts_allowed"]
+
+STARTED_AS = "RSIR_STARTED_AS"
+"""Variable of the environment: the command that started the processes of a run, where it was not torchrun."""
 
 
 def join() -> World:
