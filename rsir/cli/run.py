@@ -58,10 +58,10 @@ def _command(arguments: list[str], world: World) -> int:
     if options.version:
         print(f"rsir {__version__}")
         return 0
-    if options.engine == "ray":
+    if options.engine == "ray" and not options.print_config:
         return _on_ray(arguments, options)
     for name in ("workers", "address"):
-        if getattr(options, name) is not None:
+        if options.engine == "here" and getattr(options, name) is not None:
             raise ConfigError(f"--{name}: goes with --engine ray")
     if restarts_allowed() and options.out is None:
         raise ConfigError("--out: torchrun --max-restarts needs it, for a restart to find the run; give --out DIR")
@@ -96,7 +96,7 @@ def _command(arguments: list[str], world: World) -> int:
 
 def _on_ray(arguments: list[str], options: Namespace) -> int:
     """The same command in processes of a Ray cluster."""
-    from rsir.integrations.engine import run
+    from rsir.cli.engine import run
 
     if options.out is None:
         raise ConfigError(

@@ -60,7 +60,7 @@ def check(line: str, run: bool) -> None:
         if words[1] in ("inspect", "recommend", "similar", "refit", "export", "report") and run and ".onnx" not in line:
             assert command.main(words[1:]) == 0
     elif words[0] == "rsir":
-        options = [word for word in words[1:] if word not in ("--resume", "--gpu")]
+        options = [word for word in words[1:] if word not in ("run", "--resume", "--gpu")]
         assert command.main(options if run else [*options, "--print-config"]) == 0
     elif words[0] == "torchrun":
         assert command.main([*words[words.index("rsir.recurse") + 1 :], "--print-config"]) == 0
