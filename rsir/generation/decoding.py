@@ -21,7 +21,6 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import Interrupted
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.open_items import Targets
-from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed, ragged
 from rsir.ops import Draw, ItemTable, Ragged
@@ -77,16 +76,14 @@ class Engine:
         *,
         seed: int,
         round_: int,
-        table: ItemTable | None = None,
+        table: ItemTable,
         numbers: np.ndarray | None = None,
         runtime: Runtime = RUNTIME,
     ) -> None:
         self.runtime, self.world, self.numbers = runtime, runtime.world, numbers
         self.model, self.sources, self.config, self.fidelity = model, sources, config, fidelity
         self.seed, self.round, self.threads = seed, round_, runtime.threads
-        if table is not None and fidelity.table is not None and table is not fidelity.table:
-            raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
-        self.table = pack_items(model, table if fidelity.table is None else fidelity.table, world=self.world)
+        self.table = table
         # What takes long comes first: in the end the batch would run on for a few long trajectories.
         order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()

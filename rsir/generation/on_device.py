@@ -43,6 +43,8 @@ def engine_of(
 ) -> Engine:
     """The engine for a model and a table: on the device where kernels score, the model steps all slots together, and
     nothing but ranks is checked."""
+    if table is not None and fidelity.table is not None and table is not fidelity.table:
+        raise ValueError("table: expected the one that the index of the fidelity policy was built of, got another")
     table = pack_items(model, table if fidelity.table is None else fidelity.table, world=runtime.world)
     unscreened = type(fidelity).screen is Policy.screen or (isinstance(fidelity, Rank) and fidelity.index is None)
     kernels = table.backend.name == "triton" and table.weights.device.type in DEVICES
