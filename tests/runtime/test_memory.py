@@ -259,9 +259,9 @@ def test_finished_shards_are_saved_and_not_decoded_again(
     assert kinds.count("trajectories") == 1
     in_shards(monkeypatch, 23)  # another limit
     rows: list[int] = []
-    real = generation.Engine
+    real = generation.engine_of
     monkeypatch.setattr(
-        generation, "Engine", lambda *given, **options: rows.extend(given[2].tolist()) or real(*given, **options)
+        generation, "engine_of", lambda *given, **options: rows.extend(given[2].tolist()) or real(*given, **options)
     )
     assert facts(decode(problem, store())) == facts(whole)
     assert len(rows) == 300 - 60 * shards
