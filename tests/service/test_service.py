@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 
 from rsir.cli import main as command
+from rsir.cli import serve
 from rsir.config import SimulationConfig
 from rsir.data import simulate
 from rsir.recursion.loop import recurse
@@ -194,6 +195,15 @@ def test_a_newer_run_is_taken_over_and_a_damaged_one_is_not(run: Run, tmp_path: 
         assert until(lambda said: said["run"] == "run")["reload_failure"] is None
     finally:
         client.close()
+
+
+def test_an_answer_does_not_wait_for_the_other_side() -> None:
+    """Its head and its body are two packets: without the option the second waits 40 ms until the first is confirmed."""
+    listener = serve._listening("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_page_loads_nothing_from_elsewhere(ask: Client) -> None:
