@@ -94,8 +94,10 @@ def test_a_path_of_bytes_is_one_of_text(surface: Surface, name: str, tmp_path: P
     paths.append(os.fsencode(paths[0]))
     if argument == "out":
         paths[1] += b"2"
-    for path in paths:
-        function(**{**good, argument: path})
+    found = [type(function(**{**good, argument: path})) for path in paths]
+    assert found[0] is found[1]
+    if argument == "out":
+        assert Path(os.fsdecode(paths[1]), "manifest.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rsir.ops.backend import CatalogueOps
-from rsir.ops.items import ItemTable
+from rsir.ops.items import ItemTable, limit_of
 from rsir.ops.reference import drawn
 from rsir.ops.types import Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
 
@@ -58,7 +58,7 @@ class Composed(ABC):
         logits = self.logits_of(queries, table, targets, threads)
         best = queries.new_full((len(queries),), -torch.inf)
         best.scatter_reduce_(0, torch.repeat_interleave(targets.offsets.diff()), logits, "amax")
-        limit = table.num_items if tau is None else tau
+        limit = limit_of(tau, table)
         counts = self.count_above(queries, table, best, limit, threads)
         return torch.where(targets.offsets.diff() > 0, counts, limit) + 1
 
@@ -81,8 +81,7 @@ class Composed(ABC):
         threads: int,
     ) -> RankedSample:
         ranks = self.rank_within(queries, table, targets, tau, threads)
-        passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
-        some = None if excluded is None else rows_of(excluded, passed)
+        passed, some = _passing(ranks, table, tau, excluded)
         ids, logits = torch.zeros_like(ranks), queries.new_full((len(queries),), -torch.inf)
         ids[passed], logits[passed] = self.of_rows(passed).topk_sample(
             queries[passed], table, draw.of_rows(passed), some, threads
@@ -100,8 +99,7 @@ class Composed(ABC):
         threads: int,
     ) -> RankedTopK:
         ranks = self.rank_within(queries, table, targets, tau, threads)
-        passed = (ranks <= (table.num_items if tau is None else tau)).nonzero()[:, 0]
-        some = None if excluded is None else rows_of(excluded, passed)
+        passed, some = _passing(ranks, table, tau, excluded)
         ids = torch.zeros(len(ranks), k, dtype=torch.int64, device=queries.device)
         logits = torch.full(ids.shape, -torch.inf, device=queries.device)
         ids[passed], logits[passed] = self.of_rows(passed).topk(queries[passed], table, k, some, threads)
@@ -165,3 +163,9 @@ def rows_of(lists: Ragged, rows: Tensor) -> Ragged:
     counts = lists.offsets.diff()
     kept = torch.zeros_like(counts, dtype=torch.bool).index_fill_(0, rows, True)
     return Ragged(lists.ids[torch.repeat_interleave(kept, counts)], pad(counts[rows].cumsum(0), (1, 0)))
+
+
+def _passing(ranks: Tensor, table: ItemTable, tau: int | None, excluded: Ragged | None) -> tuple[Tensor, Ragged | None]:
+    """The rows that are within tau, ascending, and what they exclude."""
+    passed = (ranks <= limit_of(tau, table)).nonzero()[:, 0]
+    return passed, None if excluded is None else rows_of(excluded, passed)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsir.ops.backend import CatalogueOps
 from rsir.ops.checks import check_version
-from rsir.ops.items import ItemTable
+from rsir.ops.items import ItemTable, limit_of
 from rsir.ops.types import Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
 
 try:
@@ -82,13 +82,13 @@ class CppCatalogue:
 
     def rank_within(self, queries: Tensor, table: ItemTable, targets: Ragged, tau: int | None, threads: int) -> Tensor:
         ranks = _core.rank_within(
-            _table(table), _numpy(queries), numpy_lists(targets), _limit(tau, table), threads, self._added
+            _table(table), _numpy(queries), numpy_lists(targets), limit_of(tau, table), threads, self._added
         )
         return torch.from_numpy(ranks)
 
     def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
         counts = _core.count_above(
-            _table(table), _numpy(queries), bars.numpy(), _limit(limit, table), threads, self._added
+            _table(table), _numpy(queries), bars.numpy(), limit_of(limit, table), threads, self._added
         )
         return torch.from_numpy(counts)
 
@@ -114,7 +114,7 @@ class CppCatalogue:
             _table(table),
             _numpy(queries),
             numpy_lists(targets),
-            _limit(tau, table),
+            limit_of(tau, table),
             draw.k,
             draw.temperature,
             _optional(excluded),
@@ -139,7 +139,7 @@ class CppCatalogue:
             _table(table),
             _numpy(queries),
             numpy_lists(targets),
-            _limit(tau, table),
+            limit_of(tau, table),
             k,
             _optional(excluded),
             threads,
@@ -169,7 +169,3 @@ def numpy_lists(lists: Ragged) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 def _optional(lists: Ragged | None) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
     return None if lists is None else numpy_lists(lists)
-
-
-def _limit(tau: int | None, table: ItemTable) -> int:
-    return table.num_items if tau is None else tau

@@ -12,7 +12,7 @@ from torch import Tensor
 from rsir.ops.backend import Backend, resolve
 from rsir.ops.checks import check_matrix
 
-__all__ = ["ItemTable", "Together", "join_tables", "pack", "prepare", "table_part"]
+__all__ = ["ItemTable", "Together", "join_tables", "limit_of", "pack", "prepare", "table_part"]
 
 
 _LARGEST_HALF = 65_504.0
@@ -170,3 +170,8 @@ def join_tables(parts: Sequence[ItemTable], world: Together | None = None) -> It
     from rsir.ops.sharded import BACKEND as sharded  # which imports this module
 
     return sharded.join(parts, world)
+
+
+def limit_of(tau: int | None, table: ItemTable) -> int:
+    """The rank that is looked for at most: all of them, where there is no tau."""
+    return table.num_items if tau is None else tau

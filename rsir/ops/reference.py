@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from rsir.ops.backend import Backend, CatalogueOps
-from rsir.ops.items import ItemTable
+from rsir.ops.items import ItemTable, limit_of
 from rsir.ops.types import (
     AdamMoments,
     Draw,
@@ -89,7 +89,7 @@ class Reference:
         is_target = _membership(targets, len(queries), table.num_items)
         best = torch.where(is_target, logits, -torch.inf).amax(dim=1, keepdim=True)
         ranks = 1 + (logits[:, 1:] > best).sum(dim=1)
-        worst = (table.num_items if tau is None else tau) + 1
+        worst = limit_of(tau, table) + 1
         return torch.where(is_target.any(dim=1), ranks.clamp(max=worst), worst)
 
     def count_above(self, queries: Tensor, table: ItemTable, bars: Tensor, limit: int | None, threads: int) -> Tensor:
@@ -118,7 +118,7 @@ class Reference:
     ) -> RankedSample:
         ranks = self.rank_within(queries, table, targets, tau, threads)
         sample = self.topk_sample(queries, table, draw, excluded, threads)
-        failed = ranks > (table.num_items if tau is None else tau)
+        failed = ranks > limit_of(tau, table)
         return RankedSample(ranks, torch.where(failed, 0, sample.ids), torch.where(failed, -torch.inf, sample.logits))
 
     def rank_and_topk(
@@ -133,7 +133,7 @@ class Reference:
     ) -> RankedTopK:
         ranks = self.rank_within(queries, table, targets, tau, threads)
         best = self.topk(queries, table, k, excluded, threads)
-        failed = (ranks > (table.num_items if tau is None else tau))[:, None]
+        failed = (ranks > limit_of(tau, table))[:, None]
         return RankedTopK(ranks, torch.where(failed, 0, best.ids), torch.where(failed, -torch.inf, best.logits))
 
     def logits_of(self, queries: Tensor, table: ItemTable, lists: Ragged, threads: int) -> Tensor:
