@@ -149,7 +149,9 @@ def scan_kernel(
         if COUNT:
             above += tl.sum((grouped > best[:, None, None]).to(tl.int32), axis=1 if STRIDED else 2)
         if MAXIMA:
-            maxima = tl.maximum(tl.max(grouped, axis=1 if STRIDED else 2), float("-inf"))
+            maxima = tl.max(grouped, axis=1 if STRIDED else 2)
+            # not tl.maximum, which lets NaN through in the interpreters of Triton before 3.8
+            maxima = tl.where(maxima == maxima, maxima, float("-inf"))
             group = tile * GROUPS + tl.arange(0, GROUPS)
             tl.store(
                 maxima_ptr + rows[:, None] * num_groups + group[None, :],

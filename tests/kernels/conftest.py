@@ -13,12 +13,15 @@ def default_device():
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch):
-    """Fill torch.empty with NaN, or with a number out of every range, so that an output nobody wrote shows."""
+    """Fill torch.empty with NaN, or with a number out of every range, so that an output nobody wrote shows.
+
+    As a group of up to 32 items it is still negative in 32 bits, and so a place far before any tensor.
+    """
     for name in ("empty", "empty_like"):
         plain = getattr(torch, name)
 
         def poisoned(*args, _plain=plain, **kwargs):
             tensor = _plain(*args, **kwargs)
-            return tensor.fill_(float("nan") if tensor.is_floating_point() else 2**30)
+            return tensor.fill_(float("nan") if tensor.is_floating_point() else -16_000_001)
 
         monkeypatch.setattr(torch, name, poisoned)

@@ -87,6 +87,14 @@ def test_ties_across_groups_go_to_the_lower_id(group, k):
     assert_best(best_items(queries, ItemTable.pack(items), k, excluded, group=group), best_of(logits, k))
 
 
+def test_a_query_of_nan_has_no_items():
+    queries, items = problem(3, 600, 4)
+    queries[1] = float("nan")
+    table = ItemTable.pack(items)
+    assert_best(best_items(queries, table, 5, None), best_of(logits_of(queries, items), 5))
+    assert not rank_and_best(queries, table, lists(3, 600, 2), 600, 5, None)[1].ids[1].any()
+
+
 def test_everything_excluded():
     queries, items = problem(2, 40, 3)
     everything = Lists(torch.arange(1, 41, dtype=torch.int32).repeat(2), torch.tensor([0, 40, 80]))
