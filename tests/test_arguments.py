@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from typing_extensions import TypeAliasType
 
 import rsir
 from rsir import evaluation
@@ -166,3 +167,20 @@ def test_the_decorator_by_itself() -> None:
         function()
     with pytest.raises(ConfigError):
         typed()(lambda: None) and typed()(function.__wrapped__)(3)
+
+
+def test_an_alias_is_what_it_stands_for() -> None:
+    """As ``NDArray`` of NumPy from 2.5 on, which Python 3.12 and newer have."""
+    element = TypeVar("element")
+    several = TypeAliasType("several", list[element], type_params=(element,))
+
+    @typed()
+    def function(ids: Any, times: Any = None) -> list[Any]:
+        return [ids, times]
+
+    function.__wrapped__.__annotations__.update(ids=several[int], times=several[int] | None)  # type: ignore[attr-defined]
+    assert function([1]) == [[1], None]
+    with pytest.raises(ConfigError, match="ids: expected list, got 3"):
+        function(3)
+    with pytest.raises(ConfigError, match="times: expected list or None, got 'ab'"):
+        function([1], "ab")

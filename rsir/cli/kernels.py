@@ -31,7 +31,11 @@ def main(arguments: list[str]) -> int:
     if find_spec("triton") is None:
         raise BackendUnavailable("rsir kernels: needs Triton, which is not installed: pip install 'rsir[triton]'")
     try:
-        import_module(f"rsir.kernels.{action}").main(arguments[1:])
+        module = import_module(f"rsir.kernels.{action}")
+    except ImportError as cause:  # a Triton that is too old
+        raise BackendUnavailable(f"rsir kernels: {cause}") from cause
+    try:
+        module.main(arguments[1:])
     except SystemExit as end:
         if isinstance(end.code, str):  # why it cannot run here
             raise BackendUnavailable(end.code) from end

@@ -68,7 +68,14 @@ def _of_path(hint: Any) -> bool:
     return any((typing.get_origin(option) or option) is os.PathLike for option in typing.get_args(hint))
 
 
+def _meant(hint: Any) -> Any:
+    """What an alias of ``type X[T] = ...`` stands for, as NumPy's ``NDArray`` is one from 2.5 on."""
+    alias = typing.get_origin(hint) or hint
+    return _meant(alias.__value__) if type(alias).__name__ == "TypeAliasType" else hint
+
+
 def _fits(hint: Any, value: Any) -> bool:
+    hint = _meant(hint)
     origin = typing.get_origin(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return True
@@ -88,6 +95,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 def _named(hint: Any) -> str:
     """As "an integer or None"."""
+    hint = _meant(hint)
     origin = typing.get_origin(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))

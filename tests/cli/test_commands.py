@@ -48,7 +48,7 @@ def test_help_is_plain_text_that_fits(arguments: list[str], capsys: pytest.Captu
 
 
 def test_the_kernels_name_their_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.5")
     for action in ("tune", "inspect"):
         text = helped(["kernels", action, "--help"], capsys)
         assert text.startswith(f"usage: rsir kernels {action} ")

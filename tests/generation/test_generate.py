@@ -241,8 +241,9 @@ def test_a_whole_recursion_comes_out_the_same_on_every_backend() -> None:
 
     expected = recursion("reference")
     assert all(len(trajectories) > 5 for trajectories in expected[1::2])  # type: ignore[arg-type]
-    for backend in ("cpp", "triton"):
-        assert recursion(backend) == expected, backend
+    assert recursion("cpp") == expected
+    pytest.importorskip("triton", minversion="3.5")
+    assert recursion("triton") == expected
 
 
 @pytest.mark.parametrize("on_fail", ["drop", "keep"])

@@ -16,7 +16,7 @@ from rsir.models import build as build_model
 from rsir.models import pack_items
 from rsir.runtime.philox import Stream, counters, uniform
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ITEMS = 40
 

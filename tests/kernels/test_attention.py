@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+
+pytest.importorskip("triton", minversion="3.5")
+
 from rsir.kernels import attend_cached
 from torch.nn.functional import scaled_dot_product_attention
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 
 # One subprocess for all: exact float32 in full, of the other precisions the kernels that differ.
 SCRIPT = """

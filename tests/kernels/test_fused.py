@@ -5,6 +5,9 @@ Scores are small whole numbers wherever ties matter: every order of summation th
 
 import pytest
 import torch
+
+pytest.importorskip("triton", minversion="3.5")
+
 from rsir.kernels import Best, ItemTable, Lists, best_items, draw, pool_best, rank_and_best, rank_within
 
 

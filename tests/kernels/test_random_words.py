@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+
+pytest.importorskip("triton", minversion="3.5")
+
 from rsir.kernels.gumbel import noise_kernel, signed
 
 

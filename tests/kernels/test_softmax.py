@@ -5,6 +5,8 @@ import torch
 
 from rsir import ops
 
+pytest.importorskip("triton", minversion="3.5")
+
 # positions, negatives, dimensions: none, one, not a multiple of a tile, several tiles and parts
 SHAPES = [(1, 1, 1), (5, 0, 3), (7, 5, 20), (33, 65, 16), (300, 40, 8)]
 

@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+
+pytest.importorskip("triton", minversion="3.5")
+
 from rsir.kernels import ItemTable, Lists, rank_and_best
 from rsir.kernels.plan import _measured, device_file, make_plan, measured_plan, platform
 from rsir.kernels.tune import candidates, main, tune

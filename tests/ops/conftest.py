@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 
 import pytest
@@ -69,8 +68,8 @@ INTERPRETED_SHAPES = [(1, 1, 1), (7, 5, 3), (3, 70, 20)]
 
 
 def _require(scorer: Scorer) -> None:
-    if scorer.backend == "triton" and importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed")
+    if scorer.backend == "triton":
+        pytest.importorskip("triton", minversion="3.5")
     if scorer.backend == "cpp":
         from rsir import _core
 

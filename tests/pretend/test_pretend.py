@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 ROOT = Path(__file__).parents[2]
 MODELS = ["sasrec", "cl4srec", "esasrec", "hstu", "gru4rec", "bsarec"]
