@@ -407,6 +407,7 @@ int main() {
     for (const int threads : {1, 3}) {
       check_softmax(*unit, 30, threads);
       check_softmax(*unit, 4500, threads);
+      check_softmax(*unit, 33000, threads);
       check_layer(*unit, false, threads);
       check_layer(*unit, true, threads);
     }
