@@ -23,6 +23,8 @@ _LOST = 3
 """Exit status of a process that has lost another one."""
 _PATIENCE = 300.0
 """Seconds for the cluster to start all processes."""
+_GRACE = 20.0
+"""Seconds for the others to notice that one has ended, and to end."""
 _STORE = 100 * 2**20
 """Bytes of Ray's object store in a cluster of one's own: hardly anything goes through it."""
 
@@ -137,17 +139,19 @@ def _attempt(
             STARTED_AS: command,
         }
         folder = os.getcwd()
-        waiting = [rank.run.remote(arguments, folder, {**shared, "RANK": str(n)}) for n, rank in enumerate(ranks)]
-        statuses: list[int | None] = []
-        printed = ""
-        for number, one in enumerate(waiting):
-            try:
-                status, text = ray.get(one)
-            except ray.exceptions.RayActorError:
-                statuses.append(None)
-                continue
-            statuses.append(status)
-            printed = text if number == 0 else printed
+        waiting = {rank.run.remote(arguments, folder, {**shared, "RANK": str(n)}): n for n, rank in enumerate(ranks)}
+        statuses: list[int | None] = [None] * workers
+        printed, pending, grace = "", list(waiting), None
+        while pending:
+            ended, pending = ray.wait(pending, timeout=grace)
+            if not ended:  # such as wait to meet one that is gone
+                break
+            number = waiting[ended[0]]
+            with suppress(ray.exceptions.RayActorError):
+                statuses[number], text = ray.get(ended[0])
+                printed = text if number == 0 else printed
+            if statuses[number] != 0:
+                grace = _GRACE
         return statuses, printed
     finally:
         for rank in ranks:

@@ -29,6 +29,15 @@ def dying(self, whole, negatives, step, generator):
 fit._Run._gradients = dying
 """
 
+NEVER_COMES = """
+import os, signal
+from rsir.cli import engine
+
+engine._GRACE = 2.0
+if os.environ.get("RANK") == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -70,6 +79,16 @@ def test_a_killed_worker_is_started_again_to_the_same_bytes(expected: dict[str, 
     assert done.returncode == 0, done.stderr
     assert "a process was lost; 3 starts are left" in done.stderr.replace("rsir: ", "")
     assert '"resume"' in (out / "log.jsonl").read_text()
+    assert tiny.contents(out) == expected
+
+
+def test_a_worker_that_is_killed_before_it_meets_the_others(expected: dict[str, str], tmp_path: Path) -> None:
+    plugin = tmp_path / "never_comes.py"
+    plugin.write_text(NEVER_COMES)
+    out = tmp_path / "run"
+    done = command("-m", "rsir", "--plugins", str(plugin), "run", "--engine=ray", *OPTIONS, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "a process was lost; 3 starts are left" in done.stderr
     assert tiny.contents(out) == expected
 
 
