@@ -60,9 +60,8 @@ def gains(rounds: Sequence[RoundResult]) -> str:
     )
     caption = "Metrics by round (gain, interval)"
     return _row(
-        figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True),
-        table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows),
-    )
+        figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True)
+    ) + table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows)
 
 
 def changes(rounds: Sequence[RoundResult], part: str, metric: str) -> tuple[list[float], list[float], list[float]]:

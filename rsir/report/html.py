@@ -107,6 +107,7 @@ figure>svg{display:block;width:100%;height:auto}
 .defs{position:absolute}
 svg text{fill:var(--ink);font:13px system-ui,sans-serif}.end{text-anchor:end}.middle{text-anchor:middle}
 .grid{stroke:var(--rule);stroke-width:.7}.zero{stroke:var(--ink);stroke-width:1}
+.spot{fill:none;stroke:none;pointer-events:all}.spot:hover{stroke:var(--ink)}.bar:hover{stroke:var(--ink)}
 .line{fill:none;stroke-width:1.8}.error{fill:none;stroke-width:1.4}.bar{stroke-width:1}.marker{stroke:none}
 .pale{fill-opacity:.18;stroke:none}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;margin:.3rem 0;font-size:.88rem}
@@ -117,6 +118,12 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 caption{text-align:left;padding-bottom:.2rem}
 th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}
 th{font-weight:600}tbody th{font-weight:500}td small{color:var(--soft)}.number{text-align:right;white-space:nowrap}
+thead .number{white-space:normal}
+@media(max-width:40rem){table{font-size:.78rem}th,td{padding-right:.5rem}.number small{white-space:normal}
+tbody th{position:sticky;left:0;background:var(--paper)}}
+.scroll{background:linear-gradient(90deg,var(--paper) 40%,transparent) local,
+linear-gradient(270deg,var(--paper) 40%,transparent) 100% 0/2rem 100% no-repeat local,
+linear-gradient(270deg,var(--rule),transparent) 100% 0/.7rem 100% no-repeat scroll}
 details{margin:.4rem 0}summary{cursor:pointer;color:var(--c0)}
 .user{background:var(--card);border-radius:.5rem;padding:.3rem .8rem .8rem;margin:.8rem 0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr));gap:.2rem 1.5rem}

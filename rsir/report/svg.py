@@ -102,6 +102,7 @@ def lines(
                 parts.append(_error_bar(kind, x, at_y(one.low[k]), at_y(one.high[k])))
         sparse = max(1, len(points) // 12)
         parts += [_marker(kind, x, y) for x, y, k in points if k % sparse == 0 or k == len(points) - 1]
+        parts += [_spot(x, y, f"{x_label} {one.x[k]:,.0f}, {one.label}: {_value(one, k, show)}") for x, y, k in points]
     return _svg(name, title, description, "".join(parts))
 
 
@@ -132,14 +133,15 @@ def bars(
     wide = min(0.76 * room, 60)
     for k, centre in enumerate(centres):
         floor = 0.0
-        for number, (_, values) in enumerate(series):
+        for number, (label, values) in enumerate(series):
             width = wide if stacked else wide / len(series)
             x = centre - wide / 2 + (0 if stacked else number * width)
             top, bottom = at_y(floor + values[k]), at_y(floor)
             floor += values[k] if stacked else 0
             if bottom - top > 0.05:
                 box = f'x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}"'
-                parts.append(f'<rect class="bar s{number}" {_fill(number)} {box}/>')
+                shown = escape(f"{x_label} {categories[k]}, {label}: {values[k]:,.4g}")
+                parts.append(f'<rect class="bar s{number}" {_fill(number)} {box}><title>{shown}</title></rect>')
     return _svg(name, title, description, "".join(parts))
 
 
@@ -202,6 +204,17 @@ def _marker(kind: int, x: float, y: float) -> str:
         "m-4 -1h3v-3h2v3h3v2h-3v3h-2v-3h-3z",
     )
     return f'<path class="marker s{kind}" d="M{x:.1f} {y:.1f}{shapes[kind]}"/>'
+
+
+def _spot(x: float, y: float, shown: str) -> str:
+    """What a pointer over a value shows."""
+    return f'<circle class="spot" cx="{x:.1f}" cy="{y:.1f}" r="7"><title>{escape(shown)}</title></circle>'
+
+
+def _value(one: Series, k: int, show: Callable[[float], str]) -> str:
+    """A value with its interval, where it has one."""
+    within = f" ({one.low[k]:.4g} to {one.high[k]:.4g})" if one.low and one.low[k] == one.low[k] else ""
+    return f"{show(float(f'{one.y[k]:.4g}'))}{within}"
 
 
 def _fill(number: int) -> str:

@@ -29,8 +29,8 @@ __all__ = ["application"]
 _LARGEST = 1 << 20  # bytes of a request
 _FOUND = 20  # names that a search gives
 _PAGE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 _ASKED = ("user", "history", "k", "candidates", "exclude", "repeats", "round")
 _SIMILAR = ("item", "k", "by", "candidates", "exclude", "round")

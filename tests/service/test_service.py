@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from rsir.config import SimulationConfig
 from rsir.data import simulate
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
+from tests.browser import BROWSER, shown
 from tests.runs.test_results import SMALL
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -60,6 +62,11 @@ class Client:
         connection.close()
         kind = answer.headers["content-type"]
         return answer.status, json.loads(text) if kind == "application/json" else text
+
+    @property
+    def address(self) -> str:
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{host}:{port}"
 
     def close(self) -> None:
         self._server.should_exit = True
@@ -212,6 +219,43 @@ def test_the_page_loads_nothing_from_elsewhere(ask: Client) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:)|https?://|@import|url\(""", page)
     for asked in re.findall(r"""ask\(["`](/\w+)""", page):
         assert ask(f"{asked}?user={quote('user 3')}")[0] != 404
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+@pytest.mark.parametrize(
+    ("query", "headings"),
+    [
+        (
+            "?user=user+3&round=0&beside=1",
+            ["History, oldest first", "Recommended by round 0", "Recommended by round 1"],
+        ),
+        ("?history=item+3%0Anothing&round=1", ["Recommended by round 1"]),
+        ("?item=item+3&round=1", ["Similar by vectors, round 1", "Similar by count, round 1"]),
+    ],
+)
+def test_the_page_in_a_browser(ask: Client, query: str, headings: list[str], tmp_path: Path) -> None:
+    page = shown(f"{ask.address}/{query}", tmp_path / "profile")
+    assert re.findall("<h2>(.*?)</h2>", page) == headings
+    said = ask("/user?user=user+3")[1] if "user=" in query else {"history": []}
+    assert " · ".join(said["history"]) in page
+    lists = re.findall("<table>(.*?)</table>", page)
+    assert [one.count("<td>item ") for one in lists] == [10] * len(lists)
+    assert ("1 items are not in the catalogue and were skipped." in page) is ("nothing" in query)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_a_history_is_typed_where_one_is_asked_for(tmp_path: Path) -> None:
+    probe = """<script>document.title = ["user", "history"].map(kind => {
+        $("kind").value = kind; kindChanged(); return getComputedStyle($("typed")).display }).join(" ")</script>"""
+    page = tmp_path / "page.html"
+    page.write_text((Path(serve.__file__).parents[1] / "service/page.html").read_text() + probe)
+    assert "<title>none grid</title>" in shown(page.as_uri(), tmp_path / "profile")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+def test_the_page_says_what_is_wrong(ask: Client, tmp_path: Path) -> None:
+    page = shown(f"{ask.address}/?user=nobody", tmp_path / "profile")
+    assert re.findall('<p id="error" role="status">(.*?)</p>', page) == [ask("/user?user=nobody")[1]["error"]]
 
 
 @pytest.mark.parametrize(
