@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -137,15 +135,17 @@ def run() -> Any:
     return rsir.run(data=LISTS, **SMALL)
 
 
-def frame() -> pd.DataFrame:
+def frame() -> Any:
+    pandas = pytest.importorskip("pandas")
     events = [(user, item, step) for user, row in enumerate(LISTS) for step, item in enumerate(row)]
-    return pd.DataFrame(events, columns=["user", "item", "time"])
+    return pandas.DataFrame(events, columns=["user", "item", "time"])
 
 
 def test_every_form_of_data_gives_the_same_run(run: Any, tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
     sequences = rsir.from_frame(frame())
     write(sequences, tmp_path / "log.csv")
-    forms = [frame(), pl.DataFrame(frame()), pa.Table.from_pandas(frame()), sequences]
+    forms = [frame(), polars.DataFrame(frame()), pa.Table.from_pandas(frame()), sequences]
     forms += [tmp_path / "log.csv", str(tmp_path / "log.csv"), rsir.DataConfig(path=str(tmp_path / "log.csv"))]
     expected = [{**result.metrics(), "round": number} for number, result in enumerate(run.rounds)]
     for form in forms:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -30,6 +28,15 @@ class Stream:
         return self.table.__arrow_c_stream__(requested_schema)
 
 
+def in_pandas(table, of_arrow=False):
+    pandas = pytest.importorskip("pandas")
+    return table.to_pandas(types_mapper=pandas.ArrowDtype if of_arrow else None)
+
+
+def in_polars(table):
+    return pytest.importorskip("polars").from_arrow(table)
+
+
 def hugging_face(table):
     datasets = pytest.importorskip("datasets")
     return datasets.Dataset(pa.table(table))
@@ -46,10 +53,10 @@ def hugging_face_view(table):
 
 
 FRAMES = {
-    "pandas": lambda table: table.to_pandas(),
-    "pandas with Arrow types": lambda table: table.to_pandas(types_mapper=pd.ArrowDtype),
-    "polars": pl.from_arrow,
-    "polars, lazy": lambda table: pl.from_arrow(table).lazy(),
+    "pandas": in_pandas,
+    "pandas with Arrow types": lambda table: in_pandas(table, of_arrow=True),
+    "polars": in_polars,
+    "polars, lazy": lambda table: in_polars(table).lazy(),
     "C stream": Stream,
     "chunks": lambda table: pa.concat_tables([table.slice(i, 2) for i in range(0, table.num_rows, 2)]),
     "categories": lambda table: pa.table({name: table[name].dictionary_encode() for name in table.column_names[:2]}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -96,22 +94,28 @@ def rows_of(frame):
     return found
 
 
+def by_pandas(data, path):
+    write(data, path)
+    pandas = pytest.importorskip("pandas")
+    if path.suffix == ".parquet":
+        return pa.table(pandas.read_parquet(path))
+    separator = "\t" if path.suffix == ".inter" else ","
+    table = pandas.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    return pa.table(table.rename(columns=lambda name: name.partition(":")[0]))
+
+
+def by_polars(data, path):
+    write(data, path)
+    return pytest.importorskip("polars").read_ipc(path).to_arrow()
+
+
 LIBRARIES = {
-    "pandas": lambda data, path: pa.table(to_table(data).to_pandas()),
-    "polars": lambda data, path: pl.from_arrow(to_table(data)).to_arrow(),
-    "parquet": lambda data, path: write(data, path / "e.parquet") or pa.table(pd.read_parquet(path / "e.parquet")),
-    "arrow": lambda data, path: write(data, path / "e.arrow") or pl.read_ipc(path / "e.arrow").to_arrow(),
-    "csv": lambda data, path: (
-        write(data, path / "e.csv") or pa.table(pd.read_csv(path / "e.csv", dtype=str, keep_default_na=False))
-    ),
-    "inter": lambda data, path: (
-        write(data, path / "e.inter")
-        or pa.table(
-            pd.read_csv(path / "e.inter", sep="\t", dtype=str, keep_default_na=False).rename(
-                columns=lambda name: name.partition(":")[0]
-            )
-        )
-    ),
+    "pandas": lambda data, path: pytest.importorskip("pandas") and pa.table(to_table(data).to_pandas()),
+    "polars": lambda data, path: pytest.importorskip("polars").from_arrow(to_table(data)).to_arrow(),
+    "parquet": lambda data, path: by_pandas(data, path / "e.parquet"),
+    "arrow": lambda data, path: by_polars(data, path / "e.arrow"),
+    "csv": lambda data, path: by_pandas(data, path / "e.csv"),
+    "inter": lambda data, path: by_pandas(data, path / "e.inter"),
 }
 
 
