@@ -76,7 +76,9 @@ def test_bad_fields_are_named(change, message):
 
 
 def test_times_may_fall_between_rows_only():
-    Sequences(items=[1, 1, 1], offsets=[0, 0, 2, 2, 3, 3], num_items=1, times=[5, 5, 1])
+    data = Sequences(items=[1, 1, 1], offsets=[0, 0, 2, 2, 3, 3], num_items=1, times=[5, 5, 1])
+    assert data.times.tolist() == [5, 5, 1]
+    assert data.lengths.tolist() == [0, 2, 0, 1, 0]
 
 
 def test_trajectories_alone_refer_to_rows_elsewhere():

@@ -124,4 +124,8 @@ def test_of_many_who_ask_at_once_one_holds_it_at_a_time(run: Storage, monkeypatc
 def test_what_is_no_claim_of_ours_lapses_too(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (b"no JSON", b"[]"):
         run.write(".lock/other", content)
-        Claim(run).release()
+        began = time.monotonic()
+        mine = Claim(run)
+        assert time.monotonic() - began > 1  # as long as it could be one
+        assert list(run.entries(".lock")) == [mine._own]
+        mine.release()

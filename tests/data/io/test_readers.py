@@ -247,8 +247,10 @@ def test_a_large_csv_is_read_in_chunks(tmp_path):
 def test_nothing_is_warned_of_without_cause(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read(put(tmp_path, "e.csv", EVENTS))
-        read(put(tmp_path, "f.csv", "user,item,rating\na,x,1\na,y,1\na,z,1\nb,x,1\n"))
+        timed = read(put(tmp_path, "e.csv", EVENTS))
+        rated = read(put(tmp_path, "f.csv", "user,item,rating\na,x,1\na,y,1\na,z,1\nb,x,1\n"))
+    assert timed.times is not None
+    assert (rated.lengths.tolist(), rated.times) == ([3, 1], None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
