@@ -234,7 +234,7 @@ class RunDirectory:
     def checkpoints(self, round_: int, world: World = ALONE) -> Checkpoints:
         """Where a round keeps what it has before it is finished."""
         folder = self.partial_path(round_) if self._lock is None else self.partial(round_)
-        return Checkpointer(folder, self.log, world)
+        return Checkpointer(folder, self._told, world)
 
     def at_hand(self, round_: int) -> None:
         """Have the files of a finished round in :meth:`round_path`, where they always are in a folder."""
@@ -311,6 +311,16 @@ class RunDirectory:
     def log(self, event: str, **fields: Any) -> None:
         """Append a line to log.jsonl: the time (UTC), the event and what belongs to it."""
         self._writable()
+        self._append(event, fields)
+
+    def _told(self, event: str, **fields: Any) -> None:
+        """:meth:`log` for what any process of a run may find, also one that does not hold the run's lock."""
+        if self._lock is None:
+            self._append(event, fields)
+        else:
+            self.log(event, **fields)
+
+    def _append(self, event: str, fields: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps(files.plain({"time": now, "event": event, **fields}), allow_nan=False)
         files.append(self.path / LOG, line.encode() + b"\n")

@@ -88,7 +88,7 @@ class RemoteDirectory(RunDirectory):
     def checkpoints(self, round_: int, world: World = ALONE) -> Checkpoints:
         folder, claim = self.partial_path(round_).relative_to(self.path), self._lock
         check = claim.check if isinstance(claim, Claim) else lambda: None
-        return _ObjectCheckpointer(self._storage, folder, check, self.log, world)
+        return _ObjectCheckpointer(self._storage, folder, check, self._told, world)
 
     def at_hand(self, round_: int) -> None:
         folder = self.round_path(round_)

@@ -144,7 +144,7 @@ def test_a_signal_while_arrow_imports_pandas_is_not_lost(tmp_path: Path, how: st
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     if how == "library":
         assert ended.returncode in (-number, 128 + number)

@@ -98,13 +98,13 @@ def test_a_process_ends_with_its_files_and_0(tmp_path: Path, where: str) -> None
     if where == "a pipe that nobody reads":
         reading, writing = os.pipe()
         os.close(reading)
-        status = subprocess.run(command, stdout=writing, stderr=writing, timeout=120, **options).returncode
+        status = subprocess.run(command, stdout=writing, stderr=writing, timeout=600, **options).returncode
         os.close(writing)
     elif where == "a full disk":
         with open("/dev/full", "w") as full:
-            status = subprocess.run(command, stdout=full, stderr=full, timeout=120, **options).returncode
+            status = subprocess.run(command, stdout=full, stderr=full, timeout=600, **options).returncode
     else:
-        status = subprocess.run(command, preexec_fn=close, timeout=120, **options).returncode
+        status = subprocess.run(command, preexec_fn=close, timeout=600, **options).returncode
     assert status == 0
     assert RunDirectory.open(tmp_path / "run").finished_rounds() == 1
 

@@ -51,6 +51,8 @@ TOKENS = [
     b"1e999",
     b"NaN",
     b"9" * 40,
+    b"9" * 5_000,  # more digits than Python makes a number of
+    b"x" * 140_000,  # more than a field of the csv module holds
     b"\xef\xbb\xbf",
 ]
 TOKENS += [

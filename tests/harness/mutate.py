@@ -212,6 +212,20 @@ MUTATIONS = [
         "tests.harness soak --rounds 12",
     ),
     Mutation(
+        "fields that are longer than the csv module takes end in its error",
+        "rsir.data.io.layout",
+        "    except csv.Error:",
+        "    except csv.Error as error:\n        if 'limit' in str(error):\n            raise",
+        "tests.harness fuzz --inputs 3100",
+    ),
+    Mutation(
+        "the noise of a training is another one from three threads on",
+        "rsir.training.fit",
+        "        self.noise_seed = noise_seed\n",
+        "        self.noise_seed = noise_seed + (torch.get_num_threads() > 2)\n",
+        _tests("harness/test_determinism"),
+    ),
+    Mutation(
         "heads that do not divide the width are accepted",
         "rsir.config.learning",
         "headless or self.dim % self.heads == 0",

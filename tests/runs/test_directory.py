@@ -21,6 +21,7 @@ from rsir.config import DataConfig, FidelityConfig, GenerationConfig, RecursionC
 from rsir.errors import RunError
 from rsir.runs import directory, manifest
 from rsir.runs.directory import RunDirectory
+from rsir.runs.store import Follower
 
 CONFIG = RecursionConfig(rounds=2, seed=7)
 DATA = "ab" * 32
@@ -540,3 +541,15 @@ def test_the_lock_of_a_killed_process_is_free(run_path: Path) -> None:
     assert (run_path / ".lock").exists()
     RunDirectory.create(run_path, CONFIG, DATA, resume=True).close()
     assert not (run_path / ".lock").exists()
+
+
+def test_any_process_of_a_run_says_which_saved_file_it_cannot_use(run_path: Path) -> None:
+    """Of several processes only the first holds the lock, and each reads some of the files of trajectories."""
+    with RunDirectory.create(run_path, CONFIG, DATA, resume=True) as run:
+        saved = run.partial(2) / "trajectories-000001"
+        saved.write_bytes(b"damaged")
+        other = Follower(RunDirectory.open(run_path))
+        assert list(other.checkpointer(2).load("trajectories")) == []
+    assert not saved.exists()
+    last = json.loads((run_path / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["file"]) == ("discarded", "round-02/partial/trajectories-000001")
