@@ -267,3 +267,23 @@ class ItemKnn:
         threads: int,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
         """Items, their shares, and offsets (rows + 1,), for each history items[begins[r]:ends[r]]."""
+    def ranks_unseen(
+        self,
+        occurrences: NDArray[np.int64],
+        own: NDArray[np.int32],
+        own_offsets: NDArray[np.int64],
+        histories: NDArray[np.int32],
+        history_offsets: NDArray[np.int64],
+        targets: NDArray[np.int32],
+        target_offsets: NDArray[np.int64],
+        window: int,
+        decay: float,
+        backward: float,
+        history_exponent: float,
+        item_exponent: float,
+        age_decay: float,
+        newest: int,
+        tau: int,
+        threads: int,
+    ) -> NDArray[np.int64]:
+        """(rows,) the rank, at most tau + 1, of the best target of each row, its own sequence left out of the count."""

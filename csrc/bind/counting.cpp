@@ -6,6 +6,7 @@
 #include "bind/arguments.hpp"
 #include "bind/module.hpp"
 #include "counting/item_knn.hpp"
+#include "counting/unseen.hpp"
 
 namespace rsir::bind {
 
@@ -94,6 +95,17 @@ class ItemKnn {
   SparseLists lists_;
 };
 
+ItemKnnFit check_fit(std::int64_t window, double decay, double backward, double history_exponent, double item_exponent,
+                     std::int64_t neighbours) {
+  check_count("window", window, 1 << 16);
+  check_count("neighbours", neighbours);
+  check_within("decay", decay, 0.0, 1.0);
+  check_within("backward", backward, 0.0, 1e6);
+  check_within("history_exponent", history_exponent, 0.0, 8.0);
+  check_within("item_exponent", item_exponent, 0.0, 8.0);
+  return {static_cast<int>(window), decay, backward, history_exponent, item_exponent, neighbours};
+}
+
 std::unique_ptr<ItemKnn> fit_item_knn(const py::array& items, const py::array& offsets, std::int64_t num_items,
                                       std::int64_t window, double decay, double backward, double history_exponent,
                                       double item_exponent, std::int64_t neighbours, Threads threads) {
@@ -101,13 +113,7 @@ std::unique_ptr<ItemKnn> fit_item_knn(const py::array& items, const py::array& o
   const auto* ids = check_items("items", items, num_items);
   const SequencesView sequences{ids, check_offsets("offsets", offsets, kAny, items.shape(0)), offsets.shape(0) - 1,
                                 num_items};
-  check_count("window", window, 1 << 16);
-  check_count("neighbours", neighbours);
-  check_within("decay", decay, 0.0, 1.0);
-  check_within("backward", backward, 0.0, 1e6);
-  check_within("history_exponent", history_exponent, 0.0, 8.0);
-  check_within("item_exponent", item_exponent, 0.0, 8.0);
-  const ItemKnnFit settings{static_cast<int>(window), decay, backward, history_exponent, item_exponent, neighbours};
+  const ItemKnnFit settings = check_fit(window, decay, backward, history_exponent, item_exponent, neighbours);
   return std::make_unique<ItemKnn>(run_native([&] { return rsir::fit_item_knn(sequences, settings, threads); }));
 }
 
@@ -131,6 +137,36 @@ py::tuple score(const ItemKnn& knn, const py::array& items, const py::array& beg
   return tuple_of(run_native([&] { return rsir::score_histories(neighbours, histories, settings, threads); }));
 }
 
+py::array_t<std::int64_t> ranks_unseen(const ItemKnn& knn, const py::array& occurrences, const py::array& own,
+                                       const py::array& own_offsets, const py::array& histories,
+                                       const py::array& history_offsets, const py::array& targets,
+                                       const py::array& target_offsets, std::int64_t window, double decay,
+                                       double backward, double history_exponent, double item_exponent,
+                                       double age_decay, std::int64_t newest, std::int64_t tau, Threads threads) {
+  const std::int64_t num_items = knn.num_items();
+  const SparseLists& lists = knn.lists();
+  const ItemKnnLists neighbours{lists.offsets.data(), lists.ids.data(), lists.values.data(), num_items};
+  const auto* counts = data_of<std::int64_t>("occurrences", occurrences, {static_cast<py::ssize_t>(num_items) + 1});
+  expect(own_offsets.ndim() == 1 && own_offsets.shape(0) >= 1, "own_offsets: expected (rows + 1,)");
+  const py::ssize_t rows = own_offsets.shape(0) - 1;
+  const auto lists_of = [&](const char* name, const py::array& ids, const py::array& offsets) {
+    const std::int32_t* checked = check_items(name, ids, num_items);
+    return IdLists{checked, check_offsets((std::string(name) + " offsets").c_str(), offsets, rows, ids.shape(0))};
+  };
+  const IdLists mine = lists_of("own", own, own_offsets), before = lists_of("histories", histories, history_offsets),
+                wanted = lists_of("targets", targets, target_offsets);
+  check_within("age_decay", age_decay, 0.0, 1.0);
+  check_count("newest", newest);
+  check_count("tau", tau);
+  const UnseenSettings settings{check_fit(window, decay, backward, history_exponent, item_exponent, 1), age_decay,
+                                newest, tau};
+  py::array_t<std::int64_t> ranks(rows);
+  std::int64_t* out = ranks.mutable_data();
+  run_native(
+      [&] { rsir::ranks_unseen(neighbours, counts, rows, mine, before, wanted, settings, threads, out); });
+  return ranks;
+}
+
 }  // namespace
 
 void register_counting(py::module_& m) {
@@ -147,7 +183,10 @@ void register_counting(py::module_& m) {
       .def_property_readonly(
           "offsets", [](const py::object& self) { return view_of(self.cast<ItemKnn&>().lists().offsets, self); })
       .def("score", &score, "items"_a, "begins"_a, "ends"_a, "decay"_a, "newest"_a, "most"_a, "without_own"_a,
-           "threads"_a);
+           "threads"_a)
+      .def("ranks_unseen", &ranks_unseen, "occurrences"_a, "own"_a, "own_offsets"_a, "histories"_a,
+           "history_offsets"_a, "targets"_a, "target_offsets"_a, "window"_a, "decay"_a, "backward"_a,
+           "history_exponent"_a, "item_exponent"_a, "age_decay"_a, "newest"_a, "tau"_a, "threads"_a);
 }
 
 }  // namespace rsir::bind

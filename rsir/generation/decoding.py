@@ -282,6 +282,10 @@ class Engine:
         passed = self.targets.left[self.leader[slots]] > 0  # no target left is an end, but no failure
 
         failed = self._strays(slots) if self.fidelity.checks_items else torch.zeros_like(passed)
+        if self.fidelity.judges:
+            judged = (passed & ~failed).nonzero()[:, 0]
+            if len(judged):
+                failed[judged] = ~self._judged(slots[judged])
         going = (passed & ~failed).nonzero()[:, 0]
         own = self._draws_own(slots[going])
         drawn = torch.zeros_like(length)
@@ -305,6 +309,14 @@ class Engine:
         new = self.items[slots[checked], self.length[slots[checked]] - 1]
         strays[checked] = ~self.fidelity.accepts(new, self.targets.sources(slots[checked]))
         return strays
+
+    def _judged(self, slots: Tensor) -> Tensor:
+        """Whether each trajectory passes the judge; those that follow one leader are the same so far."""
+        leaders, leader = self.leader[slots].unique(return_inverse=True)
+        row, _ = self._row_and_number(self.job[leaders].cpu().numpy())
+        users, targets = self.sources.source[row], self.targets.lists(leaders)
+        passed = self.fidelity.judge(users, self._used(leaders), targets, self.threads)
+        return passed[leader]
 
     def _refuse(self, slots: Tensor) -> None:
         """Mark trajectories that failed the check, and take back the item that they failed by, if it was generated."""

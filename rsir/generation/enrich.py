@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,7 @@ from rsir.generation.acquisition import acquire
 from rsir.generation.fidelity import Fidelity, build
 from rsir.generation.generate import Generated, generate
 from rsir.generation.stats import GenerationStats
+from rsir.models.itemknn import ItemKnn, Unseen
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.ops import ItemTable
@@ -42,6 +44,8 @@ class Enricher:
     seed : int
         Seed of the run.
     runtime : Runtime
+    unseen : callable, optional
+        Gives the item-kNN without the user, for fidelity policies that judge by it.
     """
 
     generation: GenerationConfig = field(default_factory=GenerationConfig)
@@ -50,6 +54,7 @@ class Enricher:
     item_table: Literal["float32", "float16"] = "float32"
     seed: int = 0
     runtime: Runtime = RUNTIME
+    unseen: Callable[[], Unseen] | None = None
 
     def bind(self, model: Backbone, round_: int, table: ItemTable | None = None) -> BoundEnricher:
         """Pack the model's items and make the fidelity policy of a round, once for all that is generated with them.
@@ -65,7 +70,7 @@ class Enricher:
         """
         require(1 <= round_ < 2**15, "round_", "in 1..32767", round_)
         table = pack_items(model, table, dtype=self.item_table, world=self.runtime.world)
-        policy = build(self.fidelity, model.item_embeddings().detach(), round_, table, self.runtime)
+        policy = build(self.fidelity, model.item_embeddings().detach(), round_, table, self.runtime, self.unseen)
         return BoundEnricher(self, model, round_, table, policy)
 
 
@@ -169,6 +174,7 @@ def enrich(
         acquisition or AcquisitionConfig(),
         seed=seed,
         runtime=Runtime(threads=threads, progress=progress),
+        unseen=lambda: Unseen(ItemKnn.fit(real, threads=threads), real),
     )
     bound = enricher.bind(encoder, round_, table)
     return Sequences.concat(data, bound.acquire(bound.generate(real).trajectories))

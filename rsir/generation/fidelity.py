@@ -1,27 +1,35 @@
 """Fidelity: does a growing trajectory stay on its user's preference manifold?
 
-A policy may check two things. A rank threshold ``tau``: some real item that the trajectory has not used must still
-rank within tau under the model (RSIR, section 3.3); the engine fuses that check with the draw of the next item. And
-``accepts``: a check of the newly generated item itself, which needs no held-out item.
+A policy may check three things. A rank threshold ``tau``: some real item that the trajectory has not used must still
+rank within tau under the model (RSIR, section 3.3); the engine fuses that check with the draw of the next item.
+``accepts``: a check of the newly generated item itself, which needs no held-out item. And ``judge``: of the trajectory
+so far, by something other than the model that generates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rsir.config import FidelityConfig
 from rsir.config.registry import Registry
+from rsir.errors import ConfigError
 from rsir.generation.neighbours import INDEX_FLAT_LIMIT, CandidateIndex, neighbour_graph
 from rsir.generation.screening import screen
+from rsir.models.itemknn import Unseen
 from rsir.ops import ItemTable, Ragged, neighbour_votes
 from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = [
     "POLICIES",
     "Both",
+    "Counted",
+    "CountedRank",
     "Fidelity",
     "Maker",
     "Neighbours",
@@ -48,6 +56,12 @@ class Fidelity(Protocol):
     checks_items: bool
     """Whether new items are checked, by :meth:`accepts`."""
 
+    judges: bool
+    """Whether trajectories are checked by :meth:`judge`."""
+
+    unseen: Unseen | None
+    """The item-kNN without the user; :func:`build` sets it for a policy that judges."""
+
     table: ItemTable | None
     """The item table that verdicts of :meth:`screen` are about, which trajectories must be scored by; None: any."""
 
@@ -57,6 +71,11 @@ class Fidelity(Protocol):
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool."""
+
+    def judge(
+        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
+    ) -> Tensor:
+        """Whether each trajectory of a user (n,) still leads to one of the unused real items -> (n,) bool."""
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         """Rows whose rank check needs no scan: those sure to fail, those to be trusted to pass it; None: scan them all.
@@ -70,11 +89,18 @@ class Policy:
 
     tau: int | None = None
     checks_items = False
+    judges = False
+    unseen: Unseen | None = None
     table: ItemTable | None = None
     on_fail = "drop"
 
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return torch.ones_like(items, dtype=torch.bool)
+
+    def judge(
+        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
+    ) -> Tensor:
+        return torch.ones(len(users), dtype=torch.bool, device=trajectories.ids.device)
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
         return None
@@ -165,12 +191,47 @@ class Both(Rank):
         return self.neighbours.accepts(items, sources)
 
 
+class Counted(Policy):
+    """The rank check by another judge: the item-kNN, from whose counts the user's own sequence is taken out.
+
+    The model that generates has been trained on the very items that it must find within tau; this count has not seen
+    them.
+
+    Parameters
+    ----------
+    tau : int
+        Some unused real item must rank within tau among the items that the trajectory does not hold.
+    """
+
+    judges = True
+
+    def __init__(self, tau: int) -> None:
+        self.within = tau
+
+    def judge(
+        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
+    ) -> Tensor:
+        assert self.unseen is not None
+        ranks = self.unseen.ranks(users, trajectories, targets, self.within, threads=threads)
+        return torch.from_numpy(ranks <= self.within).to(trajectories.ids.device)
+
+
+class CountedRank(Counted, Rank):
+    """The rank check by the model and by the item-kNN; both must pass."""
+
+    def __init__(self, rank: Rank) -> None:
+        assert rank.tau is not None
+        Rank.__init__(self, rank.tau, rank.index, rank.verify)
+        self.within = rank.tau
+
+
 def build(
     config: FidelityConfig,
     embeddings: Tensor,
     round_: int,
     table: ItemTable | None = None,
     runtime: Runtime = RUNTIME,
+    unseen: Callable[[], Unseen] | None = None,
 ) -> Fidelity:
     """The policy of a round, bound to the model that generates.
 
@@ -186,14 +247,23 @@ def build(
         What they are scored from, maybe in half precision: proofs must be about its logits.
     runtime : Runtime, optional
         The processes that call this together and divide the neighbour graph.
+    unseen : callable, optional
+        Gives the item-kNN without the user, for a policy that judges by it.
 
     Raises
     ------
     ConfigError
-        No policy of that name (the message lists those known).
+        No policy of that name (the message lists those known), or one that needs an item-kNN where there is none.
     """
     policy = POLICIES[config.policy](config, embeddings, round_, table, runtime)
     policy.on_fail = config.on_fail
+    if policy.judges:
+        if unseen is None:
+            raise ConfigError(
+                f"fidelity.policy {config.policy}: expected an item-kNN of all users to judge by, got none; use "
+                "fidelity.policy rank, or rsir run, within the limit on memory"
+            )
+        policy.unseen = unseen()
     return policy
 
 
@@ -224,6 +294,20 @@ def _neighbours(
 def _both(config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime) -> Both:
     near = _neighbours(config, embeddings, round_, table, runtime)
     return Both(_rank(config, embeddings, round_, table, runtime), near)
+
+
+@register("itemknn")
+def _itemknn(
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime
+) -> Counted:
+    return Counted(threshold(config, embeddings.shape[0] - 1, round_))
+
+
+@register("rank-itemknn")
+def _rank_itemknn(
+    config: FidelityConfig, embeddings: Tensor, round_: int, table: ItemTable | None, runtime: Runtime
+) -> CountedRank:
+    return CountedRank(_rank(config, embeddings, round_, table, runtime))
 
 
 def threshold(config: FidelityConfig, num_items: int, round_: int) -> int:

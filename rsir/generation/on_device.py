@@ -49,7 +49,8 @@ def engine_of(
     unscreened = type(fidelity).screen is Policy.screen or (isinstance(fidelity, Rank) and fidelity.index is None)
     kernels = table.backend.name == "triton" and table.weights.device.type in DEVICES
     all_slots = kernels and isinstance(model, SteppingBackbone)
-    made = DeviceEngine if all_slots and unscreened and not fidelity.checks_items else Engine
+    checked = fidelity.checks_items or fidelity.judges
+    made = DeviceEngine if all_slots and unscreened and not checked else Engine
     return made(model, sources, rows, config, fidelity, table=table, runtime=runtime, **options)
 
 

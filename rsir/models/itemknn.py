@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsir.config.counting import ItemKnnConfig
 from rsir.config.values import choice
-from rsir.data.sequences import Sequences
+from rsir.data.sequences import Sequences, item_popularity, offsets_of, ragged_indices
 from rsir.errors import BackboneError, DataError
 from rsir.models.itemknn_reference import ReferenceItemKnn
 from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone, PrefixBackbone
@@ -24,7 +24,7 @@ from rsir.ops import Ragged, SparseScores
 from rsir.ops.backend import load
 from rsir.ops.checks import thread_count
 
-__all__ = ["ItemKnn", "Shares", "WithItemKnn", "network_of", "with_vote"]
+__all__ = ["ItemKnn", "Shares", "Unseen", "WithItemKnn", "network_of", "with_vote"]
 
 _ALL = 2**40
 _FLOOR = 1e-4  # what an item that is not listed counts as: the logarithm of a share of 0 is taken of this
@@ -210,6 +210,79 @@ def _counter(backend: str) -> Any:
     from rsir import _core
 
     return _core.ItemKnn
+
+
+class Unseen:
+    """The item-kNN as it would be if one user's sequence had not been counted, for each user in turn.
+
+    A user's own pairs and occurrences are taken out of the counts when a history is scored, which is exact but for the
+    rounding of float32, and for what the full count cut off at ``neighbours``.
+
+    Parameters
+    ----------
+    knn : ItemKnn
+    train : Sequences
+        What was counted.
+    """
+
+    def __init__(self, knn: ItemKnn, train: Sequences) -> None:
+        if knn.num_items != train.num_items:
+            raise DataError(f"train: expected the {knn.num_items} items of the count, got {train.num_items}")
+        self.knn, self.train = knn, train
+        self.occurrences = item_popularity(train)
+
+    def ranks(
+        self,
+        users: npt.NDArray[np.int64],
+        histories: Ragged,
+        targets: Ragged,
+        tau: int,
+        *,
+        threads: int | None = None,
+    ) -> npt.NDArray[np.int64]:
+        """The rank of each row's best target after its history, by the count of all users but one.
+
+        Parameters
+        ----------
+        users : (n,) int64
+            Row of ``train`` that is left out.
+        histories, targets : Ragged
+            n lists; oldest first. Items of a history compete with no target.
+        tau : int
+            At least 1.
+        threads : int, optional
+            Default: torch's number.
+
+        Returns
+        -------
+        ranks : (n,) int64
+            At most tau + 1, which is also that of rows whose targets have no score. Of scores that differ by less than
+            a millionth the lower id comes first.
+        """
+        config, offsets = self.knn.config, self.train.offsets
+        lengths = offsets[users + 1] - offsets[users]
+        own = self.train.items[ragged_indices(offsets[users], lengths)]
+        lists = [
+            array
+            for ids, starts in (histories, targets)
+            for array in (ids.cpu().numpy().astype(np.int32, copy=False), starts.cpu().numpy())
+        ]
+        found: npt.NDArray[np.int64] = self.knn.lists.ranks_unseen(
+            self.occurrences,
+            own,
+            offsets_of(lengths),
+            *lists,
+            config.window,
+            config.decay,
+            config.backward,
+            config.history_exponent,
+            config.item_exponent,
+            config.age_decay,
+            config.newest,
+            tau,
+            thread_count(threads),
+        )
+        return found
 
 
 class WithItemKnn(nn.Module):

@@ -34,10 +34,7 @@ class ReferenceItemKnn:
     ) -> ReferenceItemKnn:
         follows = np.zeros((num_items + 1, num_items + 1))
         for begin, end in pairwise(offsets):
-            row = items[begin:end]
-            for first in range(len(row)):
-                for second in range(first + 1, min(len(row), first + 1 + window)):
-                    follows[row[first], row[second]] += decay ** (second - first - 1)
+            follows += follows_of(items[begin:end], num_items, window, decay)
         counts = np.maximum(np.bincount(items, minlength=num_items + 1), 1).astype(np.float64)
         both = follows + backward * follows.T
         values = counts[:, None] ** -history_exponent * both * counts**-item_exponent
@@ -64,6 +61,63 @@ class ReferenceItemKnn:
                 shares[row, history] = 0
             shares[row] /= shares[row].sum() or 1
         return _listed(shares, most)
+
+    def ranks_unseen(
+        self,
+        occurrences: npt.NDArray[np.int64],
+        own: npt.NDArray[np.int32],
+        own_offsets: npt.NDArray[np.int64],
+        histories: npt.NDArray[np.int32],
+        history_offsets: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
+        target_offsets: npt.NDArray[np.int64],
+        window: int,
+        decay: float,
+        backward: float,
+        history_exponent: float,
+        item_exponent: float,
+        age_decay: float,
+        newest: int,
+        tau: int,
+        threads: int,
+    ) -> npt.NDArray[np.int64]:
+        listed = np.zeros((self.num_items + 1, self.num_items + 1))
+        listed[np.repeat(np.arange(self.num_items + 1), np.diff(self.offsets)), self.ids] = self.values
+        total = np.maximum(occurrences, 1).astype(np.float64)
+        both = total[:, None] ** history_exponent * listed * total**item_exponent
+        ranks = np.full(len(own_offsets) - 1, tau + 1)
+        for row, ((a, b), (c, d), (e, f)) in enumerate(
+            zip(pairwise(own_offsets), pairwise(history_offsets), pairwise(target_offsets), strict=True)
+        ):
+            follows = follows_of(own[a:b], self.num_items, window, decay)
+            rest = both - follows - backward * follows.T
+            rest[rest <= 1e-6 * both] = 0  # values are float32: that much is none
+            left = occurrences - np.bincount(own[a:b], minlength=self.num_items + 1)
+            weights = [np.where(left > 0, np.maximum(left, 1.0) ** -by, 0) for by in (history_exponent, item_exponent)]
+            values = weights[0][:, None] * rest * weights[1]
+            history = histories[c:d]
+            scores = np.zeros(self.num_items + 1)
+            for age, item in enumerate(history[::-1][:newest]):
+                scores += age_decay**age * values[item]
+            scores[history] = 0
+            wanted = np.unique(targets[e:f])
+            best = scores[wanted].max(initial=0)
+            if best == 0:
+                continue
+            first = wanted[scores[wanted] >= best * (1 - 1e-6)].min()
+            scores[wanted] = 0
+            ties = (scores >= best * (1 - 1e-6)) & (np.arange(len(scores)) < first)
+            ranks[row] = min(tau, int(((scores > best * (1 + 1e-6)) | ties).sum())) + 1
+        return ranks
+
+
+def follows_of(row: npt.NDArray[np.int32], num_items: int, window: int, decay: float) -> npt.NDArray[np.float64]:
+    """(N + 1, N + 1): what a sequence counts for each pair of an item and one that comes after it."""
+    follows = np.zeros((num_items + 1, num_items + 1))
+    for first in range(len(row)):
+        for second in range(first + 1, min(len(row), first + 1 + window)):
+            follows[row[first], row[second]] += decay ** (second - first - 1)
+    return follows
 
 
 def _listed(

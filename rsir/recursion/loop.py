@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rsir.files import plain
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import Enricher
 from rsir.models import ItemKnn, pack_items
-from rsir.models.itemknn import network_of, with_vote
+from rsir.models.itemknn import Unseen, network_of, with_vote
 from rsir.objects.address import Address, place
 from rsir.objects.copies import exists
 from rsir.recursion.baselines import baselines, counted
@@ -256,7 +257,7 @@ class _Loop:
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         settings = config.generation, config.fidelity, config.acquisition, config.item_table, config.seed
-        enricher = Enricher(*settings, runtime).bind(self.lineage.recommender(), round_)
+        enricher = Enricher(*settings, runtime, self._unseen()).bind(self.lineage.recommender(), round_)
         found = enricher.generate(sources, checkpointer)
         new = enricher.acquire(found.trajectories)
         self._take(new)
@@ -268,6 +269,10 @@ class _Loop:
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
             "leak": enricher.leak(found.stats),
         }
+
+    def _unseen(self) -> Callable[[], Unseen] | None:
+        """What makes the item-kNN without the user; None where there is no item-kNN."""
+        return None if self.knn is None else partial(Unseen, self.knn, self.parts.train)
 
     def _take(self, new: Sequences) -> None:
         self.acquired = [*self.acquired, new] if self.config.accumulate else [new]
