@@ -6,6 +6,8 @@ At every step the whole prefix is encoded anew, the whole catalogue scored and s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -28,6 +30,7 @@ def one_trajectory(
     on_fail: str,
     graph: np.ndarray | None = None,
     hits: int = 1,
+    judge: Callable[[int, list[int], list[int]], bool] | None = None,
 ) -> list[int]:
     embeddings = model.item_embeddings().detach()
 
@@ -59,6 +62,7 @@ def one_trajectory(
         logits = (embeddings @ query).numpy()
         best = max(logits[t] for t in targets)
         failed = tau is not None and 1 + int((logits[1:] > best).sum()) > tau
+        failed = failed or (judge is not None and not judge(row, trajectory, targets))
         if failed or strays():
             if on_fail == "drop" and len(trajectory) > given:
                 trajectory = trajectory[:-1]

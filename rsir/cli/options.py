@@ -293,7 +293,7 @@ def configuration(base: RecursionConfig, path: str | None, given: Mapping[str, s
         raise ConfigError(f"{empty[0]}: expected a value, got an empty text")
     settings = {} if path is None else read_file(path)
     backbone = str({**settings, **given}.get("model.name", base.model.name))
-    values = flat(dataclasses.replace(base, model=base.model.for_backbone(backbone)))
+    values = flat(base.for_backbone(backbone))
     for texts in (settings, given):
         values.update({name: OPTIONS[name].value(text) for name, text in texts.items()})
     nested: dict[str, Any] = {}

@@ -141,7 +141,7 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     def labs(path: Path | None, model: str) -> Iterator[Lab]:
         name = "simulated" if path is None else path.stem
         for seed in options.seeds:
-            own = replace(_with_data(config, path), model=config.model.for_backbone(model), seed=seed)
+            own = replace(_with_data(config, path), seed=seed).for_backbone(model)
             work, arms, digest = options.out / "work", tuple(options.arms), recipe(own, data[path])
             yield Lab(name, data[path], own, lines, work, _say, arms, device, digest)
 
@@ -180,7 +180,7 @@ def _check(options: argparse.Namespace, config: RecursionConfig, arms: Callable[
             f"--data.split: noise leaves the last two events of a user as they are, the targets of leave-one-out; "
             f"expected leave-one-out, got {config.data.split!r}"
         )
-    known = {arm for model in options.models for arm in arms(replace(config, model=config.model.for_backbone(model)))}
+    known = {arm for model in options.models for arm in arms(config.for_backbone(model))}
     if unknown := sorted(set(options.arms) - known):
         some = f"expected some of {', '.join(map(repr, sorted(known)))}" if known else "this study has none to choose"
         raise ConfigError(f"--arms: {some}, got {', '.join(map(repr, unknown))}")

@@ -11,7 +11,7 @@ from typing import Literal
 from rsir.config.changes import as_text, flat
 from rsir.config.counting import ItemKnnConfig
 from rsir.config.data import DataConfig, SimulationConfig
-from rsir.config.learning import ModelConfig, TrainingConfig
+from rsir.config.learning import ModelConfig, TrainingConfig, for_backbone
 from rsir.config.rounds import AcquisitionConfig, DistillationConfig, FidelityConfig, GenerationConfig
 from rsir.config.values import check_types, choice, from_dict, require, to_dict
 
@@ -118,10 +118,15 @@ class RecursionConfig:
         choice("retention", self.retention, ("none", "pair", "all"))
         choice("item_table", self.item_table, ("float32", "float16"))
 
+    def for_backbone(self, name: str) -> RecursionConfig:
+        """The same settings for another backbone; those at their default take the other one's default."""
+        training = for_backbone("training", self.training, self.model.name, name)
+        return replace(self, model=self.model.for_backbone(name), training=training)
+
 
 def changed(config: RecursionConfig) -> dict[str, tuple[object, object]]:
     """Settings other than the defaults, (value, default) by dotted name."""
     standard = RecursionConfig()
-    own = flat(replace(standard, model=standard.model.for_backbone(config.model.name)))
+    own = flat(standard.for_backbone(config.model.name))
     defaults = own | {"model.name": standard.model.name}  # a backbone has defaults of its own
     return {name: (value, defaults[name]) for name, value in flat(config).items() if value != defaults[name]}

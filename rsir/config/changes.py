@@ -47,7 +47,8 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             near = nearest(name, known)
             raise ConfigError(f"{name}: unknown setting; " + (f"did you mean {near}?" if near else _listing(known)))
     if "model.name" in flat and isinstance(flat["model.name"], str):
-        values["model"] = to_dict(sections["model"].for_backbone(flat["model.name"]))
+        other: Any = config
+        values = to_dict(other.for_backbone(flat["model.name"]))
     for name, value in flat.items():
         section, _, setting = name.rpartition(".")
         (values[section] if section else values)[setting] = value

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 from rsir.config.values import check_types, choice, require
 
-__all__ = ["ModelConfig", "TrainingConfig"]
+__all__ = ["ModelConfig", "TrainingConfig", "for_backbone"]
+
+Section = TypeVar("Section", "ModelConfig", "TrainingConfig")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The backbone; defaults are the SASRec of the RSIR authors.
 
-    :meth:`for_backbone` gives the defaults of the others; on the command line ``--model NAME`` does.
+    :meth:`for_backbone` gives the defaults of the others, and :meth:`rsir.config.RecursionConfig.for_backbone` those of
+    their training, too; on the command line ``--model NAME`` does.
 
     Attributes
     ----------
@@ -82,22 +85,28 @@ class ModelConfig:
 
     def for_backbone(self, name: str) -> ModelConfig:
         """The same settings for another backbone; those that are at their default take the other one's default."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        ours, theirs = ({**defaults, **_OWN_DEFAULTS.get(which, {})} for which in (self.name, name))
-        changes = {key: value for key, value in theirs.items() if getattr(self, key) == ours[key]}
-        return dataclasses.replace(self, **{**changes, "name": name})
+        return replace(for_backbone("model", self, self.name, name), name=name)
 
 
-_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "esasrec": {"dropout": 0.2},  # its authors' settings for Amazon Toys
-    "gru4rec": {"layers": 1},  # its paper: a second layer made it worse
+_OWN_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    # chosen on validation of Amazon Toys (docs/stronger.md)
+    "bsarec": {"training": {"negatives": 4096, "patience": 8, "synthetic_weight": 0.5, "real_last": 2}},
+    "esasrec": {"model": {"dropout": 0.2}},  # its authors' settings for Amazon Toys
+    "gru4rec": {"model": {"layers": 1}},  # its paper: a second layer made it worse
 }
-"""What a backbone's defaults differ in from SASRec's."""
+"""What a backbone's defaults differ in from SASRec's, by section."""
+
+
+def for_backbone(section: str, config: Section, backbone: str, name: str) -> Section:
+    """A section of settings for another backbone; those at the first one's defaults take the other one's."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    ours, theirs = ({**defaults, **_OWN_DEFAULTS.get(which, {}).get(section, {})} for which in (backbone, name))
+    return replace(config, **{key: value for key, value in theirs.items() if getattr(config, key) == ours[key]})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How one backbone is trained.
+    """How one backbone is trained; bsarec has other defaults (docs/stronger.md).
 
     Attributes
     ----------

@@ -65,8 +65,9 @@ class FidelityConfig:
     Attributes
     ----------
     policy
-        rank (the paper), neighbours (nearest-neighbour fidelity), both, off (the ablation that collapses), or one of
-        your own (docs/extending.md).
+        rank (the paper), neighbours (nearest-neighbour fidelity), both, itemknn (the rank check by the item-kNN, the
+        user left out of its counts, in place of the model), rank-itemknn (both of these), off (the ablation that
+        collapses), or one of your own (docs/extending.md).
     tau
         Some unused real item must rank within tau at each step; a list: one a round, the last from then on;
         none: 50,20,10, at most items / 20.

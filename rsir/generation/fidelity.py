@@ -72,9 +72,7 @@ class Fidelity(Protocol):
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         """Whether each new item (n,) int64 stays near its source's real items -> (n,) bool."""
 
-    def judge(
-        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
-    ) -> Tensor:
+    def judge(self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None) -> Tensor:
         """Whether each trajectory of a user (n,) still leads to one of the unused real items -> (n,) bool."""
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
@@ -97,9 +95,7 @@ class Policy:
     def accepts(self, items: Tensor, sources: Ragged) -> Tensor:
         return torch.ones_like(items, dtype=torch.bool)
 
-    def judge(
-        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
-    ) -> Tensor:
+    def judge(self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None) -> Tensor:
         return torch.ones(len(users), dtype=torch.bool, device=trajectories.ids.device)
 
     def screen(self, queries: Tensor, targets: Ragged, threads: int | None) -> tuple[Tensor, Tensor] | None:
@@ -208,9 +204,7 @@ class Counted(Policy):
     def __init__(self, tau: int) -> None:
         self.within = tau
 
-    def judge(
-        self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None
-    ) -> Tensor:
+    def judge(self, users: npt.NDArray[np.int64], trajectories: Ragged, targets: Ragged, threads: int | None) -> Tensor:
         assert self.unseen is not None
         ranks = self.unseen.ranks(users, trajectories, targets, self.within, threads=threads)
         return torch.from_numpy(ranks <= self.within).to(trajectories.ids.device)

@@ -79,7 +79,7 @@ def _check_catalogue(config: RecursionConfig, num_items: int) -> None:
     limits: list[tuple[str, int | list[int], int]] = [("generation.k", config.generation.k, num_items)]
     if config.distillation.share > 0:
         limits.append(("distillation.k", config.distillation.k, num_items))
-    if policy in ("rank", "both") and fidelity.tau is not None:
+    if policy in ("rank", "both", "itemknn", "rank-itemknn") and fidelity.tau is not None:
         limits.append(("fidelity.tau", fidelity.tau, num_items))
     if policy in ("neighbours", "both"):
         limits.append(("fidelity.neighbours", fidelity.neighbours, num_items - 1))
@@ -102,7 +102,7 @@ def _note_of_a_loose_check(config: RecursionConfig, train: Sequences) -> None:
 
     If ranks were random, the best of n items of N would be within tau with probability 1 - (1 - tau / N) ** n.
     """
-    if config.rounds == 0 or config.fidelity.policy not in ("rank", "both"):
+    if config.rounds == 0 or config.fidelity.policy not in ("rank", "both", "rank-itemknn"):
         return
     tau, mean = threshold(config.fidelity, train.num_items, 1), train.num_interactions / len(train)
     by_chance = 1 - (1 - tau / train.num_items) ** mean

@@ -14,7 +14,7 @@ __all__ = ["GRID", "arms", "run"]
 
 GRID: list[tuple[str, str, list[Any]]] = [
     ("fidelity", "tau", [5, 20, 200]),
-    ("fidelity", "policy", ["rank", "neighbours", "both"]),
+    ("fidelity", "policy", ["rank", "neighbours", "both", "itemknn", "rank-itemknn"]),
     ("generation", "p", [0.0, 0.25, 0.5, 0.75, 1.0]),
     ("generation", "m", [2, 5, 10, 20]),
     ("generation", "k", [1, 3, 10]),

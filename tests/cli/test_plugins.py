@@ -81,7 +81,7 @@ def test_a_run_with_policies_from_a_file(mine: Path, tmp_path: Path, capsys: pyt
 
 
 def test_registered_names_are_those_that_configurations_may_have() -> None:
-    assert fidelity.POLICIES.names() == ["both", "neighbours", "off", "rank"]
+    assert fidelity.POLICIES.names() == ["both", "itemknn", "neighbours", "off", "rank", "rank-itemknn"]
     assert acquisition.POLICIES.names() == ["all", "capped", "disagreement"]
     with pytest.raises(rsir.RsirError, match=r"fidelity\.policy 'rank' is registered already"):
         fidelity.register("rank")(fidelity.Off)

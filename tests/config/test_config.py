@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsir.config import DataConfig, FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, from_dict, to_dict
+from rsir.cli.options import configuration
+from rsir.config import (
+    DataConfig,
+    FidelityConfig,
+    GenerationConfig,
+    ModelConfig,
+    RecursionConfig,
+    TrainingConfig,
+    changed,
+    from_dict,
+    to_dict,
+)
+from rsir.config.changes import with_settings
 from rsir.data.load import load_data
 from rsir.errors import ConfigError
 
@@ -75,6 +87,25 @@ def test_a_backbone_brings_its_own_defaults_and_leaves_what_was_set() -> None:
     assert strong.for_backbone("gru4rec") == ModelConfig(name="gru4rec", layers=1)
     assert strong.for_backbone("sasrec") == base
     assert ModelConfig(dropout=0.3, dim=32).for_backbone("esasrec") == ModelConfig("esasrec", dropout=0.3, dim=32)
+
+
+def test_a_backbone_brings_its_own_training_unless_it_is_given() -> None:
+    standard = RecursionConfig()
+    bsarec = standard.for_backbone("bsarec")
+    assert bsarec.model == ModelConfig("bsarec")
+    assert bsarec.training == TrainingConfig(negatives=4096, patience=8, synthetic_weight=0.5, real_last=2)
+    assert bsarec.for_backbone("bsarec") == bsarec
+    assert bsarec.for_backbone("sasrec") == standard
+    assert with_settings(standard, {"model": "bsarec"}) == bsarec
+    own = with_settings(standard, {"model": "bsarec", "training.negatives": 1024, "training": {"real_last": 0}})
+    assert own.training == TrainingConfig(patience=8, synthetic_weight=0.5)
+    assert configuration(standard, None, {"model.name": "bsarec"}) == bsarec
+    given = {"model.name": "bsarec", "training.negatives": "1024", "training.real_last": "0"}
+    assert configuration(standard, None, given) == own
+    # a run of before, with the values that it had then, is resumed with them
+    assert configuration(own, None, {"model.name": "bsarec"}) == own
+    assert changed(bsarec) == {"model.name": ("bsarec", "sasrec")}
+    assert changed(own)["training.negatives"] == (1024, 4096)
 
 
 def test_a_recurrent_network_has_no_heads_to_divide() -> None:

@@ -20,8 +20,10 @@ from rsir.generation.fidelity import Off, Rank, build
 from rsir.generation.generate import generate
 from rsir.generation.neighbours import CandidateIndex
 from rsir.models import pack_items
+from rsir.models.itemknn import ItemKnn, Unseen
 from rsir.training.fit import fit
 from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
+from tests.models.unseen import Recounted
 
 NUM_ITEMS = 40
 
@@ -42,8 +44,14 @@ def as_pairs(trajectories: Sequences) -> list[tuple[int, list[int]]]:
 def check_against_oracle(
     model: ToyBackbone, sources: Sequences, config: GenerationConfig, fidelity: FidelityConfig, seed: int, round_: int
 ) -> int:
-    policy = build(fidelity, model.item_embeddings(), round_)
+    unseen = Unseen(ItemKnn.fit(sources), sources)
+    policy = build(fidelity, model.item_embeddings(), round_, unseen=lambda: unseen)
     found = generate(model, sources, config, policy, seed=seed, round_=round_)
+    truth, within = Recounted(sources), getattr(policy, "within", 0)
+
+    def judge(user: int, trajectory: list[int], targets: list[int]) -> bool:
+        return truth.rank(user, trajectory, targets, within) <= within
+
     near = getattr(policy, "neighbours", policy)
     graph = near.graph.numpy() if hasattr(near, "graph") else None
     expected = all_trajectories(
@@ -56,6 +64,7 @@ def check_against_oracle(
         on_fail=fidelity.on_fail,
         graph=graph,
         hits=fidelity.hits,
+        judge=judge if policy.judges else None,
     )
     assert as_pairs(found.trajectories) == expected
     assert (found.trajectories.round == round_).all()
@@ -77,7 +86,7 @@ configs = st.builds(
 )
 policies = st.builds(
     FidelityConfig,
-    policy=st.sampled_from(["rank", "neighbours", "both", "off"]),
+    policy=st.sampled_from(["rank", "neighbours", "both", "itemknn", "rank-itemknn", "off"]),
     tau=st.sampled_from([1, 3, 10, 1000]),
     neighbours=st.sampled_from([2, 8]),
     hits=st.integers(1, 2),
@@ -94,11 +103,12 @@ def test_engine_equals_oracle(
     check_against_oracle(kind(NUM_ITEMS, seed=seed), some_sources(seed), config, fidelity, seed, round_)
 
 
-@pytest.mark.parametrize("policy", ["rank", "neighbours", "both", "off"])
+@pytest.mark.parametrize("policy", ["rank", "neighbours", "both", "itemknn", "rank-itemknn", "off"])
 def test_each_policy_keeps_something_and_refuses_something(policy: str) -> None:
     model, sources = ToyBackbone(NUM_ITEMS), some_sources(rows=60)
     fidelity = FidelityConfig(policy=policy, tau=10, neighbours=8)  # type: ignore[arg-type]
-    found = generate(model, sources, GenerationConfig(), build(fidelity, model.item_embeddings(), 1), seed=3, round_=1)
+    made = build(fidelity, model.item_embeddings(), 1, unseen=lambda: Unseen(ItemKnn.fit(sources), sources))
+    found = generate(model, sources, GenerationConfig(), made, seed=3, round_=1)
     assert len(found.trajectories) > 0
     assert (found.stats.refused > 0) == (policy != "off")
 
@@ -252,6 +262,32 @@ def test_the_item_that_fills_a_trajectory_is_checked_as_well(policy: str, on_fai
     model, sources = ToyBackbone(NUM_ITEMS, max_len=4), some_sources(rows=80, longest=12)
     fidelity = FidelityConfig(policy=policy, tau=30, neighbours=12, on_fail=on_fail)  # type: ignore[arg-type]
     assert check_against_oracle(model, sources, GenerationConfig(p=0.3, k=5), fidelity, 0, 1) > 20
+
+
+@pytest.mark.parametrize("policy", ["itemknn", "rank-itemknn"])
+def test_a_judge_needs_a_count(policy: str) -> None:
+    with pytest.raises(ConfigError, match=f"fidelity.policy {policy}: expected an item-kNN of all users"):
+        build(FidelityConfig(policy=policy), ToyBackbone(NUM_ITEMS).item_embeddings(), 1)
+
+
+def test_generated_sources_are_judged_without_their_user() -> None:
+    """What leaves the user out is the number of the real row, also where trajectories start from generated ones."""
+    model, real = ToyBackbone(NUM_ITEMS), some_sources(rows=40)
+    unseen = Unseen(ItemKnn.fit(real), real)
+    policy = build(FidelityConfig(policy="itemknn", tau=10), model.item_embeddings(), 1, unseen=lambda: unseen)
+    first = generate(model, real, GenerationConfig(m=2), policy, seed=1, round_=1).trajectories
+    asked: list[tuple[int, set[int]]] = []
+
+    def ranks(users, histories, targets, tau, threads):  # type: ignore[no-untyped-def]
+        for user, begin, end in zip(users, targets.offsets[:-1], targets.offsets[1:], strict=True):
+            asked.append((int(user), set(targets.ids[begin:end].tolist())))
+        return np.ones(len(users), np.int64)
+
+    unseen.ranks = ranks  # type: ignore[method-assign]
+    generate(model, first, GenerationConfig(m=2), policy, seed=1, round_=2)
+    by_user = {user: set(np.concatenate([row for at, row in as_pairs(first) if at == user])) for user, _ in asked}
+    assert len(by_user) > 5
+    assert all(open_ <= by_user[user] for user, open_ in asked)
 
 
 def test_a_step_without_a_state_is_no_incremental_decoding() -> None:

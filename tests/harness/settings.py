@@ -44,7 +44,7 @@ CHOICES: dict[str, list[Any]] = {
     "generation.temperature": [1e-30, 1.0, 1e30],
     "generation.m": [1, 3],
     "generation.slots": [1, 7],
-    "fidelity.policy": ["rank", "neighbours", "both", "off"],
+    "fidelity.policy": ["rank", "neighbours", "both", "itemknn", "rank-itemknn", "off"],
     "fidelity.tau": [None, 1, 39, 1000, [5, 1]],
     "fidelity.on_fail": ["drop", "keep"],
     "fidelity.neighbours": [1, 39, 1000],

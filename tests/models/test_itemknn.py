@@ -7,13 +7,16 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 from rsir import _core
 from rsir.config import ItemKnnConfig
 from rsir.data import Sequences
 from rsir.data.sequences import offsets_of
 from rsir.errors import ConfigError, DataError
-from rsir.models.itemknn import ItemKnn
+from rsir.models.itemknn import ItemKnn, Unseen
+from rsir.ops import Ragged
+from tests.models.unseen import Recounted
 
 BACKENDS = ["reference", "cpp"]
 
@@ -163,3 +166,53 @@ def test_copies_and_pickles_score_as_the_original(backend: str) -> None:
     for again in (copy.deepcopy(knn), pickle.loads(pickle.dumps(knn))):
         found = again.shares(*history)
         assert (found.ids.tolist(), found.values.tolist()) == (wanted.ids.tolist(), wanted.values.tolist())
+
+
+def _lists(rows: list[np.ndarray]) -> Ragged:
+    offsets = offsets_of(np.array([len(row) for row in rows]))
+    return Ragged(torch.from_numpy(np.concatenate(rows).astype(np.int32)), torch.from_numpy(offsets))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "config",
+    [
+        ItemKnnConfig(),
+        ItemKnnConfig(window=3, decay=0.83, history_exponent=0.37, item_exponent=0.21, newest=4, age_decay=0.71),
+        ItemKnnConfig(window=1, decay=0.0, backward=0.0, history_exponent=0.0, item_exponent=1.3, age_decay=1.0),
+    ],
+)
+def test_the_count_without_a_user_is_the_count_of_the_others(config: ItemKnnConfig, backend: str) -> None:
+    rng = np.random.default_rng(7)
+    # some items occur in one sequence alone, and in some twice
+    train = Sequences.from_lists([rng.integers(1, 60, rng.integers(2, 15)) for _ in range(70)], 60)
+    users = np.repeat(np.arange(len(train)), 2)
+    histories = [rng.integers(1, 60, rng.integers(1, 9)) for _ in users]
+    for row, user in enumerate(users):  # most trajectories hold some of their user's own items
+        histories[row][: len(histories[row]) // 2 + 1] = train[user][0]
+    targets = [np.unique(train[user][rng.permutation(len(train[user]))[:3]]) for user in users]
+    unseen = Unseen(ItemKnn.fit(train, config, backend=backend), train)
+    tau = 12
+    found, again = (unseen.ranks(users, _lists(histories), _lists(targets), tau, threads=threads) for threads in (1, 3))
+    assert found.tolist() == again.tolist()
+    truth = Recounted(train, config)
+    expected = [
+        truth.rank(user, history, target, tau)
+        for user, history, target in zip(users.tolist(), histories, targets, strict=True)
+    ]
+    assert found.tolist() == expected
+    assert len(set(expected)) > 5
+
+
+def test_a_pair_of_nobody_else_says_nothing() -> None:
+    train = Sequences.from_lists([[1, 2], [1, 3], [4, 5]], 5)
+    unseen = Unseen(ItemKnn.fit(train), train)
+    history = _lists([np.array([1]), np.array([1])])
+    targets = Ragged(torch.tensor([2, 3]), torch.tensor([0, 1, 2]))
+    assert unseen.ranks(np.array([0, 0]), history, targets, 5).tolist() == [6, 1]  # 1, 2 is the user's own pair
+    assert unseen.ranks(np.array([2, 2]), history, targets, 5).tolist() == [1, 2]  # of others, and a tie
+
+
+def test_the_count_without_a_user_needs_that_catalogue() -> None:
+    with pytest.raises(DataError, match="train: expected the 5 items of the count, got 6"):
+        Unseen(ItemKnn.fit(Sequences.from_lists([[1, 2]], 5)), Sequences.from_lists([[1, 2]], 6))
