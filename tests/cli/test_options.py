@@ -100,7 +100,7 @@ def test_a_backbone_brings_its_own_defaults(tmp_path: Path) -> None:
         (["--fidelity.tau", "5,x"], r"fidelity.tau: expected .* got \[5, 'x'\]"),
         (
             ["--fidelity.policy", "strict"],
-            r"fidelity.policy: expected one of both, neighbours, off, rank, got 'strict'",
+            r"fidelity.policy: expected one of both, itemknn, neighbours, off, rank, rank-itemknn, got 'strict'",
         ),
         (["--accumulate", "maybe"], "accumulate: expected bool, got 'maybe'"),
         (["--model.heads", "3"], r"model.heads: expected a divisor of dim 64, got 3"),

@@ -74,7 +74,8 @@ def test_a_run_with_policies_from_a_file(mine: Path, tmp_path: Path, capsys: pyt
 
     assert main(["--out", str(tmp_path / "run"), "--resume", "--rounds", "2"]) == 2
     message = capsys.readouterr().err
-    assert "fidelity.policy: expected one of both, neighbours, off, rank, got 'modest'; --plugins FILE.py" in message
+    assert "fidelity.policy: expected one of both, itemknn, neighbours, off, rank, rank-itemknn, got 'm" in message
+    assert "--plugins FILE.py" in message
     again = rsir_command("--out", "run", "--resume", "--rounds", "2", "--plugins=mine.py", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert len(rsir.load(tmp_path / "run").rounds) == 3
