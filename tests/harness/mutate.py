@@ -244,7 +244,7 @@ def noticed(mutation: Mutation | None, check: str, scratch: Path) -> bool:
         settings |= {"MUTATION_MODULE": mutation.module, "MUTATION_OLD": mutation.old, "MUTATION_NEW": mutation.new}
     command = [sys.executable, "-m", *shlex.split(check)]
     try:
-        return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, timeout=600).returncode != 0
+        return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, timeout=1800).returncode != 0
     except subprocess.TimeoutExpired:
         return True
 

@@ -25,7 +25,8 @@ class Case:
     """A data set's file.
 
     `refused` is a part of the sentence that says what to type, where it is not read as it is; `then` are DataConfig's
-    options with which it is read. `ties` says that its times are too coarse to tell a user's events apart.
+    options with which it is read. `ties` says that its times are too coarse to tell a user's events apart. `item` is
+    the number of an event's item, by user, item and rating; `hashes` says that the file has it in hexadecimal.
     """
 
     file: str
@@ -36,6 +37,8 @@ class Case:
     warned: str = ""
     reads: bool = True
     ties: bool = False
+    item: Callable[[int, int, int], int] = lambda user, item, rating: item
+    hashes: bool = False
 
 
 def rows(form: Callable[..., str], header: str = "", end: str = "\n") -> Callable[[], str]:
@@ -195,7 +198,7 @@ CASES = {
     "Brightkite check-ins": Case(
         "loc-brightkite_totalCheckins.txt.gz",
         packed(rows(lambda u, i, r, t: f"{u}\t{iso(t)}\t39.7\t-104.9\t{i:032x}")),
-        "--data.user 0 --data.item 4 --data.time 1", {"user": "0", "item": "4", "time": "1"},
+        "--data.user 0 --data.item 4 --data.time 1", {"user": "0", "item": "4", "time": "1"}, hashes=True,
     ),
     "Foursquare NYC, TKY": Case(
         "dataset_TSMC2014_NYC.txt",
@@ -207,12 +210,12 @@ CASES = {
     "Last.fm 360K": Case(
         "usersha1-artmbid-artname-plays.tsv",
         rows(lambda u, i, r, t: f"{HASH(u)}\t{i:08x}-aa\t\"weird\" al\t{r}"), BY_NUMBER,
-        {"user": "0", "item": "1"}, times=False, warned="no column of times",
+        {"user": "0", "item": "1"}, times=False, warned="no column of times", hashes=True,
     ),
     "Last.fm 1K": Case(
         "userid-timestamp-artid-artname-traid-traname.tsv",
         rows(lambda u, i, r, t: f"user_{u:06d}\t{iso(t)}\t{'a' * 8}\tDeep \"Dish\t{i:08x}-b\tF"), BY_NUMBER,
-        {"user": "0", "item": "4", "time": "1"},
+        {"user": "0", "item": "4", "time": "1"}, hashes=True,
     ),
     "UCI Online Retail": Case(
         "OnlineRetail.csv",
@@ -233,7 +236,8 @@ CASES = {
     ),
     "Epinions": Case(
         "ratings_data.txt", rows(lambda u, i, r, t: f"{u} {i + 100 * r * u} {r}"),
-        "name its columns by number", {"user": "0", "item": "1"}, times=False, warned="no column of times", reads=False,
+        "name its columns by number", {"user": "0", "item": "1"}, times=False, warned="no column of times",
+        item=lambda u, i, r: i + 100 * r * u,
     ),
     "Jester": Case(
         "jester-data-1.csv", lambda: "".join(",".join(["74", *(["-7.82"] * 100)]) + "\n" for _ in range(5)),
