@@ -16,6 +16,7 @@ BENCHMARKS = {
     "service": "rsir serve under load: requests a second and p99, beside the library alone",
     "training": "a training step and an epoch, against plain packed torch",
     "bases": "the base alone: SASRec and BSARec, sampled negatives and full softmax, quality and seconds",
+    "alternatives": "what a user would pick instead: popularity, item-kNN, EASE, ALS; quality and seconds, beside runs",
     "backbones": "a training step of every backbone, and with --epochs what each learns",
     "peers": "epochs and time to the same quality, against RecTools' and RecBole's SASRec",
     "loading": "seconds and peak memory of reading 10,000,000 events, format by format",
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
         for name, summary in BENCHMARKS.items():
-            print(f"  {name:<11} {summary}")
+            print(f"  {name:<14} {summary}")
         return 0
     name, *rest = arguments
     if name not in BENCHMARKS:

@@ -35,6 +35,7 @@ QUICK = {  # and what the table must show
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "bases": ["| sasrec-full | 0 |", "| bsarec-full | 0 |", "seconds an epoch"],
+    "alternatives": ["| item-kNN |", "| EASE |"],
     "backbones": ["| hstu |", "sasrec: validation NDCG@20", "decoding item by item"],
     "rounding": ["| top-20 list holds another item |", "trajectories kept"],
     "growth": ["| users | 240 |", "**exponent**"],
