@@ -22,6 +22,9 @@ class SimulationConfig:
         Size of the catalogue.
     mean_length
         Mean number of interactions of a user (the least is 5).
+    order
+        Share of the events that follow the one before, as the next volume of a series does. With 0 the order of a user's
+        events says nothing, as in the data of before 29 November 2026, and it is the same to the byte.
     seed
         Seed of the simulator; the run's own seed does not change the data.
     """
@@ -29,6 +32,7 @@ class SimulationConfig:
     num_users: int = 4000
     num_items: int = 2400
     mean_length: float = 8.0
+    order: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -36,6 +40,7 @@ class SimulationConfig:
         require(self.num_users >= 2, "simulation.num_users", "at least 2", self.num_users)
         require(self.num_items >= 10, "simulation.num_items", "at least 10", self.num_items)
         require(5 <= self.mean_length < 1e6, "simulation.mean_length", "in 5..1,000,000", self.mean_length)
+        require(0 <= self.order <= 0.9, "simulation.order", "in 0..0.9", self.order)
         require(self.seed >= 0, "simulation.seed", "0 or more", self.seed)
 
 

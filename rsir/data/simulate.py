@@ -4,12 +4,14 @@ Genres of items lie on a two-dimensional manifold, a torus, and so do users: eac
 being home to more of them. A user's taste is a distribution over genres that falls steeply with the distance on the
 torus. The next item of a user is
 
-- a chart item, as half of all events are: drawn by overall popularity (Zipf's law), whoever the user is, or
+- one of the two that follow the last one in the order of its genre, as volumes of a series do
+  (`SimulationConfig.order`, the share of such events), else
+- a chart item, as half of the others are: drawn by overall popularity (Zipf's law), whoever the user is, or
 - any item of a genre drawn from the taste,
 
-and never repeats an item of the same user. So half of every history is noise, and what a model can learn is which
-items share their users, from few events each. That is the situation in which verified sequences of its own, which
-hold less noise than real ones, can teach a recommender something.
+and never repeats an item of the same user. So a good part of every history is noise, and what a model can learn is what
+follows what and which items share their users, from few events each. That is the situation in which verified sequences
+of its own, which hold less noise than real ones, can teach a recommender something.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ CONCENTRATION = 200.0  # of a user's taste around their place on the torus: one 
 SPREAD = 0.1  # of users around their home genre, in radians
 REACH = 0.32  # genres farther than this from a user's home genre have less than 1e-17 of the taste
 CHART_EXPONENT, GENRE_EXPONENT = 0.9, 0.7  # Zipf's law for chart items and for the popularity of genres
-FROM_CHART = 0.5  # what is left comes from the taste
+FROM_CHART = 0.5  # of what does not follow the item before; what is left comes from the taste
+FOLLOWERS = 2  # items that may follow one, the next ones of its genre
 MIN_LENGTH = 5
 MAX_LENGTH = 50
 SECONDS_OBSERVED = 365 * 86_400
@@ -59,6 +62,8 @@ class SimulatedData:
         Genre of item id i at ``i - 1``.
     popularity : (N,) float64
         Share of each item in the chart, at ``i - 1``.
+    order : float
+        Share of the events that follow the one before.
     """
 
     sequences: Sequences
@@ -66,6 +71,7 @@ class SimulatedData:
     genre_points: FloatArray
     genres: Int64Array
     popularity: FloatArray
+    order: float
 
     def taste(self, rows: Int64Array) -> FloatArray:
         """Distributions over genres of some users (B,), (B, G) float64."""
@@ -89,8 +95,43 @@ class SimulatedData:
         within = 1 / np.bincount(self.genres)  # of one item among those of its genre
         out = np.zeros((len(rows), len(self.genres) + 1))
         out[:, 1:] = FROM_CHART * self.popularity + (1 - FROM_CHART) * (self.taste(rows) * within)[:, self.genres]
+        out *= 1 - self.order
+        series = _Series.of(self.genres)
+        for after in range(FOLLOWERS):
+            out[np.arange(len(rows)), series.follower(items[offsets[1:] - 1], after)] += self.order / FOLLOWERS
         out[np.repeat(np.arange(len(rows)), np.diff(offsets)), items] = 0
         return out / out.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """The items of every genre in their order.
+
+    Attributes
+    ----------
+    by_genre, starts : (N,) and (G + 1,) int64
+        Those of genre g are ``by_genre[starts[g]:starts[g + 1]]``, ids less 1.
+    genres, places : (N,) int64
+        Genre of item id i, and its place in `by_genre`, at ``i - 1``.
+    """
+
+    by_genre: Int64Array
+    starts: Int64Array
+    genres: Int64Array
+    places: Int64Array
+
+    @classmethod
+    def of(cls, genres: Int64Array) -> _Series:
+        by_genre = np.argsort(genres, kind="stable")
+        places = np.empty_like(by_genre)
+        places[by_genre] = np.arange(len(genres))
+        return cls(by_genre, offsets_of(np.bincount(genres)), genres, places)
+
+    def follower(self, items: npt.NDArray[np.integer], after: int | Int64Array) -> Int64Array:
+        """Ids of what stands so many places behind the one after each item; the last one's is the first again."""
+        genres = self.genres[items - 1]
+        first, size = self.starts[genres], self.starts[genres + 1] - self.starts[genres]
+        return 1 + self.by_genre[first + (self.places[items - 1] - first + 1 + after) % size]
 
 
 def simulate(config: SimulationConfig | None = None) -> SimulatedData:
@@ -120,7 +161,8 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
     genres = np.argsort(random(items), kind="stable") % num_genres
     popularity = _zipf(items, CHART_EXPONENT)[np.argsort(random(items), kind="stable")]
     chart = np.cumsum(popularity)
-    by_genre, starts = np.argsort(genres, kind="stable"), offsets_of(np.bincount(genres, minlength=num_genres))
+    series = _Series.of(genres)
+    by_genre, starts = series.by_genre, series.starts
 
     lengths = _lengths(config, random(users))
     offsets = offsets_of(lengths)
@@ -136,6 +178,10 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
             place = starts[genre] + (random(waiting.size) * (starts[genre + 1] - starts[genre])).astype(np.int64)
             charted = np.searchsorted(chart, random(waiting.size) * chart[-1], side="right")
             drawn = 1 + np.where(random(waiting.size) < FROM_CHART, np.minimum(charted, items - 1), by_genre[place])
+            if step and config.order:
+                follows = np.flatnonzero(random(waiting.size) < config.order)
+                after = (FOLLOWERS * random(follows.size)).astype(np.int64)
+                drawn[follows] = series.follower(history[offsets[waiting[follows]] + step - 1], after)
             # a repeat is drawn anew, source and all, which leaves the distribution over the items not yet seen
             waiting = waiting[drawing.find_repeats(waiting, drawn.astype(np.int32), step, history, offsets)]
             memory.release()
@@ -149,7 +195,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
         item_labels=pa.array([f"genre {genre} item {item}" for item, genre in enumerate(genres.tolist(), 1)]),
         user_labels=pc.binary_join_element_wise("user", pa.array(np.arange(1, users + 1)).cast(pa.string()), " "),
     )
-    return SimulatedData(sequences, user_points, genre_points, genres, popularity)
+    return SimulatedData(sequences, user_points, genre_points, genres, popularity, config.order)
 
 
 def _around(centres: FloatArray, home: npt.NDArray[np.int32], random: Callable[..., FloatArray]) -> FloatArray:

@@ -84,11 +84,13 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
-    data, itemknn = values.get("data"), values.get("itemknn", {})
+    data, itemknn, simulation = values.get("data"), values.get("itemknn", {}), values.get("simulation")
     if isinstance(data, dict) and "repeats" not in data:
         values = {**values, "data": {**data, "repeats": "targets"}}
     if isinstance(itemknn, dict) and "vote" not in itemknn:
         values = {**values, "itemknn": {**itemknn, "vote": "off"}}
+    if isinstance(simulation, dict) and "order" not in simulation:
+        values = {**values, "simulation": {**simulation, "order": 0.0}}
     return values
 
 

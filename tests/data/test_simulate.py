@@ -64,6 +64,30 @@ def test_users_lie_on_the_manifold(data):
     assert likeness[distance < 0.5].mean() > 5 * likeness[distance > 4].mean()
 
 
+def test_without_order_the_data_are_those_of_before_the_setting():
+    old = simulate(SimulationConfig(order=0)).sequences
+    assert old.fingerprint().startswith("d1712e1e8841")  # drawn from uniform numbers alone, so by every numpy
+
+
+def test_events_follow_the_one_before_as_often_as_they_should(data):
+    """A pair of neighbours that could be one of a series: of a genre, one or two places apart in it."""
+
+    def share(sequences, ahead):
+        items, inner = sequences.items - 1, np.ones(len(sequences.items), bool)
+        inner[sequences.offsets[:-1]] = False  # whose event before is another user's
+        place = np.empty(2400, int)
+        for genre in range(len(data.genre_points)):
+            place[data.genres == genre] = np.arange((data.genres == genre).sum())
+        before, after = items[np.flatnonzero(inner) - 1], items[inner]
+        same = data.genres[before] == data.genres[after]
+        gap = (place[after] - place[before]) % np.bincount(data.genres)[data.genres[after]]
+        return (same & np.isin(gap if ahead else -gap % np.bincount(data.genres)[data.genres[after]], (1, 2))).mean()
+
+    assert share(data.sequences, True) == pytest.approx(0.3 + share(data.sequences, False), abs=0.03)
+    old = simulate(SimulationConfig(order=0)).sequences
+    assert share(old, True) == pytest.approx(share(old, False), abs=0.01)
+
+
 def test_there_is_a_signal_in_what_goes_together_and_room_above_it(data):
     split = leave_one_out(data.sequences)
     tasks, n = split.test, 2401
