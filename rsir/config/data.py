@@ -23,7 +23,7 @@ class SimulationConfig:
     mean_length
         Mean number of interactions of a user (the least is 5).
     order
-        Share of the events that follow the one before, as the next volume of a series does. With 0 the order of a user's
+        Share of the events that follow the one before, as the next volume of a series does. With 0 the order of the
         events says nothing, as in the data of before 29 November 2026, and it is the same to the byte.
     seed
         Seed of the simulator; the run's own seed does not change the data.

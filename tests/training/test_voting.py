@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "model": {"dim": 8, "layers": 1, "heads": 1, "feedforward": 8},
     "training": {"max_evaluations": 1},
     "fidelity": {"tau": 10},
-    "simulation": {"num_users": 80, "num_items": 50},
+    "simulation": {"num_users": 80, "num_items": 50, "order": 0},  # where the first round is the best
 }
 
 
