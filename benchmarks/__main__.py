@@ -12,6 +12,7 @@ BENCHMARKS = {
     "gpu_acceptance": "on a CUDA device, in eight minutes: compilation, tests, roofline, CPU against GPU, one run",
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
+    "update": "rsir update week by week, against runs from scratch: processor seconds and quality",
     "serving": "one recommendation and a thousand, by one network and two, against plain torch",
     "service": "rsir serve under load: requests a second and p99, beside the library alone",
     "training": "a training step and an epoch, against plain packed torch",

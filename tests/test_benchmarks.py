@@ -31,6 +31,7 @@ QUICK = {  # and what the table must show
     "fidelity": ["FAISS proofs"],
     "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
     "evaluation": ["| torch, ", "users/s", "Both give NDCG@20"],
+    "update": ["| 1 | ", "| update |", "scratch / update", "95% intervals over users"],
     "serving": ["two networks, 1 history", "plain torch", "histories/s"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],

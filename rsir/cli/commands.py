@@ -10,6 +10,7 @@ COMMANDS = {
     "recommend": "write the best items for every user to a file, or print them for some",
     "similar": "print the items most like some",
     "refit": "train the best round's recipe on all events, to serve with",
+    "update": "go on from a run with new events, users and items",
     "serve": "answer over HTTP what a run recommends",
     "export": "write a round's training data, or the best model, for use elsewhere",
     "report": "write the page of a run, one page that compares several, or a plot",

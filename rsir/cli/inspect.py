@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     if not (run / MANIFEST).exists() and not (run / REFIT).exists():
         raise RunError(f"{given}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
+    from rsir.runs.ancestry import read_lineage
     from rsir.runs.baselines import read_baselines, remarks
     from rsir.runs.directory import DATA
     from rsir.runs.inputs import read_data
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> int:
             damage.append(str(error))
         else:
             found = "not written yet"
-    config = directory.config
+    config, lineage = directory.config, read_lineage(directory)
     over = bool(rounds) and is_over(config, rounds)
     if rounds:
         best, asked = best_round(rounds), config.rounds if over else len(rounds) - 1
@@ -70,8 +71,11 @@ def main(arguments: list[str]) -> int:
         print(cut_short(rounds, config.training), end="")
     if not over:
         so_far = f"{len(rounds) - 1} of {config.rounds} rounds after the base" if rounds else "no round is finished yet"
-        print(f"Unfinished: {so_far}. Resume: rsir --out {shlex.quote(str(given))} --resume")
+        command = "rsir update RUN --data FILE" if lineage else "rsir"
+        print(f"Unfinished: {so_far}. Resume: {command} --out {shlex.quote(str(given))} --resume")
     print(f"\nData:     {config.data.path or 'given or simulated'}: {found}; fingerprint {directory.data[:16]}")
+    if lineage:
+        print("Goes on:  from " + ", ".join(f"{one['run']} ({one['events']:,} events)" for one in reversed(lineage)))
     differing = [
         f"  {name} {as_text(value)} [{as_text(default)}]" for name, (value, default) in changed(config).items()
     ]

@@ -6,11 +6,13 @@ RSIR, arXiv 2602.15659, algorithm 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from rsir.config import RecursionConfig
 from rsir.data.batches import SoftTargets
@@ -19,7 +21,7 @@ from rsir.data.load import load_log, split
 from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.data.summary import summary
-from rsir.errors import ConfigError, DataError, Interrupted
+from rsir.errors import ConfigError, DataError, Interrupted, RunError
 from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import plain
 from rsir.generation.acquisition import novel_share
@@ -32,7 +34,7 @@ from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
 from rsir.report.page import REPORT, Report
-from rsir.runs.directory import BASELINES, DATA, METRICS, RunDirectory
+from rsir.runs.directory import BASELINES, DATA, METRICS, UPDATE, RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.lineage import Lineage
 from rsir.runs.opening import open_run
@@ -48,7 +50,22 @@ from rsir.training.fit import fit, training_seed
 from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
 
-__all__ = ["Interrupted", "recurse"]
+__all__ = ["Interrupted", "Start", "recurse"]
+
+
+class Start(Protocol):
+    """What a run starts from that goes on from another.
+
+    Attributes
+    ----------
+    said : mapping
+        Content of update.json, as JSON values.
+    """
+
+    said: Mapping[str, Any]
+
+    def weights(self, round_: int) -> Mapping[str, Tensor]:
+        """The weights that a round's training starts from."""
 
 
 @plain_torch()
@@ -62,6 +79,7 @@ def recurse(
     on_data: Callable[[str], None] | None = None,
     on_round: Callable[[RoundResult], None] | None = None,
     base: Run | None = None,
+    start: Start | None = None,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -87,6 +105,8 @@ def recurse(
     base : Run, optional
         A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
         what comes after. Data, split, backbone, training and seed must be the same.
+    start : Start, optional
+        Where the run goes on from another (:mod:`rsir.recursion.update`).
 
     Returns
     -------
@@ -120,7 +140,8 @@ def recurse(
     try:
         traced = replace(runtime, progress=store.traced(runtime.progress)) if runtime.profile else runtime
         knn = counted(parts, config.itemknn, runtime.threads)
-        loop = _Loop(config, parts, store, base, knn, traced)
+        _begin(store, start)
+        loop = _Loop(config, parts, store, base, start, knn, traced)
         beside = baselines(parts, loop.popularity, knn, runtime)
         store.write(BASELINES, lambda: _json(beside))
         report = Report(config, data, parts.train, beside)
@@ -137,7 +158,8 @@ def recurse(
             if ended and is_over(config, rounds):
                 break
         best = best_round(rounds)
-        return Run(config, data, rounds, best, loop.recommender(best), store.path, beside)
+        lineage = () if start is None else tuple(start.said["lineage"])
+        return Run(config, data, rounds, best, loop.recommender(best), store.path, beside, lineage=lineage)
     finally:
         store.close()
 
@@ -149,6 +171,14 @@ def _data_of(config: RecursionConfig, resumed: str | Path | Address | None) -> t
         if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
             return read_data(directory), Reading(name=str(place(resumed) / DATA), format="kept by the run")
     return load_log(config)
+
+
+def _begin(store: RunStore, start: Start | None) -> None:
+    """Note what a run goes on from; refuse to resume one as if it had begun from nothing."""
+    if start is not None:
+        store.write(UPDATE, lambda: _json(start.said))
+    elif store.path is not None and (store.path / UPDATE).exists():
+        raise RunError(f"{store.path}: goes on from another run; resume it by rsir update RUN --data FILE --resume")
 
 
 def _json(values: Any) -> bytes:
@@ -170,11 +200,12 @@ class _Loop:
         parts: Split,
         store: RunStore,
         base: Run | None,
+        start: Start | None,
         knn: ItemKnn | None,
         runtime: Runtime,
     ) -> None:
         self.config, self.parts, self.store, self.base, self.knn = config, parts, store, base, knn
-        self.runtime = runtime
+        self.start, self.runtime = start, runtime
         self.popularity = item_popularity(parts.train)
         self.lineage = Lineage(store, config.retention, runtime.device)
         self.comparison = Comparison(self._evaluate_round, self._evaluate_network, config.guard_noise)
@@ -281,7 +312,9 @@ class _Loop:
         return Sequences.concat(self.parts.train, *self.acquired)
 
     def _initial(self, round_: int) -> Any:
-        """The model whose weights the successor starts from; None starts afresh."""
+        """The model, or the weights, that the training starts from; None starts afresh."""
+        if self.start is not None:
+            return self.start.weights(round_)
         return self.lineage.newest if round_ > 0 and self.config.successor == "finetune" else None
 
     def _soft_targets(self, round_: int, train: Sequences) -> SoftTargets | None:

@@ -8,6 +8,7 @@ A run's folder::
     manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
     metrics.jsonl   a line for each finished round
     baselines.json  metrics of the item-kNN and of popularity
+    update.json     where it goes on from another run: which, and what was added
     log.jsonl       what happened when
     report.html     the run to look at (rsir.report), written anew after every round
     round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
@@ -54,6 +55,8 @@ their fingerprint."""
 METRICS = "metrics.jsonl"
 REFIT = "refit.json"
 """There in the place of a manifest where the folder holds a refit (:mod:`rsir.runs.refit`)."""
+UPDATE = "update.json"
+"""There where the run goes on from another (:mod:`rsir.recursion.update`)."""
 BASELINES = "baselines.json"
 """A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
 PARTIAL = "partial"

@@ -22,6 +22,7 @@ from rsir.models.itemknn import with_vote
 from rsir.objects.copies import fetched
 from rsir.ops import ItemTable
 from rsir.runs import summary
+from rsir.runs.ancestry import read_lineage
 from rsir.runs.baselines import Baselines, read_baselines
 from rsir.runs.directory import MANIFEST, REFIT, RunDirectory
 from rsir.runs.inputs import read_data
@@ -60,6 +61,9 @@ class Run:
     refitted : bool
         Whether the model was trained on all events (:meth:`refit`): ``rounds`` are then those of the run it was made
         from, and their metrics are not this model's.
+    lineage : tuple of dict
+        The runs that it goes on from (:meth:`update`), the oldest first, a dict each: name of the "run", fingerprint of
+        its "data", numbers of "users", "items" and "events", its "best" round.
     """
 
     config: RecursionConfig
@@ -70,6 +74,7 @@ class Run:
     path: Path | None
     baselines: Baselines = field(default_factory=dict)
     refitted: bool = False
+    lineage: tuple[dict[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         return summary.text(self)
@@ -205,6 +210,48 @@ class Run:
 
         return refit(self, out, runtime=runtime)
 
+    def update(
+        self,
+        data: Any,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = False,
+        runtime: Runtime = RUNTIME,
+        **settings: Any,
+    ) -> Run:
+        """Go on with new events, users and items: a new run, whose networks start from this one's; this one stays.
+
+        Round k of the new run is trained, on the events of both, from the network of round k here, or the newest. A
+        new item starts near those that it stands beside in the new sequences. Validation and test are of the newest
+        events, as for any run.
+
+        Parameters
+        ----------
+        data : path, data frame or Sequences
+            The new events, named as this run's: a file in any format of :func:`rsir.read`. Events that the run has
+            already are left out.
+        out : path, optional
+            A new or empty folder. Without one nothing is written.
+        resume : bool, default False
+            Resume an update in `out` that was cut short, with the same data and settings.
+        runtime : Runtime, optional
+            Device, threads, progress and who asks to stop.
+        **settings
+            Changes of settings, as for :func:`rsir.run`; those of data and model stay. ``training.patience`` is at
+            most 3 unless given.
+
+        Raises
+        ------
+        DataError
+            What is new cannot be used: no new event, no user and no item of the run, ids of another kind, events from
+            before those known of their users. Nothing has been written then.
+        RunError
+            The folder is not empty; or this run is a refit, or has no folder.
+        """
+        from rsir.recursion.update import update  # the loop, which makes a Run
+
+        return update(self, data, out, resume=resume, settings=settings, runtime=runtime)
+
     def recommender(self, round_: int | None = None) -> Recommender:
         """What a round recommends with, its items packed; made at the first call. Default: the best round."""
         round_ = self.best if round_ is None else round_
@@ -297,7 +344,9 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Run:
     best = best_round(rounds)
     data, config = read_data(directory), directory.config
     model = _recommender(directory, config, data, rounds[best], device)
-    return Run(config, data, rounds, best, model, directory.path, read_baselines(directory))
+    return Run(
+        config, data, rounds, best, model, directory.path, read_baselines(directory), lineage=read_lineage(directory)
+    )
 
 
 @typed()

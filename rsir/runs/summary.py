@@ -44,8 +44,9 @@ def _title(run: Run) -> str:
             f"Refit of {run.config.model.name} on all events of {len(run.data):,} users and {run.data.num_items:,} "
             f"items{where}; no metrics of its own: below are those of the run it was made from"
         )
+    goes_on = f", going on from {run.lineage[-1]['run']}" if run.lineage else ""
     return (
-        f"Run of {run.config.model.name} on {len(run.data):,} users and {run.data.num_items:,} items{where}; "
+        f"Run of {run.config.model.name} on {len(run.data):,} users and {run.data.num_items:,} items{where}{goes_on}; "
         f"round {run.best} is the best by validation"
     )
 

@@ -25,6 +25,7 @@ GUIDES = [
         "data",
         "objects",
         "serving",
+        "updating",
         "models",
         "settings",
         "stronger",
@@ -57,7 +58,11 @@ def check(line: str, run: bool) -> None:
     elif words[0] == "rsir" and words[1] in COMMANDS and words[1] != "run":
         import_module(f"rsir.cli.{words[1]}").parser().parse_known_args(words[2:])
         # fetching needs a network, tuning a GPU and studies hours; ONNX takes a while, and has tests of its own
-        if words[1] in ("inspect", "recommend", "similar", "refit", "export", "report") and run and ".onnx" not in line:
+        if (
+            words[1] in ("inspect", "recommend", "similar", "refit", "update", "export", "report")
+            and run
+            and ".onnx" not in line
+        ):
             assert command.main(words[1:]) == 0
     elif words[0] == "rsir":
         options = [word for word in words[1:] if word not in ("run", "--resume", "--gpu")]
@@ -93,7 +98,7 @@ def test_guide(page, tmp_path, monkeypatch):
             exec(compile(code, f"{page}.md", "exec", dont_inherit=True), names)
             continue
         for line in code.replace("\\\n", " ").splitlines():
-            check(line, run=page in ("quickstart", "data", "serving", "models"))
+            check(line, run=page in ("quickstart", "data", "serving", "updating", "models"))
 
 
 def test_readme(tmp_path, monkeypatch):

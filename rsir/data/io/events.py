@@ -76,9 +76,9 @@ def to_sequences(events: Events, config: DataConfig) -> Sequences:
     Users and items are numbered in the order of their labels, so the result depends on the order of the log only
     where times are equal or missing.
     """
-    events = _in_order(_rated(events, config))
+    events = ordered(rated(events, config))
     if events.times is not None:
-        events = _without_duplicates(events, events.times)
+        events = without_duplicates(events, events.times)
     if config.k_core > 1:
         events = _core(events, config.k_core)
     users, user_labels = _dense(events.users, events.user_labels)
@@ -126,7 +126,7 @@ class Histories:
 
 def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Histories:
     """Drop exact duplicates and order each user's events as `to_sequences`; number items as the catalogue."""
-    events = _rated(events, config)
+    events = rated(events, config)
     own = catalogue.item_labels
     own = pa.array(np.arange(1, catalogue.num_items + 1)) if own is None else own
     ids = label_ids(events.item_labels, own, events.name)[events.items]
@@ -134,9 +134,9 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
     if not known.users.size:
         example = events.item_labels[int(events.items[0])].as_py()
         raise DataError(f"{events.name}: none of its items, {example!r} for one, is in the catalogue")
-    known = _in_order(replace(known, items=ids[ids > 0]))
+    known = ordered(replace(known, items=ids[ids > 0]))
     if known.times is not None:
-        known = _without_duplicates(known, known.times)
+        known = without_duplicates(known, known.times)
     users, user_labels = _dense(events.users, events.user_labels)
     counts = np.zeros(len(user_labels), np.int64)
     counts[np.unique(users[ids > 0])] = np.bincount(known.users)  # both in the order of the labels
@@ -162,7 +162,7 @@ def label_ids(labels: pa.Array, own: pa.Array, name: str) -> Int64Array:
     return pc.fill_null(pc.add(pc.index_in(labels, own), 1), 0).to_numpy().astype(np.int64)
 
 
-def _rated(events: Events, config: DataConfig) -> Events:
+def rated(events: Events, config: DataConfig) -> Events:
     """Without events rated lower than the least."""
     if config.min_rating is None:
         return events
@@ -170,7 +170,7 @@ def _rated(events: Events, config: DataConfig) -> Events:
         raise DataError(f"{events.name}: min_rating {config.min_rating:g} needs ratings, and this format has none")
     ratings, least = events.ratings, config.min_rating
     highest = max(ratings[block].max() for block in memory.blocks(ratings.size))
-    events = _noted(events, events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least)),
+    events = noted(events, events.keep(by_block(ratings.size, np.bool_, lambda block: ratings[block] >= least)),
                     f"rated below {least:g}")  # fmt: skip
     if not events.users.size:
         raise DataError(
@@ -180,14 +180,14 @@ def _rated(events: Events, config: DataConfig) -> Events:
     return events
 
 
-def _in_order(events: Events) -> Events:
+def ordered(events: Events) -> Events:
     """Sorted by user label, then time, then place in the file; later steps only drop events."""
     users, user_labels = _dense(events.users, events.user_labels)
     order = in_order(users, events.times, counts_of(users, len(user_labels)))
     return replace(events, users=users, user_labels=user_labels, ratings=None).keep(order)
 
 
-def _without_duplicates(events: Events, times: Int64Array) -> Events:
+def without_duplicates(events: Events, times: Int64Array) -> Events:
     """Of events of the same user, item and time, the first. The events are in order."""
     users, items = events.users, events.items
     kept = memory.empty(users.size, np.bool_)
@@ -199,7 +199,7 @@ def _without_duplicates(events: Events, times: Int64Array) -> Events:
     if not dropped:
         return events
     warn(f"{events.name}: dropped {dropped} of {users.size} events that repeat another one's user, item and time")
-    return _noted(events, events.keep(sealed(kept)), "repeating another")
+    return noted(events, events.keep(sealed(kept)), "repeating another")
 
 
 def _first_of_equals(users: Int64Array, items: Int64Array, times: Int64Array) -> npt.NDArray[np.bool_]:
@@ -226,10 +226,10 @@ def _core(events: Events, k: int) -> Events:
     if not kept.users.size:
         raise DataError(f"{events.name}: the {k}-core is empty: of {events.users.size} events none is left once every "
                         f"user and item must have {k}; lower k_core")  # fmt: skip
-    return _noted(events, kept, f"outside of the {k}-core")
+    return noted(events, kept, f"outside of the {k}-core")
 
 
-def _noted(before: Events, after: Events, reason: str) -> Events:
+def noted(before: Events, after: Events, reason: str) -> Events:
     """The events after a filter, with the number of those that it left out."""
     if left_out := before.users.size - after.users.size:
         before.reading.dropped[reason] = left_out

@@ -39,10 +39,10 @@ def from_frame(frame: Any, config: DataConfig | None = None) -> Sequences:
     """
     config = config or DataConfig()
     prepare_arrow()
-    return to_sequences(_events_of(frame, config), config)
+    return to_sequences(events_of(frame, config), config)
 
 
-def _events_of(frame: Any, config: DataConfig) -> Events:
+def events_of(frame: Any, config: DataConfig) -> Events:
     present, load = _hugging_face(frame) or _data_frame(frame)
     origin = Origin(f"{type(frame).__module__.split('.')[0]} frame", lambda row: f"row {row} (counted from 0)")
     try:

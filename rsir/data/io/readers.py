@@ -85,7 +85,7 @@ def read(path: str | os.PathLike[str], config: DataConfig | None = None) -> Sequ
 def read_log(path: str | os.PathLike[str], config: DataConfig) -> tuple[Sequences, Reading]:
     """As `read`, and how the file was read."""
     with at_hand(path, DataError) as file:
-        events, file_format = _read_events(file, config)
+        events, file_format = read_events(file, config)
         if isinstance(events, Sequences):
             return events, Reading(name=str(path), format=f"{file_format} of Sequences.save")
         reading = replace(events.reading, name=str(path), format=file_format)
@@ -112,7 +112,7 @@ def read_histories(path: str | os.PathLike[str], catalogue: Sequences, config: D
     """
     config = config or DataConfig()
     with at_hand(path, DataError) as file:
-        events, _ = _read_events(file, config)
+        events, _ = read_events(file, config)
         if isinstance(events, Sequences):
             raise DataError(f"{path}: is a file of Sequences.save, expected a table of events or text")
         return to_histories(events, catalogue, config)
@@ -195,7 +195,7 @@ def _column_names(path: Path, config: DataConfig) -> list[str]:
         return [] if source is None else source(path, config).names
 
 
-def _read_events(path: Path, config: DataConfig) -> tuple[Events | Sequences, str]:
+def read_events(path: Path, config: DataConfig) -> tuple[Events | Sequences, str]:
     """Events of a file, of one that `Sequences.save` wrote the sequences; and the format."""
     prepare_arrow()
     _check_file(path)
