@@ -38,7 +38,7 @@ their users, train its successor on them as well, and again.
 commands (rsir COMMAND --help lists the options of each):
 """ + listed()
 
-_SHORT = {"data.path": "data", "model.name": "model"}
+_SHORT = {"data.path": "data", "data.items": "items", "model.name": "model"}
 _FEATURED = {
     "what to run": ("data.path", "model.name", "rounds", "seed"),
     "how it improves itself (all settings: --help-all)": ("generation.m", "generation.p", "fidelity.tau"),
@@ -69,7 +69,7 @@ class Option:
             return "{" + ",".join(typing.get_args(kind)) + "}"
         if any(typing.get_origin(other) is list for other in kinds):
             return "N[,N...]"
-        if self.name == "data.path":
+        if self.name in ("data.path", "data.items"):
             return "FILE"
         return {bool: "{true,false}", int: "N", float: "X"}.get(
             kind, "COLUMN" if self.name.startswith("data") else "NAME"

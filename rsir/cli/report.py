@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rsir import files
 from rsir.cli.parsing import Parser, run_place
+from rsir.data.io.items import read_titles
 from rsir.data.load import split
 from rsir.errors import ConfigError, RunError
 from rsir.objects.address import Address
@@ -71,7 +72,8 @@ def main(arguments: list[str]) -> int:
 def _page(directory: RunDirectory, rounds: list[RoundResult]) -> str:
     data, store = read_data(directory), Follower(directory)
     train = split(data, directory.config.data, directory.config.seed).train
-    report = Report(directory.config, data, train, read_baselines(directory))
+    titles = read_titles(directory.path, data.num_items)
+    report = Report(directory.config, data, train, read_baselines(directory), titles)
     for result in rounds:
         report.add(result, store.trajectories(result.round) if result.round > 0 else None)
     return report.page(directory.path.resolve().name, store.environment())

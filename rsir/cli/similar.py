@@ -38,11 +38,15 @@ def main(arguments: list[str]) -> int:
     candidates, exclude = (
         None if file is None else read_names(file, "item") for file in (options.candidates, options.exclude)
     )
-    rows: list[list[object]] = [["item_id", "similar_id", "rank", "score"]]
+    recommender = run.recommender(options.round)
+    titled = recommender.titles is not None
+    rows: list[list[object]] = [["item_id", "similar_id", "rank", "score", *["title"] * titled]]
     for item in options.items:
         found = run.similar(
             item, options.k, by=options.by, candidates=candidates, exclude=exclude, round_=options.round
         )
-        rows += [[item, name, rank, score] for rank, (name, score) in enumerate(found, 1)]
+        titles = recommender.titled(recommender.items.ids([name for name, _ in found])) if titled else None
+        last = [[]] * len(found) if titles is None else [[title or ""] for title in titles.to_pylist()]
+        rows += [[item, name, rank, score, *last[rank - 1]] for rank, (name, score) in enumerate(found, 1)]
     print("\n".join(lines(rows)))
     return 0

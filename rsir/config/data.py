@@ -53,6 +53,9 @@ class DataConfig:
     path
         File of interactions (text, CSV, JSON lines, Parquet, Arrow, RecBole .inter or .pth lists), or folder of such
         files, here or at an address (s3://bucket/events); none means the embedded simulated data.
+    items
+        File of items: an id, a vector (of text, images, anything) or a title each. Items that no event has are in the
+        catalogue, too, where they have a vector.
     format
         Format of the file; auto goes by its extension and its first lines.
     user
@@ -91,6 +94,7 @@ class DataConfig:
     """
 
     path: str | None = None
+    items: str | None = None
     format: Literal["auto", "text", "csv", "jsonl", "parquet", "arrow", "inter", "pth"] = "auto"
     user: str | None = None
     item: str | None = None

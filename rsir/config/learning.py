@@ -136,6 +136,9 @@ class TrainingConfig:
         validations, with real_rate in place of learning_rate; the best weights of all are kept. 0 is off.
     real_rate
         Step size of Adam in that last stretch.
+    item_trust
+        With data.items: events of an item at which half of what was learnt beside the projection of its vector is kept
+        (rsir.training.projection); 0 keeps all of it for every item that has one.
     """
 
     batch_size: int = 256
@@ -149,6 +152,7 @@ class TrainingConfig:
     ema: float = 0.999
     real_last: int = 0
     real_rate: float = 2e-4
+    item_trust: float = 0.0
 
     def __post_init__(self) -> None:
         check_types(self, "training")
@@ -162,6 +166,7 @@ class TrainingConfig:
         require(
             0 <= self.synthetic_weight < float("inf"), "training.synthetic_weight", "0 or more", self.synthetic_weight
         )
+        require(0 <= self.item_trust < float("inf"), "training.item_trust", "0 or more", self.item_trust)
         require(0 <= self.ema < 1, "training.ema", "in [0, 1)", self.ema)
         if self.evaluate_every is not None:
             require(self.evaluate_every >= 1, "training.evaluate_every", "at least 1", self.evaluate_every)

@@ -17,6 +17,7 @@ from torch import Tensor
 from rsir.config import RecursionConfig
 from rsir.data.batches import SoftTargets
 from rsir.data.io.events import Reading
+from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
 from rsir.data.load import load_log, split
 from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
@@ -47,6 +48,7 @@ from rsir.runtime.resume import Checkpoints
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
 from rsir.training.fit import fit, training_seed
+from rsir.training.projection import fold
 from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
 
@@ -60,9 +62,12 @@ class Start(Protocol):
     ----------
     said : mapping
         Content of update.json, as JSON values.
+    folder : Path
+        Of that other run.
     """
 
     said: Mapping[str, Any]
+    folder: Path
 
     def weights(self, round_: int) -> Mapping[str, Tensor]:
         """The weights that a round's training starts from."""
@@ -130,6 +135,9 @@ def recurse(
     reading = None
     if data is None:
         data, reading = _data_of(config, out if resume else None)
+    items = None
+    if config.data.items is not None:
+        data, items = with_items(data, *_items_of(config, start, out if resume else None))
     check()
     parts = split(data, config.data, config.seed)
     if on_data is not None:
@@ -141,10 +149,12 @@ def recurse(
         traced = replace(runtime, progress=store.traced(runtime.progress)) if runtime.profile else runtime
         knn = counted(parts, config.itemknn, runtime.threads)
         _begin(store, start)
-        loop = _Loop(config, parts, store, base, start, knn, traced)
+        loop = _Loop(config, parts, store, base, start, knn, items, traced)
+        if items is not None:
+            store.write(ITEMS, lambda: items.encode(data))
         beside = baselines(parts, loop.popularity, knn, runtime)
         store.write(BASELINES, lambda: _json(beside))
-        report = Report(config, data, parts.train, beside)
+        report = Report(config, data, parts.train, beside, None if items is None else items.titles)
         tell = world.on_main(on_round)
         rounds, name = loop.results, "" if store.path is None else store.path.resolve().name
         for round_ in range(config.rounds + 1):
@@ -171,6 +181,17 @@ def _data_of(config: RecursionConfig, resumed: str | Path | Address | None) -> t
         if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
             return read_data(directory), Reading(name=str(place(resumed) / DATA), format="kept by the run")
     return load_log(config)
+
+
+def _items_of(config: RecursionConfig, start: Start | None, resumed: str | Path | Address | None) -> tuple[Any, str]:
+    """The table of items that the configuration names, or where it is not there any more, what a run keeps of it."""
+    path = config.data.items
+    assert path is not None
+    kept = None if resumed is None else RunDirectory.open(resumed).path
+    kept = kept if start is None else start.folder
+    if kept is not None and (kept / ITEMS).exists() and not exists(path, DataError):
+        return read_items(kept / ITEMS), str(kept / ITEMS)
+    return read_items(path), path
 
 
 def _begin(store: RunStore, start: Start | None) -> None:
@@ -202,10 +223,11 @@ class _Loop:
         base: Run | None,
         start: Start | None,
         knn: ItemKnn | None,
+        items: ItemVectors | None,
         runtime: Runtime,
     ) -> None:
         self.config, self.parts, self.store, self.base, self.knn = config, parts, store, base, knn
-        self.start, self.runtime = start, runtime
+        self.start, self.items, self.runtime = start, items, runtime
         self.popularity = item_popularity(parts.train)
         self.lineage = Lineage(store, config.retention, runtime.device)
         self.comparison = Comparison(self._evaluate_round, self._evaluate_network, config.guard_noise)
@@ -245,6 +267,7 @@ class _Loop:
                 soft=self._soft_targets(round_, train),
                 runtime=runtime,
             )
+        fold(trained.model, self.items, self.parts.train, config.training.item_trust)
         self.lineage.append(round_, trained.model)
         with timed(seconds, "evaluate"):
             networks = self.lineage.recommender()

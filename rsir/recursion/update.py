@@ -73,12 +73,12 @@ def update(
     if on_added is not None:
         on_added(added)
     start = _Start(run, config, added)
-    return recurse(config, data=added.data, out=out, resume=resume, runtime=runtime, on_round=on_round, start=start)
+    return recurse(config, data=added.data, out=folder, resume=resume, runtime=runtime, on_round=on_round, start=start)
 
 
 def _changed(config: RecursionConfig, settings: Mapping[str, Any]) -> RecursionConfig:
     for name in settings:
-        if name.partition(".")[0] in _FIXED:
+        if name.partition(".")[0] in _FIXED and name != "data.items":
             raise ConfigError(
                 f"{name}: an update keeps the run's own; expected a setting of its rounds or its training"
             )
@@ -91,6 +91,7 @@ class _Start:
 
     def __init__(self, run: Run, config: RecursionConfig, added: Additions) -> None:
         assert run.path is not None
+        self.folder = run.path
         self._run, self._config, self._data = run, config, added.data
         self._store = Follower(RunDirectory.open(run.path))
         before = {

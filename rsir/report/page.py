@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from rsir.config import RecursionConfig, as_text, changed, flat
 from rsir.data.sequences import Sequences, item_popularity
 from rsir.metrics import HEADLINE, change, title
@@ -29,12 +31,19 @@ class Report:
         The real sequences of the run, and what of them is left to train on.
     baselines : mapping, optional
         What the rounds stand beside (:mod:`rsir.runs.baselines`).
+    titles : (N,) pyarrow array of strings, optional
+        What items are called in the place of their names, where not null.
     """
 
     def __init__(
-        self, config: RecursionConfig, data: Sequences, train: Sequences, baselines: Baselines | None = None
+        self,
+        config: RecursionConfig,
+        data: Sequences,
+        train: Sequences,
+        baselines: Baselines | None = None,
+        titles: pa.Array | None = None,
     ) -> None:
-        self._config, self._data, self._baselines = config, data, baselines or {}
+        self._config, self._data, self._baselines, self._titles = config, data, baselines or {}, titles
         self._popularity = item_popularity(train)
         self._real = charts.Made.of(train, self._popularity)
         self._rounds: list[RoundResult] = []
@@ -78,7 +87,7 @@ class Report:
                 section(
                     "users",
                     "Example users",
-                    example_users(self._data, acquired),
+                    example_users(self._data, acquired, self._titles),
                     f"Users for whom round {number} kept sequences, taken at even distances over all of them.",
                 ),
             ]

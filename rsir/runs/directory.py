@@ -5,6 +5,7 @@ A run's folder::
     config.json     every setting, to be read by people; the run goes by the copy in manifest.json
     env.json        versions of what computed it
     data.parquet    the real sequences
+    items.parquet   vectors and titles of the items, where there are any
     manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
     metrics.jsonl   a line for each finished round
     baselines.json  metrics of the item-kNN and of popularity

@@ -13,7 +13,7 @@ from rsir.errors import RunError
 __all__ = ["refuse_links"]
 
 _OURS = re.compile(
-    r"round-\d+|profile|(config|env|manifest|update)\.json|(log|metrics)\.jsonl|data\.parquet|report\.html|\.lock|\..*\.tmp"
+    r"round-\d+|profile|(config|env|manifest|update)\.json|(log|metrics)\.jsonl|(data|items)\.parquet|report\.html|\.lock|\..*\.tmp"
 )
 """Names in a run's folder that a run reads, writes or removes; trackers keep others there, with links among them."""
 

@@ -5,6 +5,7 @@ Its folder::
     refit.json      settings, the rounds of the run it was made from, which networks recommend together, for how many
                     steps each was trained; size and SHA-256 of every other file. Written last: with it there is a refit
     data.parquet    the real sequences
+    items.parquet   vectors and titles of the items, where the run has them
     round-00/ ...   model.safetensors and model.json of every network that recommends
 """
 
@@ -19,6 +20,7 @@ from rsir import files
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.data import Sequences
 from rsir.data.batches import SoftTargets
+from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
@@ -31,6 +33,7 @@ from rsir.runs.store import MemoryRun
 from rsir.runtime.runtime import Runtime
 from rsir.runtime.torch_state import plain_torch
 from rsir.training.fit import fit, training_seed
+from rsir.training.projection import fold
 from rsir.training.soft_targets import counted_targets, soft_targets
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
         knn = ItemKnn.fit(run.data, config.itemknn, threads=runtime.threads)
     lineage = Lineage(MemoryRun(config), config.retention, runtime.device)
     models: dict[int, Any] = {}
+    items = _items_of(run)
     for round_ in range(best + 1) if chained else voters(config.retention, best):
         train = run.data if round_ == 0 else enriched(run, round_, held_out=True)
         soft: SoftTargets | None = None
@@ -89,9 +93,16 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
             soft=soft,
             runtime=runtime.within(f"round {round_}"),
         )
+        fold(trained.model, items, train, config.training.item_trust)
         models[round_] = trained.model
         lineage.append(round_, trained.model)
     return models
+
+
+def _items_of(run: Run) -> ItemVectors | None:
+    if run.path is None or not (run.path / ITEMS).exists():
+        return None
+    return with_items(run.data, read_items(run.path / ITEMS), ITEMS, quiet=True)[1]
 
 
 def _together(run: Run, models: list[Any], folder: Path | None, threads: int | None) -> Run:
@@ -116,6 +127,9 @@ def _write(run: Run, folder: Path, models: dict[int, nn.Module]) -> None:
         files.make_folder(folder)
         run.data.save(folder / DATA)
         written[DATA] = files.digest(folder / DATA)
+        if run.path is not None and (run.path / ITEMS).exists():
+            files.replace(folder / ITEMS, files.read_bytes(run.path / ITEMS))
+            written[ITEMS] = files.digest(folder / ITEMS)
         for round_, model in models.items():
             name = f"round-{round_:02d}"
             files.make_folder(folder / name)

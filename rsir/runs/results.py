@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rsir.config import RecursionConfig
 from rsir.config.arguments import typed
 from rsir.config.values import shown
+from rsir.data.io.items import read_titles
 from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
@@ -260,12 +263,18 @@ class Run:
             own = round_ == self.best
             model = self.model if own else recommender_of(self, round_)
             table = self.item_table() if own else pack_items(model, dtype=self.config.item_table)
-            self._recommenders[round_] = Recommender(model, self.data, table=table, repeats=self.config.data.repeats)
+            repeats, titles = self.config.data.repeats, self.titles
+            self._recommenders[round_] = Recommender(model, self.data, table=table, repeats=repeats, titles=titles)
         return self._recommenders[round_]
 
     def item_table(self) -> ItemTable:
         """The model's items as the run's setting ``item_table`` has them scored; packed at the first call."""
         return self._table
+
+    @cached_property
+    def titles(self) -> pa.Array | None:
+        """(N,) the items' titles, null where one has none; None where the run has none, or no folder."""
+        return None if self.path is None else read_titles(self.path, self.data.num_items)
 
     @cached_property
     def _table(self) -> ItemTable:

@@ -131,7 +131,7 @@ class _Service:
             found = recommender.histories([history])
         offer = recommender.offer(self._list(asked, "candidates"), self._list(asked, "exclude"))
         best = recommendations(recommender, found, k, offer=offer, repeats=asked.get("repeats"))
-        items = [{"item": item, "score": score} for item, score in zip(best[0], best.scores[0], strict=True)]
+        items = _titled(recommender, list(zip(best[0], best.scores[0], strict=True)))
         skipped = found.unknown_events + offer.unknown
         return JSONResponse({"items": items, "by": best.by[0], "skipped": skipped, "round": _round(run, asked)})
 
@@ -149,7 +149,7 @@ class _Service:
             exclude=self._list(asked, "exclude"),
             round_=_round(run, asked),
         )
-        items = [{"item": name, "score": score} for name, score in found]
+        items = _titled(run.recommender(), found)
         return JSONResponse({"items": items, "by": asked.get("by", "vectors"), "round": _round(run, asked)})
 
     async def user(self, request: Request) -> Response:
@@ -208,6 +208,16 @@ class _Service:
         if len(names) > 10 * self.most:
             raise _Refused(422, f"{name}: expected at most {10 * self.most:,} items, got {len(names):,}")
         return names
+
+
+def _titled(recommender: Recommender, found: list[tuple[Any, float]]) -> list[dict[str, Any]]:
+    """Items with their scores, and their titles where the run has some."""
+    items: list[dict[str, Any]] = [{"item": item, "score": score} for item, score in found]
+    if recommender.titles is not None:
+        titles = recommender.titled(recommender.items.ids([item for item, _ in found]))
+        for item, title in zip(items, titles.to_pylist() if titles is not None else [], strict=True):
+            item["title"] = title
+    return items
 
 
 async def _asked(request: Request, known: tuple[str, ...]) -> dict[str, Any]:

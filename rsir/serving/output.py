@@ -41,6 +41,8 @@ class Recommendations(list[list[Any]]):
         What recommends: the most popular items stand in where nothing is known of a history.
     unknown_items : int
         Items of the histories that are not in the catalogue, and were skipped.
+    titles : list of lists of str, or None
+        The title of each item; None where the run has none.
     """
 
     def __init__(
@@ -51,16 +53,20 @@ class Recommendations(list[list[Any]]):
         users: pa.Array | None,
         names: pa.DataType,
         unknown_items: int,
+        titles: list[list[Any]] | None = None,
     ) -> None:
         super().__init__(lists)
         self.scores, self.by, self.users, self.unknown_items = scores, by, users, unknown_items
-        self._names = names
+        self._names, self.titles = names, titles
 
     def table(self) -> pa.Table:
-        """One recommendation a row: ``user_id`` (or ``history``, from 0), ``item_id``, ``rank``, ``score``, ``by``."""
+        """One recommendation a row: ``user_id`` (or ``history``, from 0), ``item_id``, ``rank``, ``score``, ``by``, and
+        ``title`` where the run has titles."""
         lengths = [len(row) for row in self]
         users = pa.array(np.arange(len(self))) if self.users is None else self.users
         rows = pa.array(np.repeat(np.arange(len(self)), lengths))
+        titles = [one for row in self.titles or () for one in row]
+        titled = {} if self.titles is None else {"title": pa.array(titles, pa.string())}
         return pa.table(
             {
                 "history" if self.users is None else "user_id": users.take(rows),
@@ -68,6 +74,7 @@ class Recommendations(list[list[Any]]):
                 "rank": pa.array([rank for n in lengths for rank in range(1, n + 1)], pa.int32()),
                 "score": pa.array([score for row in self.scores for score in row], pa.float32()),
                 "by": pa.array(self.by, pa.string()).take(rows),
+                **titled,
             }
         )
 
@@ -86,6 +93,7 @@ def recommendations(
     lists: list[list[Any]] = []
     scores: list[list[float]] = []
     by: list[str] = []
+    titles: list[list[Any]] | None = None if recommender.titles is None else []
     for _, best in recommender.blocks(histories.lists, k, offer=offer, repeats=repeats):
         found = best.ids > 0
         ends = np.cumsum(found.sum(1))[:-1]
@@ -93,9 +101,12 @@ def recommendations(
         lists += [part.tolist() for part in np.split(flat, ends)]
         scores += [part.tolist() for part in np.split(best.scores[found], ends)]
         by += _by(best)
+        named_so = recommender.titled(best.ids[found])
+        if titles is not None and named_so is not None:
+            titles += [part.tolist() for part in np.split(np.array(named_so.to_pylist(), object), ends)]
     users = histories.users if named else None
     kind = recommender.items.labels.type
-    return Recommendations(lists, scores, by, users, kind, histories.unknown_events)
+    return Recommendations(lists, scores, by, users, kind, histories.unknown_events, titles)
 
 
 def left_out(histories: Histories, offer: Offer) -> list[str]:
@@ -131,8 +142,8 @@ def write(
 
     Memory holds the histories and one block of recommendations, however many users there are. The file appears when it
     is whole. A row is ``user_id``, ``item_id``, ``rank`` (int32 from 1), ``score`` (float32) and ``by``: "model", or
-    "popularity" where nothing is known of the history, with the item's count as its score; users come in the order of
-    the histories, their items best first.
+    "popularity" where nothing is known of the history, with the item's count as its score; and ``title`` where the run
+    has titles. Users come in the order of the histories, their items best first.
 
     Parameters
     ----------
@@ -167,6 +178,7 @@ def write(
             "rank": pa.int32(),
             "score": pa.float32(),
             "by": pa.string(),
+            **({} if recommender.titles is None else {"title": pa.string()}),
         }
     )
     popular = 0
@@ -182,6 +194,8 @@ def write(
                 pa.array(best.scores[found]),
                 pa.array(_by(best), pa.string()).take(pa.array(rows)),
             ]
+            titles = recommender.titled(best.ids[found])
+            columns += [] if titles is None else [titles]
             add(pa.record_batch(columns, schema=schema))
             popular += int(best.popular.sum())
             progress("recommend", first + len(best.ids), len(histories.users), "users")

@@ -96,6 +96,8 @@ class Recommender:
         Whether items of a history are recommended, where a request does not say.
     threads : int, optional
         CPU threads of the scoring ops; default: torch's number.
+    titles : (num_items,) pyarrow array of strings, optional
+        What items are called beside their names; null where an item has none.
     """
 
     def __init__(
@@ -106,16 +108,22 @@ class Recommender:
         table: ItemTable | None = None,
         repeats: Repeats = "excluded",
         threads: int | None = None,
+        titles: pa.Array | None = None,
     ) -> None:
         require(model, Backbone)
         if data.num_items != model.num_items:
             raise DataError(f"data: expected the {model.num_items} items of the model, got {data.num_items}")
         self.model, self.data, self.repeats, self.threads = model, data, repeats, threads
+        self.titles = titles
         self.table = pack_items(model, table)
         self.items = Names("item", data.item_labels, data.num_items)
         self.users = Names("user", data.user_labels, data.num_real)
         self._knn: ItemKnn | None = model.knn if isinstance(model, WithItemKnn) else None
         self._parts: OrderedDict[bytes, _Part] = OrderedDict()
+
+    def titled(self, ids: npt.NDArray[np.int64]) -> pa.Array | None:
+        """The titles of ids (n,); None where there are none at all."""
+        return None if self.titles is None else self.titles.take(pa.array(ids - 1))
 
     def histories(self, lists: Iterable[Sequence[Any]]) -> Histories:
         """Histories of item names, oldest first; names that are not in the catalogue are left out and counted.
