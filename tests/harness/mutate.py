@@ -219,10 +219,10 @@ MUTATIONS = [
         "tests.harness fuzz --inputs 3100",
     ),
     Mutation(
-        "the noise of a training is another one from three threads on",
+        "the first weights are others from three threads on",
         "rsir.training.fit",
-        "        self.noise_seed = noise_seed\n",
-        "        self.noise_seed = noise_seed + (torch.get_num_threads() > 2)\n",
+        "seed=weights_seed)",
+        "seed=weights_seed + (torch.get_num_threads() > 2))",
         _tests("harness/test_determinism"),
     ),
     Mutation(
