@@ -14,6 +14,7 @@ import torch
 from rsir.config import GenerationConfig
 from rsir.data.sequences import Sequences
 from rsir.models.protocol import Backbone
+from rsir.ops import Ragged
 from rsir.runtime.philox import Stream, counters, gumbel, uniform
 
 
@@ -60,6 +61,10 @@ def one_trajectory(
         with torch.no_grad():
             query = model.encode(torch.tensor([trajectory]), torch.tensor([len(trajectory)]))[0]
         logits = (embeddings @ query).numpy()
+        if config.generator != "networks":
+            history = Ragged(torch.tensor(trajectory, dtype=torch.int32), torch.tensor([0, len(trajectory)]))
+            added = model.added_scores(history)  # type: ignore[attr-defined]
+            logits[added.ids.long().numpy()] += added.values.numpy()
         best = max(logits[t] for t in targets)
         failed = tau is not None and 1 + int((logits[1:] > best).sum()) > tau
         failed = failed or (judge is not None and not judge(row, trajectory, targets))

@@ -24,6 +24,9 @@ class GenerationConfig:
         A step draws from the k best items of its pool; 1 is greedy.
     temperature
         Softmax temperature of the draw (no effect when k is 1).
+    generator
+        What draws items and verifies: the networks, these with the item-kNN's vote beside them (recommender), or the
+        item-kNN alone (itemknn).
     start
         What a trajectory starts from: the first item of its source (the authors' code) or a random
         prefix (the paper's text).
@@ -39,6 +42,7 @@ class GenerationConfig:
     m: int = 10
     k: int = 3
     temperature: float = 1.0
+    generator: Literal["networks", "recommender", "itemknn"] = "networks"
     start: Literal["first", "prefix"] = "first"
     min_length: int = 3
     keep_copies: bool = False
@@ -52,6 +56,7 @@ class GenerationConfig:
         require(0 < self.temperature < float("inf"), "generation.temperature", "above 0", self.temperature)
         require(self.min_length >= 2, "generation.min_length", "at least 2", self.min_length)
         require(self.slots >= 1, "generation.slots", "at least 1", self.slots)
+        choice("generation.generator", self.generator, ("networks", "recommender", "itemknn"))
         choice("generation.start", self.start, ("first", "prefix"))
 
 

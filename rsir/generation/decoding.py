@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rsir import ops
 from rsir.config import GenerationConfig
@@ -21,14 +22,14 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import Interrupted
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.open_items import Targets
-from rsir.models.protocol import Backbone, IncrementalBackbone
+from rsir.models.protocol import AddingBackbone, Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed, ragged
-from rsir.ops import Draw, ItemTable, Ragged
+from rsir.ops import Draw, ItemTable, Ragged, SparseScores
 from rsir.runtime.philox import Stream, counters, uniform
 from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints, Snapshot
 from rsir.runtime.runtime import RUNTIME, Runtime
 
-__all__ = ["Engine", "Found"]
+__all__ = ["Engine", "Found", "adds"]
 
 _BLOCKS = 4
 """The largest part of the sources, those that take longest, is this part of a process's share."""
@@ -88,6 +89,7 @@ class Engine:
         order = rows[np.argsort(-self._lengths(rows), kind="stable")]
         self.jobs = (order[:, None] * config.m + np.arange(config.m)).ravel()
         self.max_length = model.max_len
+        self.adds = adds(model, config)
         self.rows, device = rows, self.table.weights.device
         self.device = device
         slots = min(self._most_slots(), max(1, -(-len(order) // self.world.size) * config.m))
@@ -289,7 +291,7 @@ class Engine:
         going = (passed & ~failed).nonzero()[:, 0]
         own = self._draws_own(slots[going])
         drawn = torch.zeros_like(length)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or self.adds:
             parts = [(going, *self._draw_together(slots[going], own))] if len(going) else []
         else:
             parts = list(self._draw_apart(slots, going, own))
@@ -337,24 +339,35 @@ class Engine:
         -> whether each slot is within tau; its draw, 0 where it is not; whether it took a scan to know.
         """
         leaders, leader = self.leader[slots].unique(return_inverse=True)
+        added = self._added(leaders)
         within, scan = self._screened(self.query[leaders], self.targets.lists(leaders))
         scanned = torch.zeros_like(within).index_fill_(0, scan, True)
         listing = torch.zeros_like(within).index_fill_(0, leader[~own], True)  # whose k best items are asked for
-        best = torch.zeros(len(leaders), self.config.k, dtype=torch.int64)
+        best = torch.zeros(len(leaders), self.config.k, dtype=torch.int64, device=self.device)
         trusted = (within & listing).nonzero()[:, 0]  # no check, or trusted to pass it
         if len(trusted):
             queries, used = self.query[leaders[trusted]], self._used(leaders[trusted])
-            best[trusted] = ops.topk(queries, self.table, self.config.k, excluded=used, threads=self.threads).ids
+            best[trusted] = ops.topk(
+                queries, self.table, self.config.k, excluded=used, added=_rows(added, trusted), threads=self.threads
+            ).ids
         tau = self.fidelity.tau
         listed, others = scan[listing[scan]], scan[~listing[scan]]
         if tau is not None and len(others):
             queries, targets = self.query[leaders[others]], self.targets.lists(leaders[others])
-            within[others] = ops.rank_within(queries, self.table, targets, tau, threads=self.threads) <= tau
+            ranks = ops.rank_within(queries, self.table, targets, tau, added=_rows(added, others), threads=self.threads)
+            within[others] = ranks <= tau
         if tau is not None and len(listed):
             queries, targets = self.query[leaders[listed]], self.targets.lists(leaders[listed])
             used = self._used(leaders[listed])
             found = ops.rank_and_topk(
-                queries, self.table, targets, tau, self.config.k, excluded=used, threads=self.threads
+                queries,
+                self.table,
+                targets,
+                tau,
+                self.config.k,
+                excluded=used,
+                added=_rows(added, listed),
+                threads=self.threads,
             )
             within[listed], best[listed] = found.ranks <= tau, found.ids
         drawn = torch.zeros_like(slots)
@@ -362,8 +375,14 @@ class Engine:
         for rows, pool in ((passed & own, self._targets(slots[passed & own])), (passed & ~own, None)):
             if rows.any():
                 pool = ragged(best[leader[rows]]) if pool is None else pool
-                queries, draw = self._queries(slots[rows]), self._draw(slots[rows])
-                drawn[rows] = ops.pool_sample(queries, self.table, pool, draw, threads=self.threads).ids
+                queries, draw, own_added = (
+                    self._queries(slots[rows]),
+                    self._draw(slots[rows]),
+                    _rows(added, leader[rows]),
+                )
+                drawn[rows] = ops.pool_sample(
+                    queries, self.table, pool, draw, added=own_added, threads=self.threads
+                ).ids
         return passed, drawn, scanned[leader]
 
     def _draw_apart(self, slots: Tensor, going: Tensor, own: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -431,11 +450,16 @@ class Engine:
         every = torch.arange(len(queries), device=self.device)
         if self.fidelity.tau is None:
             return torch.ones_like(every, dtype=torch.bool), every[:0]
-        screened = self.fidelity.screen(queries, targets, self.threads)
+        # proofs are of logits alone
+        screened = None if self.adds else self.fidelity.screen(queries, targets, self.threads)
         if screened is None:
             return torch.zeros_like(every, dtype=torch.bool), every
         rejected, trusted = screened
         return trusted, (~rejected & ~trusted).nonzero()[:, 0]
+
+    def _added(self, leaders: Tensor) -> SparseScores | None:
+        """What the model adds to the logits after each trajectory."""
+        return cast(AddingBackbone, self.model).added_scores(self._used(leaders)) if self.adds else None
 
     def _queries(self, slots: Tensor) -> Tensor:
         return self.query[self.leader[slots]]
@@ -470,8 +494,24 @@ class Engine:
         return torch.from_numpy(array).to(self.device)
 
 
+def adds(model: Backbone, config: GenerationConfig) -> bool:
+    """Whether trajectories are drawn and verified by what a model adds to its logits, too."""
+    return config.generator != "networks" and isinstance(model, AddingBackbone)
+
+
 def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _rows(added: SparseScores | None, rows: Tensor) -> SparseScores | None:
+    """Added scores of some rows, of which one may come up often."""
+    if added is None:
+        return None
+    counts = added.offsets.diff()[rows]
+    offsets = pad(counts.cumsum(0), (1, 0))
+    places = torch.repeat_interleave(added.offsets[rows] - offsets[:-1], counts)
+    places += torch.arange(len(places), device=places.device)
+    return SparseScores(added.ids[places], offsets, added.values[places])
 
 
 def _some(part: Mapping[str, Tensor], kept: Tensor) -> dict[str, Tensor]:

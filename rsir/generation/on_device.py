@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsir.config import GenerationConfig
 from rsir.data.sequences import Sequences
-from rsir.generation.decoding import Engine, Found
+from rsir.generation.decoding import Engine, Found, adds
 from rsir.generation.fidelity import Fidelity, Policy, Rank
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, SteppingBackbone
@@ -49,7 +49,7 @@ def engine_of(
     unscreened = type(fidelity).screen is Policy.screen or (isinstance(fidelity, Rank) and fidelity.index is None)
     kernels = table.backend.name == "triton" and table.weights.device.type in DEVICES
     all_slots = kernels and isinstance(model, SteppingBackbone)
-    checked = fidelity.checks_items or fidelity.judges
+    checked = fidelity.checks_items or fidelity.judges or adds(model, config)
     made = DeviceEngine if all_slots and unscreened and not checked else Engine
     return made(model, sources, rows, config, fidelity, table=table, runtime=runtime, **options)
 

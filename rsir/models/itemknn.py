@@ -317,6 +317,11 @@ class WithItemKnn(nn.Module):
             self.encode_prefixes = network.encode_prefixes
         self.eval()
 
+    @classmethod
+    def alone(cls, knn: ItemKnn) -> WithItemKnn:
+        """The count beside a network that has no opinion: logarithms of shares as logits."""
+        return cls(knn, knn, 1.0)
+
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Query of the network after each history; see :class:`rsir.models.Backbone`."""
         query: Tensor = self.network.encode(items, lengths)

@@ -28,7 +28,7 @@ from rsir.files import plain
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import Enricher
 from rsir.models import ItemKnn, pack_items
-from rsir.models.itemknn import Unseen, network_of, with_vote
+from rsir.models.itemknn import Unseen, WithItemKnn, network_of, with_vote
 from rsir.objects.address import Address, place
 from rsir.objects.copies import exists
 from rsir.recursion.baselines import baselines, counted
@@ -311,7 +311,7 @@ class _Loop:
         config = self.config
         sources = self.parts.train if config.sources == "real" else self._training_set()
         settings = config.generation, config.fidelity, config.acquisition, config.item_table, config.seed
-        enricher = Enricher(*settings, runtime, self._unseen()).bind(self.lineage.recommender(), round_)
+        enricher = Enricher(*settings, runtime, self._unseen()).bind(self._generator(), round_)
         found = enricher.generate(sources, checkpointer)
         new = enricher.acquire(found.trajectories)
         self._take(new)
@@ -323,6 +323,20 @@ class _Loop:
             "mean_length": float(new.lengths.mean()) if len(new) else float("nan"),
             "leak": enricher.leak(found.stats),
         }
+
+    def _generator(self) -> Any:
+        """What generates and verifies for the next round."""
+        kind, networks = self.config.generation.generator, self.lineage.recommender()
+        if kind == "networks":
+            return networks
+        if self.knn is None:
+            raise ConfigError(
+                f"generation.generator {kind}: expected an item-kNN, which the limit on memory has no room for"
+            )
+        if kind == "itemknn":
+            return WithItemKnn.alone(self.knn)
+        voted = self.config.itemknn.vote == "auto"
+        return with_vote(networks, self.knn, self.results[-1].vote if voted else self._weight(networks, self.knn))
 
     def _unseen(self) -> Callable[[], Unseen] | None:
         """What makes the item-kNN without the user; None where there is no item-kNN."""
@@ -381,9 +395,11 @@ class _Loop:
         """The weight of the item-kNN beside the newest networks."""
         if self.knn is None or self.config.itemknn.vote == "off":
             return 0.0
+        return self._weight(networks, self.knn)
+
+    def _weight(self, networks: Any, knn: ItemKnn) -> float:
         table = pack_items(networks, dtype=self.config.item_table)
-        validation = self.parts.validation
-        return vote_weight(networks, self.knn, validation, table=table, runtime=self.runtime)
+        return vote_weight(networks, knn, self.parts.validation, table=table, runtime=self.runtime)
 
     def _read(self, round_: int) -> RoundResult:
         if round_ > 0:

@@ -19,6 +19,7 @@ GRID: list[tuple[str, str, list[Any]]] = [
     ("generation", "m", [2, 5, 10, 20]),
     ("generation", "k", [1, 3, 10]),
     ("generation", "temperature", [0.5, 1.0, 2.0]),
+    ("generation", "generator", ["networks", "recommender", "itemknn"]),
     ("generation", "start", ["first", "prefix"]),
     ("training", "synthetic_weight", [0.5, 1.0]),
     ("acquisition", "policy", ["all", "capped", "disagreement"]),

@@ -21,6 +21,7 @@ from rsir.generation.generate import generate
 from rsir.generation.neighbours import CandidateIndex
 from rsir.models import pack_items
 from rsir.models.itemknn import ItemKnn, Unseen
+from rsir.ops import Ragged, SparseScores
 from rsir.training.fit import fit
 from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
 from tests.models.unseen import Recounted
@@ -262,6 +263,35 @@ def test_the_item_that_fills_a_trajectory_is_checked_as_well(policy: str, on_fai
     model, sources = ToyBackbone(NUM_ITEMS, max_len=4), some_sources(rows=80, longest=12)
     fidelity = FidelityConfig(policy=policy, tau=30, neighbours=12, on_fail=on_fail)  # type: ignore[arg-type]
     assert check_against_oracle(model, sources, GenerationConfig(p=0.3, k=5), fidelity, 0, 1) > 20
+
+
+class AddingToy(IncrementalToyBackbone):
+    """Adds whole numbers, some below 0, to a few items by the sum of the history."""
+
+    def added_scores(self, histories: Ragged) -> SparseScores:
+        rows = [part.tolist() for part in histories.ids.tensor_split(histories.offsets[1:-1])]
+        ids = [sorted({(7 * sum(row) + 11 * place) % NUM_ITEMS + 1 for place in range(len(row) + 1)}) for row in rows]
+        offsets = torch.tensor([0, *np.cumsum([len(row) for row in ids])])
+        listed = torch.tensor([item for row in ids for item in row], dtype=torch.int32)
+        return SparseScores(listed, offsets, (listed % 13 - 4).float())
+
+
+@pytest.mark.parametrize("on_fail", ["drop", "keep"])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("policy", ["rank", "both", "itemknn", "off"])
+def test_what_a_model_adds_to_its_logits_draws_and_verifies(policy: str, k: int, on_fail: str) -> None:
+    model, sources = AddingToy(NUM_ITEMS), some_sources(rows=40)
+    fidelity = FidelityConfig(policy=policy, tau=10, neighbours=12, on_fail=on_fail)  # type: ignore[arg-type]
+    for generator in ("recommender", "itemknn"):
+        config = GenerationConfig(k=k, generator=generator)  # type: ignore[arg-type]
+        assert check_against_oracle(model, sources, config, fidelity, 3, 1) > 10
+    plain = generate(
+        IncrementalToyBackbone(NUM_ITEMS), sources, GenerationConfig(k=k), Rank(10), seed=3, round_=1
+    ).trajectories
+    networks = generate(model, sources, GenerationConfig(k=k), Rank(10), seed=3, round_=1).trajectories
+    assert as_pairs(networks) == as_pairs(plain)
+    together = generate(model, sources, config, Rank(10), seed=3, round_=1).trajectories
+    assert as_pairs(together) != as_pairs(plain)
 
 
 @pytest.mark.parametrize("policy", ["itemknn", "rank-itemknn"])

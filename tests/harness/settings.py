@@ -40,6 +40,7 @@ CHOICES: dict[str, list[Any]] = {
     "training.patience": [1, 3],
     "training.synthetic_weight": [0.0, 1.0],
     "generation.p": [0.0, 1.0],
+    "generation.generator": ["networks", "recommender", "itemknn"],
     "generation.k": [1, 39, 1000],
     "generation.temperature": [1e-30, 1.0, 1e30],
     "generation.m": [1, 3],

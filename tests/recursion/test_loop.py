@@ -29,13 +29,15 @@ from rsir.data.load import load_data, split
 from rsir.data.sequences import item_popularity
 from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
+from rsir.generation.enrich import Enricher
 from rsir.models import Ensemble, ItemKnn, SASRec, checkpoint, registry
-from rsir.models.itemknn import with_vote
+from rsir.models.itemknn import WithItemKnn, with_vote
 from rsir.recursion import loop
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.runtime import Runtime
+from rsir.training.voting import vote_weight
 from tests.harness.small import SMALL, small
 
 NETWORKS = ItemKnnConfig(vote="off")
@@ -290,6 +292,29 @@ def test_fidelity_off_keeps_more(run: Run) -> None:
 def test_nearest_neighbour_fidelity_runs() -> None:
     result = recurse(small(rounds=1, fidelity=FidelityConfig(policy="neighbours", neighbours=10))).rounds[1]
     assert 0 < result.acquired < result.generated
+
+
+@pytest.mark.parametrize("policy", ["itemknn", "rank-itemknn"])
+def test_the_count_without_the_user_judges(policy: str) -> None:
+    result = recurse(small(rounds=1, fidelity=FidelityConfig(policy=policy, tau=15))).rounds[1]
+    assert 0 < result.acquired < result.generated
+
+
+@pytest.mark.parametrize("vote", ["auto", "off"])
+@pytest.mark.parametrize("generator", ["recommender", "itemknn"])
+def test_the_count_generates_beside_the_networks_or_alone(run: Run, generator: Any, vote: Any) -> None:
+    generation = dataclasses.replace(SMALL.generation, generator=generator)
+    result = recurse(small(rounds=1, generation=generation, itemknn=ItemKnnConfig(vote=vote))).rounds[1]
+    assert run.path is not None
+    parts, network = split(load_data(SMALL), SMALL.data), checkpoint.load(run.path / "round-00")
+    knn = ItemKnn.fit(parts.train)
+    weight = vote_weight(network, knn, parts.validation)
+    assert weight > 0
+    model = with_vote(network, knn, weight) if generator == "recommender" else WithItemKnn.alone(knn)
+    bound = Enricher(generation, SMALL.fidelity, SMALL.acquisition).bind(model, 1)
+    expected = bound.generate(parts.train).trajectories
+    assert (result.acquired, result.mean_length) == (len(expected), expected.lengths.mean())
+    assert result.mean_length != run.rounds[1].mean_length
 
 
 def test_another_seed_is_another_run(run: Run) -> None:
