@@ -459,7 +459,10 @@ class Engine:
 
     def _added(self, leaders: Tensor) -> SparseScores | None:
         """What the model adds to the logits after each trajectory."""
-        return cast(AddingBackbone, self.model).added_scores(self._used(leaders)) if self.adds else None
+        if not self.adds:
+            return None
+        ids, offsets = self._used(leaders)
+        return cast(AddingBackbone, self.model).added_scores(Ragged(ids.int().cpu(), offsets.cpu()))
 
     def _queries(self, slots: Tensor) -> Tensor:
         return self.query[self.leader[slots]]

@@ -294,7 +294,8 @@ class WithItemKnn(nn.Module):
     Parameters
     ----------
     network : Backbone
-        In its place as a backbone; it generates and trains without the count.
+        In its place as a backbone; it trains without the count, and generates with it only where
+        ``generation.generator`` says so.
     knn : ItemKnn
     weight : float
         At least 0.
