@@ -227,6 +227,28 @@ class Sequences:
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         return cls(items=items, offsets=offsets, num_items=num_items, **fields)
 
+    def to_rectools(self) -> Any:
+        """A pandas frame as ``rectools.dataset.Dataset.construct`` takes it: user_id, item_id, weight and datetime.
+
+        A generated sequence is a user of its own, as in `rsir.data.to_table`. Where there are no times, or they are no
+        seconds since 1970, ``datetime`` counts the places of each sequence, a second each from 2000 on: order is all
+        that it says.
+        """
+        from rsir.data.io.other_libraries import rectools_frame
+
+        return rectools_frame(self)
+
+    @typed(DataError)
+    def to_recbole(self, folder: str | os.PathLike[str], name: str = "rsir") -> dict[str, Any]:
+        """Write ``folder/name/name.inter``, RecBole's atomic file, and give the settings that it is read by.
+
+        ``Config(model="SASRec", config_dict=data.to_recbole("recbole"))`` then has the columns and where they lie. A
+        generated sequence is a user of its own; without times, the places of each sequence stand for them.
+        """
+        from rsir.data.io.other_libraries import recbole_files
+
+        return recbole_files(self, folder, name)
+
     def select(self, rows: npt.ArrayLike) -> Sequences:
         """Some rows, in the order given; the catalogue stays whole.
 
