@@ -13,6 +13,7 @@ BENCHMARKS = {
     "generation": "trajectories/s, against plain torch and the authors' per-row loop",
     "evaluation": "users/s of the full ranking, against torch.mm and topk",
     "update": "rsir update week by week, against runs from scratch: processor seconds and quality",
+    "cold": "item vectors: what unseen and seen items gain by them, on simulated users",
     "serving": "one recommendation and a thousand, by one network and two, against plain torch",
     "service": "rsir serve under load: requests a second and p99, beside the library alone",
     "training": "a training step and an epoch, against plain packed torch",

@@ -32,6 +32,7 @@ QUICK = {  # and what the table must show
     "generation": ["per-row loop", "trajectories/s", "plain torch: 0 of the sample's"],
     "evaluation": ["| torch, ", "users/s", "Both give NDCG@20"],
     "update": ["| 1 | ", "| update |", "scratch / update", "95% intervals over users"],
+    "cold": ["| as learnt |", "| vectors folded in, item_trust 0 |", "are in no history"],
     "serving": ["two networks, 1 history", "plain torch", "histories/s"],
     "training": ["| plain torch |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
