@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--users", type=int, default=4000)
     parser.add_argument("--items", type=int, default=2400)
     parser.add_argument("--cold", type=float, default=0.2, help="share of the items that no history has")
-    parser.add_argument("--noise", type=int, default=12, help="numbers of a vector that mean nothing, beside 4 that do")
+    parser.add_argument("--noise", type=int, default=12, help="numbers of a vector that mean nothing, beside 64")
     parser.add_argument("--trust", type=float, nargs="+", default=[0, 1, 5, 20], help="values of training.item_trust")
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -95,9 +95,9 @@ def without(data: Sequences, cold: npt.NDArray[np.bool_]) -> Sequences:
 
 
 def vectors(made: SimulatedData, rng: np.random.Generator, noise: int) -> npt.NDArray[np.float32]:
-    """(N + 1, 4 + noise): sines and cosines of an item's place on the torus, and what means nothing."""
+    """(N + 1, 64 + noise): waves over the torus at an item's place, alike for places that are near; and noise."""
     angles = made.genre_points[made.genres]
-    meaning = np.c_[np.sin(angles), np.cos(angles)]
+    meaning = np.cos(angles @ rng.integers(-8, 9, (2, 64)) + rng.uniform(0, 2 * np.pi, 64))
     rows = np.c_[meaning, rng.normal(scale=0.7, size=(len(angles), noise))]
     return np.r_[np.zeros((1, rows.shape[1])), rows].astype(np.float32)
 

@@ -20,15 +20,13 @@ _LAST = 2**33  # seconds since 1970 in the year 2242; what is above is of anothe
 
 def rectools_frame(data: Sequences) -> Any:
     """See :meth:`rsir.data.Sequences.to_rectools`."""
-    import pandas as pd
-
     frame = to_table(data).select(["user_id", "item_id"]).to_pandas()
-    times, began = data.times, pd.Timestamp("1970-01-01")
+    times, began = data.times, "1970-01-01"
     if times is None or (times.size and not 0 <= int(times.min()) <= int(times.max()) < _LAST):
         times = np.arange(data.num_interactions) - np.repeat(data.offsets[:-1], data.lengths)
-        began = pd.Timestamp("2000-01-01")
+        began = "2000-01-01"
     frame["weight"] = 1.0
-    frame["datetime"] = began + pd.to_timedelta(np.asarray(times), unit="s")
+    frame["datetime"] = (np.datetime64(began, "s") + times.astype("timedelta64[s]")).astype("datetime64[ns]")
     return frame
 
 
