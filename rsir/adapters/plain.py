@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from rsir.adapters.base import Adapter
 from rsir.errors import BackboneError, RsirError
-from rsir.models.protocol import check_backbone
 
 __all__ = ["from_torch"]
 
@@ -74,8 +73,7 @@ def from_torch(
         raise BackboneError(f"max_len: expected a whole number of at least 1, got {max_len!r}")
     adapter = _Plain(forward, labels, table, max_len, isinstance(bias, Tensor))
     try:
-        check_backbone(adapter)
-        _check_rows(adapter, name)
+        _check_queries(adapter, name)
     except (RsirError, torch.OutOfMemoryError):
         raise
     except Exception as cause:  # whatever a module of somebody's raises
@@ -123,16 +121,22 @@ def _takes_lengths(forward: Callable[..., Tensor]) -> bool:
 
 
 @torch.no_grad()
-def _check_rows(adapter: _Plain, name: str) -> None:
-    """Refuse a module whose query depends on the other rows of its batch, or on what is padded."""
+def _check_queries(adapter: _Plain, name: str) -> None:
+    """Refuse a module whose queries are of another shape, or depend on the other rows of their batch or on padding."""
     width = min(adapter.max_len, 4)
-    if width < 2:
-        return
     device = adapter.item_table.device
     items = torch.arange(2 * width, device=device).view(2, width) % adapter.num_items + 1
     lengths = torch.tensor([1, width], device=device)
     items[0, 1:] = 0
-    together, alone = adapter.encode(items, lengths)[0], adapter.encode(items[:1, :1], lengths[:1])[0]
+    queries, wanted = adapter.encode(items, lengths), (2, adapter.item_table.shape[1])
+    if queries.shape != wanted:
+        raise BackboneError(
+            f"{name}: expected one query a history as wide as an item embedding, {wanted} here, got "
+            f"{tuple(queries.shape)}"
+        )
+    if not queries.isfinite().all():
+        raise BackboneError(f"{name}: its query after item 1 is not finite: has its training diverged?")
+    together, alone = queries[0], adapter.encode(items[:1, :1], lengths[:1])[0]
     difference = float((together - alone).abs().max())
     if difference > 1e-3 * max(1.0, float(alone.abs().max())):
         raise BackboneError(
