@@ -231,7 +231,7 @@ void check_softmax(const rsir::Unit& unit, std::int64_t columns, int threads) {
   problem.positions = kPositions, problem.dim = kDim, problem.columns = columns;
   problem.queries = queries.data(), problem.negatives = negatives.data();
   problem.targets = targets.data(), problem.weights = weights.data();
-  const double loss = rsir::softmax(unit, problem, threads, {grad_queries.data(), nullptr, grad_negatives.data()});
+  const double loss = rsir::softmax(unit, problem, false, threads, {grad_queries.data(), nullptr, grad_negatives.data()});
   double want = 0.0;
   Doubles want_queries(kPositions * kDim), want_negatives(columns * kDim);
   for (std::int64_t i = 0; i < kPositions; ++i) {

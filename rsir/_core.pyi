@@ -138,6 +138,7 @@ def full_softmax(
     weights: NDArray[np.float32],
     threads: int,
     instruction_set: str,
+    bfloat16: bool = False,
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]: ...
 def layer_forward(
     x: NDArray[np.float32],

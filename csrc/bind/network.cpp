@@ -36,12 +36,12 @@ py::tuple sampled_softmax(const py::array& queries, const py::array& positives, 
   s.negative_offsets = data_of<float>("negative_offsets", negative_offsets, {s.columns});
   Output<float> to_queries({s.positions, s.dim}), to_positives({s.positions, s.dim}), to_negatives({s.columns, s.dim});
   const SoftmaxGradients gradients = {to_queries.data, to_positives.data, to_negatives.data};
-  const double loss = run_native([&] { return softmax(unit, s, threads, gradients); });
+  const double loss = run_native([&] { return softmax(unit, s, false, threads, gradients); });
   return py::make_tuple(loss, to_queries.array, to_positives.array, to_negatives.array);
 }
 
 py::tuple full_softmax(const py::array& queries, const py::array& items, const py::array& targets,
-                       const py::array& weights, Threads threads, const Unit& unit) {
+                       const py::array& weights, Threads threads, const Unit& unit, bool bfloat16) {
   Softmax s = {};
   s.queries = data_of<float>("queries", queries, {kAny, kAny});
   s.positions = queries.shape(0), s.dim = queries.shape(1);
@@ -62,7 +62,7 @@ py::tuple full_softmax(const py::array& queries, const py::array& items, const p
   Output<float> to_queries({s.positions, s.dim}), to_items({s.columns + 1, s.dim});
   std::fill_n(to_items.data, s.dim, 0.0f);
   const SoftmaxGradients gradients = {to_queries.data, nullptr, to_items.data + s.dim};
-  const double loss = run_native([&] { return softmax(unit, s, threads, gradients); });
+  const double loss = run_native([&] { return softmax(unit, s, bfloat16, threads, gradients); });
   return py::make_tuple(loss, to_queries.array, to_items.array);
 }
 
@@ -284,7 +284,7 @@ void register_network(py::module_& m) {
   m.def("sampled_softmax", &sampled_softmax, "queries"_a, "positives"_a, "negatives"_a, "targets"_a, "negative_ids"_a,
         "weights"_a, "target_offsets"_a, "negative_offsets"_a, "threads"_a, "instruction_set"_a);
   m.def("full_softmax", &full_softmax, "queries"_a, "items"_a, "targets"_a, "weights"_a, "threads"_a,
-        "instruction_set"_a);
+        "instruction_set"_a, "bfloat16"_a = false);
   m.def("layer_forward", &layer_forward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "filter"_a, "heads"_a,
         "dropped"_a, "epsilon"_a, "threads"_a, "instruction_set"_a);
   m.def("layer_backward", &layer_backward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "filter"_a, "heads"_a,

@@ -1,100 +1,32 @@
-// Dense products and vector functions for training, written once over the Isa vectors of the unit that includes them.
+// Vector functions for training, written once over the Isa vectors of the unit that includes them.
 // Everything here has internal linkage; see isa/unit.hpp for why.
 #pragma once
 
 #include <cstdint>
 
+#include "isa/products.hpp"
 #include "isa/unit.hpp"
 
 namespace {
 
-typedef Isa::F Vector;
 typedef std::int32_t IntVector __attribute__((vector_size(sizeof(Isa::F)), may_alias));
-typedef std::uint32_t BitVector __attribute__((vector_size(sizeof(Isa::F)), may_alias));
-
-constexpr int kLanes = Isa::kLanes;
-constexpr int kTileRows = 6;                               // times kTileVectors registers accumulate:
-constexpr int kTileVectors = sizeof(Vector) == 64 ? 4 : 2;  // 24 of AVX-512's 32, 12 of the 16 elsewhere
-constexpr std::int64_t kDepth = 128;  // rows of b passed over at a time: they stay in the first-level cache
-
-// c (Rows, Vectors * kLanes) = or += a b; Part: only the first `rest` lanes of the last vector are there.
-template <bool Across, int Rows, int Vectors, bool Part>
-inline void product_tile(std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float* c,
-                         std::int64_t ldc, bool add, int rest) {
-  const auto get = [rest](const float* p, int v) {
-    if (Part && v == Vectors - 1) return Isa::load_first(p + v * kLanes, rest);
-    return Isa::load_any(p + v * kLanes);
-  };
-  Vector sum[Rows][Vectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = add ? get(c + r * ldc, v) : Isa::set1(0.0f);
-  for (std::int64_t t = 0; t < k; ++t) {
-    Vector right[Vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) right[v] = get(b, v);
-#pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) {
-      const Vector left = Isa::set1(Across ? a[r] : a[r * lda]);
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) sum[r][v] = Isa::madd(left, right[v], sum[r][v]);
-    }
-    a += Across ? lda : 1;
-    b += ldb;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) {
-      if (Part && v == Vectors - 1)
-        Isa::store_first(c + r * ldc + v * kLanes, sum[r][v], rest);
-      else
-        Isa::store_any(c + r * ldc + v * kLanes, sum[r][v]);
-    }
-}
-
-// All m rows of a stripe of columns: tiles of Rows rows, then one of those that are left.
-template <bool Across, int Rows, int Vectors, bool Part>
-void product_stripe(std::int64_t m, std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
-                    float* c, std::int64_t ldc, bool add, int rest) {
-  const std::int64_t step = Across ? 1 : lda;
-  for (; m >= Rows; m -= Rows, a += Rows * step, c += Rows * ldc)
-    product_tile<Across, Rows, Vectors, Part>(k, a, lda, b, ldb, c, ldc, add, rest);
-  if constexpr (Rows > 1)
-    if (m > 0) product_stripe<Across, Rows - 1, Vectors, Part>(m, k, a, lda, b, ldb, c, ldc, add, rest);
-}
-
-// Columns n: stripes of Vectors vectors, then of fewer, the last vector perhaps in part.
-template <bool Across, int Vectors>
-void product_stripes(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
-                     std::int64_t ldb, float* c, std::int64_t ldc, bool add) {
-  for (; n >= Vectors * kLanes; n -= Vectors * kLanes, b += Vectors * kLanes, c += Vectors * kLanes)
-    product_stripe<Across, kTileRows, Vectors, false>(m, k, a, lda, b, ldb, c, ldc, add, 0);
-  if (n > (Vectors - 1) * kLanes)
-    product_stripe<Across, kTileRows, Vectors, true>(m, k, a, lda, b, ldb, c, ldc, add,
-                                                     static_cast<int>(n - (Vectors - 1) * kLanes));
-  else if constexpr (Vectors > 1)
-    if (n > 0) product_stripes<Across, Vectors - 1>(m, n, k, a, lda, b, ldb, c, ldc, add);
-}
-
-template <bool Across>
-void product_of(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
-                std::int64_t ldb, float* c, std::int64_t ldc, bool add) {
-  for (std::int64_t first = 0; first == 0 || first < k; first += kDepth) {  // once when k = 0, for zeros
-    const std::int64_t depth = k - first < kDepth ? k - first : kDepth;
-    product_stripes<Across, kTileVectors>(m, n, depth, a + first * (Across ? lda : 1), lda, b + first * ldb, ldb, c,
-                                          ldc, add || first > 0);
-  }
-}
+struct Single {
+  static Vector madd(Vector a, Vector b, Vector c) { return Isa::madd(a, b, c); }
+};
 
 void product(bool across, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
              const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool add) {
-  if (across)
-    product_of<true>(m, n, k, a, lda, b, ldb, c, ldc, add);
-  else
-    product_of<false>(m, n, k, a, lda, b, ldb, c, ldc, add);
+  product_by<Single>(across, m, n, k, a, lda, b, ldb, c, ldc, add);
 }
+
+// Pairs of bfloat16, the first one in the low half, without an instruction for them.
+struct Pairs {
+  static Vector low(Vector x) { return reinterpret_cast<Vector>(reinterpret_cast<BitVector>(x) << 16); }
+  static Vector high(Vector x) { return reinterpret_cast<Vector>(reinterpret_cast<BitVector>(x) & 0xffff0000u); }
+  static Vector madd(Vector a, Vector b, Vector c) {
+    return Isa::madd(low(a), low(b), Isa::madd(high(a), high(b), c));
+  }
+};
 
 struct Full {};  // instead of a number of lanes: all of them
 inline Vector load(const float* p, Full) { return Isa::load_any(p); }
@@ -168,6 +100,39 @@ void exponentiate(float* x, std::int64_t n, const float* top, float* total) {
       Isa::store_any(x + v * kLanes, share);
       sum[v] += share;
     }
+  for (int v = 0; v < kVectors; ++v) Isa::store_any(total + v * kLanes, sum[v]);
+}
+
+// The bits of x rounded to bfloat16, ties to even, in the upper half; x is at most 1 or NaN.
+inline BitVector rounded(Vector x) {
+  const BitVector bits = reinterpret_cast<BitVector>(x);
+  return bits + 0x7fffu + (bits >> 16 & 1u);
+}
+
+void exponentiate_pairs(const float* x, std::int64_t n, const float* top, float* total, float* within, float* between) {
+  constexpr int kVectors = static_cast<int>(rsir::kSoftmaxTile) / kLanes;
+  Vector sum[kVectors], best[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    best[v] = Isa::load_any(top + v * kLanes);
+    sum[v] = Isa::load_any(total + v * kLanes);
+  }
+  const auto store_pairs = [](float* p, BitVector low, BitVector high) {
+    Isa::store_any(p, reinterpret_cast<Vector>(low >> 16 | (high & 0xffff0000u)));
+  };
+  for (std::int64_t j = 0; j < n; j += 2) {
+    BitVector bits[2][kVectors] = {};
+    for (int one = 0; one < 2 && j + one < n; ++one) {
+      for (int v = 0; v < kVectors; ++v) {
+        const Vector share = exp_of(Isa::load_any(x + v * kLanes) - best[v]);
+        bits[one][v] = rounded(share);
+        sum[v] += share;
+      }
+      x += rsir::kSoftmaxTile;
+      for (int v = 0; v < kVectors / 2; ++v, within += kLanes)
+        store_pairs(within, bits[one][v], bits[one][v + kVectors / 2]);
+    }
+    for (int v = 0; v < kVectors; ++v, between += kLanes) store_pairs(between, bits[0][v], bits[1][v]);
+  }
   for (int v = 0; v < kVectors; ++v) Isa::store_any(total + v * kLanes, sum[v]);
 }
 

@@ -33,4 +33,11 @@ const Unit* find_unit(const std::string& name) {
   return nullptr;
 }
 
+Product best_pair_product(const Unit& unit) {
+#ifdef RSIR_BF16
+  if (&unit == &unit_avx512() && __builtin_cpu_supports("avx512bf16")) return kNativePairProduct;
+#endif
+  return unit.pair_product;
+}
+
 }  // namespace rsir

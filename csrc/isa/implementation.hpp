@@ -10,10 +10,11 @@
 namespace {
 
 constexpr rsir::Unit kUnit = {
-    Isa::kName,    Isa::kHeight,   kWidth,
-    scan,          dots,           half_dots,    burn,
-    product,       dot,            raise_tops,   exponentiate,
-    layer_forward, layer_backward, encode_layer, step_layer,   adam,
+    Isa::kName,         Isa::kHeight,         kWidth,
+    scan,               dots,                 half_dots,     burn,
+    product,            product_by<Pairs>,    dot,           raise_tops,
+    exponentiate,       exponentiate_pairs,   layer_forward, layer_backward,
+    encode_layer,       step_layer,           adam,
 };
 
 }  // namespace

@@ -115,6 +115,9 @@ struct AdamStep {
   float follows;              // the average goes this share of its way to the weights
 };
 
+using Product = void (*)(bool across, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
+                         const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool add);
+
 // The functions; implementation.hpp makes one of them for each instruction set, dispatch.hpp finds them by name.
 struct Unit {
   const char* name;
@@ -134,12 +137,18 @@ struct Unit {
 
   // The network.
   // c (m, n) = a b, or c += a b. a is (m, k) with rows lda apart, or with across its transpose (k, m) is.
-  void (*product)(bool across, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
-                  const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool add);
+  Product product;
+  // The same of pairs of bfloat16, which stand where a float would: k counts pairs.
+  Product pair_product;
   float (*dot)(const float* a, const float* b, std::int64_t n);
   // Over the rows of x (n, kSoftmaxTile): top = max(top, x), NaN left out; x = exp(x - top) and total += x.
   void (*raise_tops)(const float* x, std::int64_t n, float* top);
   void (*exponentiate)(float* x, std::int64_t n, const float* top, float* total);
+  // The same with shares rounded to bfloat16: pairs within a row, of places i and i + kSoftmaxTile / 2, (n,
+  // kSoftmaxTile / 2); and pairs of one place in rows 2 i and 2 i + 1, the last one perhaps with zeros, (n / 2 rounded
+  // up, kSoftmaxTile). Totals are of shares before rounding.
+  void (*exponentiate_pairs)(const float* x, std::int64_t n, const float* top, float* total, float* within,
+                             float* between);
   // One row of the batch; scratch holds layer_scratch(shape) floats.
   void (*layer_forward)(const LayerShape&, const LayerWeights&, const LayerTransposed&, const LayerBytes&,
                         const std::int64_t* segments, const float* x, const LayerSaved&, float* y, float* scratch);
@@ -168,10 +177,16 @@ inline std::int64_t encode_scratch(const LayerShape& s) {
   return (s.reach ? 6 : 5) * s.dim + s.feedforward + s.width;
 }
 
+// The unit's pair_product, or one by instructions for pairs where the unit is AVX-512 and the processor has them.
+Product best_pair_product(const Unit&);
+
 const Unit& unit_base();
 #ifdef RSIR_X86
 const Unit& unit_avx2();
 const Unit& unit_avx512();
+#ifdef RSIR_BF16
+extern const Product kNativePairProduct;  // AVX512_BF16
+#endif
 #endif
 
 }  // namespace rsir

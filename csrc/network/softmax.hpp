@@ -24,7 +24,8 @@ struct SoftmaxGradients {  // of queries, positives (null without) and negatives
   float *queries, *positives, *negatives;
 };
 
-// The loss. The same bits for any number of threads.
-double softmax(const Unit&, const Softmax&, int threads, const SoftmaxGradients&);
+// The loss. The same bits for any number of threads. With bfloat16, factors of the three products (of queries and
+// negatives, and of shares with either) are rounded to it; sums are float32, and so is what targets add.
+double softmax(const Unit&, const Softmax&, bool bfloat16, int threads, const SoftmaxGradients&);
 
 }  // namespace rsir

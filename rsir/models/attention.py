@@ -135,6 +135,8 @@ class AttentionBackbone(nn.Module):
     ----------
     threads : int, optional
         CPU threads of the fused ops in training; none is torch's number.
+    loss_precision : {"float32", "bfloat16"}
+        What the full softmax rounds the factors of its products to.
     """
 
     draws_for_whole_batch = True
@@ -153,6 +155,7 @@ class AttentionBackbone(nn.Module):
         self.num_items = num_items
         self.max_len = config.max_len
         self.threads: int | None = None
+        self.loss_precision = "float32"
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         self.positions = nn.Embedding(config.max_len, config.dim) if positions else None
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
@@ -248,7 +251,7 @@ class AttentionBackbone(nn.Module):
         ).flatten(0, 1)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
         if batch.full:
-            return full_softmax(x, self.items.weight, targets, weights, self.threads)
+            return full_softmax(x, self.items.weight, targets, weights, self.threads, self.loss_precision == "bfloat16")
         positives, against = others
         return sampled_softmax(x, positives, against, targets, negatives, weights, self.threads, batch.corrections)
 

@@ -141,6 +141,8 @@ class GRU4Rec(nn.Module):
     ----------
     threads : int, optional
         CPU threads of the fused loss in training; none is torch's number.
+    loss_precision : {"float32", "bfloat16"}
+        What the full softmax rounds the factors of its products to.
     """
 
     draws_for_whole_batch = True
@@ -151,6 +153,7 @@ class GRU4Rec(nn.Module):
         self.num_items = num_items
         self.max_len = config.max_len
         self.threads: int | None = None
+        self.loss_precision = "float32"
         self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
         widths = [config.dim] + [config.feedforward] * config.layers
         self.grus = nn.ModuleList(nn.GRU(width, config.feedforward, batch_first=True) for width in widths[:-1])
@@ -202,7 +205,8 @@ class GRU4Rec(nn.Module):
         weights = (weights / weights.sum()).to(x.dtype)
         queries = self.norm(self.out_projection(x))
         if batch.full:
-            return full_softmax(queries, self.items.weight, targets, weights, self.threads)
+            rounded = self.loss_precision == "bfloat16"
+            return full_softmax(queries, self.items.weight, targets, weights, self.threads, rounded)
         positives, against = others
         return sampled_softmax(
             queries, positives, against, targets, negatives, weights, self.threads, batch.corrections

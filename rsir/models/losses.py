@@ -72,7 +72,12 @@ def sampled_softmax(
 
 
 def full_softmax(
-    queries: Tensor, items: Tensor, targets: Tensor, weights: Tensor, threads: int | None = None
+    queries: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    threads: int | None = None,
+    bfloat16: bool = False,
 ) -> Tensor:
     """Weighted cross-entropy of each target against the whole catalogue; see :func:`rsir.ops.full_softmax`.
 
@@ -84,11 +89,14 @@ def full_softmax(
     weights : (T,) float
     threads : int, optional
         CPU threads; default: torch's number.
+    bfloat16 : bool, default False
+        Whether the factors of its products are rounded to bfloat16.
 
     Returns
     -------
     scalar
         Differentiable once, in the first two arguments.
     """
-    loss: Tensor = _WithGradients.apply(partial(ops.full_softmax, threads=threads), 2, queries, items, targets, weights)
+    op = partial(ops.full_softmax, threads=threads, bfloat16=bfloat16)
+    loss: Tensor = _WithGradients.apply(op, 2, queries, items, targets, weights)
     return loss

@@ -115,6 +115,7 @@ class NetworkOps(Protocol):
         weights: Tensor,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> FullSoftmax: ...
 
     def transformer_layer(

@@ -89,10 +89,10 @@ class Cpp(CppCatalogue):
         weights: Tensor,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> FullSoftmax:
-        loss, *gradients = _core.full_softmax(
-            queries.numpy(), items.numpy(), targets.numpy(), weights.numpy(), threads, _instruction_set(instruction_set)
-        )
+        arrays = queries.numpy(), items.numpy(), targets.numpy(), weights.numpy()
+        loss, *gradients = _core.full_softmax(*arrays, threads, _instruction_set(instruction_set), bfloat16)
         return FullSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
 
     def transformer_layer(

@@ -129,6 +129,7 @@ def full_softmax(
     targets: Tensor,
     weights: Tensor,
     *,
+    bfloat16: bool = False,
     backend: str = "auto",
     threads: int | None = None,
     instruction_set: str | None = None,
@@ -144,6 +145,9 @@ def full_softmax(
         In 1..N, but where the weight is 0.
     weights : (T,) float
         As for :func:`sampled_softmax`, like what is said there of weights of 0, NaN and infinity.
+    bfloat16 : bool, default False
+        Round the factors of the three products (queries and items, and shares with either) to bfloat16. Sums are as
+        they are without, and so is the logit of the target itself.
     backend, threads, instruction_set
         As for :func:`sampled_softmax`.
 
@@ -171,7 +175,13 @@ def full_softmax(
             "wherever the weight is not 0"
         )
     return resolve(backend, "full_softmax", queries).full_softmax(
-        _plain(queries), _plain(items), _plain(targets), _plain(weights), thread_count(threads), instruction_set
+        _plain(queries),
+        _plain(items),
+        _plain(targets),
+        _plain(weights),
+        thread_count(threads),
+        instruction_set,
+        bfloat16,
     )
 
 

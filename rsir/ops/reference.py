@@ -160,29 +160,8 @@ class Reference:
         instruction_set: str | None,
     ) -> SampledSoftmax:
         _no_instruction_set(instruction_set)
-        loss = queries.new_zeros(())
-        grad_queries, grad_positives = torch.zeros_like(queries), torch.zeros_like(positives)
-        grad_negatives = torch.zeros_like(negatives)
-        for part in (weights != 0).nonzero()[:, 0].split(_CHUNK):
-            query, positive, weight = queries[part], positives[part], weights[part, None]
-            target_logit = (query * positive).sum(1, keepdim=True)
-            logits = query @ negatives.T
-            if target_offsets is not None:
-                target_logit = target_logit + target_offsets[part, None]
-            if negative_offsets is not None:
-                logits += negative_offsets
-            logits.masked_fill_(targets[part, None] == negative_ids, -torch.inf)
-            top = torch.cat([logits, target_logit], 1).amax(1, keepdim=True)
-            share = (logits - top).exp_()
-            target_share = (target_logit - top).exp_()
-            total = share.sum(1, keepdim=True) + target_share
-            loss += (weight * (total.log() + top - target_logit)).sum()
-            share *= weight / total
-            pull = weight * (target_share / total - 1)
-            grad_queries[part] = share @ negatives + pull * positive
-            grad_positives[part] = pull * query
-            grad_negatives += share.T @ query
-        return SampledSoftmax(loss, grad_queries, grad_positives, grad_negatives)
+        offsets = target_offsets, negative_offsets
+        return _softmax(queries, positives, negatives, targets, negative_ids, weights, *offsets, bfloat16=False)
 
     def full_softmax(
         self,
@@ -192,11 +171,13 @@ class Reference:
         weights: Tensor,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> FullSoftmax:
+        _no_instruction_set(instruction_set)
         ids = torch.arange(1, len(items), device=items.device)
         known = torch.where(weights != 0, targets, 0)
-        loss, grad_queries, grad_positives, grad_negatives = self.sampled_softmax(
-            queries, items[known], items[1:], known, ids, weights, None, None, threads, instruction_set
+        loss, grad_queries, grad_positives, grad_negatives = _softmax(
+            queries, items[known], items[1:], known, ids, weights, None, None, bfloat16
         )
         grad_items = torch.cat([torch.zeros_like(items[:1]), grad_negatives])
         return FullSoftmax(loss, grad_queries, grad_items.index_add_(0, known, grad_positives))
@@ -351,6 +332,47 @@ class Reference:
 
 
 BACKEND: Backend = Reference()
+
+
+def _softmax(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    targets: Tensor,
+    negative_ids: Tensor,
+    weights: Tensor,
+    target_offsets: Tensor | None,
+    negative_offsets: Tensor | None,
+    bfloat16: bool,
+) -> SampledSoftmax:
+    """The loss of both softmaxes and its gradients; with factors of the three products rounded to bfloat16, or not."""
+
+    def rounded(factor: Tensor) -> Tensor:
+        return factor.bfloat16().to(factor.dtype) if bfloat16 else factor
+
+    loss = queries.new_zeros(())
+    grad_queries, grad_positives = torch.zeros_like(queries), torch.zeros_like(positives)
+    grad_negatives = torch.zeros_like(negatives)
+    for part in (weights != 0).nonzero()[:, 0].split(_CHUNK):
+        query, positive, weight = queries[part], positives[part], weights[part, None]
+        target_logit = (query * positive).sum(1, keepdim=True)
+        logits = rounded(query) @ rounded(negatives).T
+        if target_offsets is not None:
+            target_logit = target_logit + target_offsets[part, None]
+        if negative_offsets is not None:
+            logits += negative_offsets
+        logits.masked_fill_(targets[part, None] == negative_ids, -torch.inf)
+        top = torch.cat([logits, target_logit], 1).amax(1, keepdim=True)
+        share = (logits - top).exp_()
+        target_share = (target_logit - top).exp_()
+        total = share.sum(1, keepdim=True) + target_share
+        loss += (weight * (total.log() + top - target_logit)).sum()
+        scale, share = weight / total, rounded(share)
+        pull = weight * (target_share / total - 1)
+        grad_queries[part] = scale * (share @ rounded(negatives)) + pull * positive
+        grad_positives[part] = pull * query
+        grad_negatives += share.T @ rounded(scale * query)
+    return SampledSoftmax(loss, grad_queries, grad_positives, grad_negatives)
 
 
 def drawn(best: TopK, draw: Draw) -> Sample:

@@ -148,6 +148,13 @@ def fit(
     weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
     model: Any = build(model_config, train.num_items, seed=weights_seed)
     require(model, TrainableBackbone)
+    if config.loss_precision == "bfloat16":
+        if not hasattr(model, "loss_precision"):
+            raise TrainingError(
+                f"training.loss_precision: {type(model).__name__} computes its loss by itself and has no attribute "
+                "loss_precision: expected float32"
+            )
+        model.loss_precision = "bfloat16"
     if init is not None:
         _start_from(model, init)
     model.to(device)

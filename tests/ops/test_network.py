@@ -173,6 +173,31 @@ class TestFullSoftmax:
         again = ops.full_softmax(queries, items, targets, weights, threads=3, **how)
         assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (70, 51, 7), (130, 5000, 64), (3, 1025, 100)])
+    def test_factors_of_bfloat16(self, how, shape):
+        """Against the reference that rounds the same factors; shares are rounded over other tops, by 2^-9 each."""
+        positions, num_items, dim = shape
+        generator = torch.Generator().manual_seed(0)
+        queries, items = (0.5 * torch.randn(n, dim, generator=generator) for n in (positions, num_items + 1))
+        targets = torch.randint(1, num_items + 1, (positions,), generator=generator)
+        weights = torch.rand(positions, generator=generator)
+        weights[1:2] = 0
+        got = ops.full_softmax(queries, items, targets, weights, bfloat16=True, **how)
+        double = (queries.double(), items.double(), targets, weights.double())
+        want = ops.full_softmax(*double, bfloat16=True, backend="reference")
+        bound = 2**-8 * float(weights.max()) * float(items.abs().max())
+        assert (got.queries - want.queries).abs().max() <= bound
+        assert (got.items - want.items).abs().max() <= 2**-8 * float(weights @ queries.abs().amax(1))
+        assert float((got.loss - want.loss).abs()) <= 1e-5 * max(1.0, float(want.loss))
+        assert not got.items[0].any()
+        if dim > 1:
+            plain = ops.full_softmax(queries, items, targets, weights, **how)
+            assert not torch.equal(got.queries, plain.queries)
+            assert (got.queries - plain.queries).abs().max() <= 4 * dim * bound
+        for threads in (2, 3):
+            again = ops.full_softmax(queries, items, targets, weights, bfloat16=True, threads=threads, **how)
+            assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
     def test_refuses_a_target_out_of_range(self, how):
         arguments = torch.ones(3, 2), torch.ones(5, 2), torch.tensor([1, 5, 0]), torch.ones(3)
         with pytest.raises(ValueError, match=r"position 1 holds id 5, expected ids in 1\.\.4"):

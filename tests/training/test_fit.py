@@ -218,6 +218,29 @@ def test_threads_leave_no_trace(parts):
     assert torch.equal(*map(weights_of, trained))
 
 
+def test_loss_precision(parts):
+    """Factors of the full softmax in bfloat16: other weights, as good a model; refused where nothing would change."""
+    full = dataclasses.replace(SETTINGS, negatives=0)
+    rounded = dataclasses.replace(full, loss_precision="bfloat16")
+    exact, close = (fit_toy(parts, config=config) for config in (full, rounded))
+    assert not torch.equal(weights_of(exact), weights_of(close))
+    assert close.history[0].loss == pytest.approx(exact.history[0].loss, rel=1e-3)
+    assert close.best.metrics[CRITERION] == pytest.approx(exact.best.metrics[CRITERION], abs=0.03)
+    with pytest.raises(ValueError, match=r"training\.loss_precision: expected float32 unless training\.negatives is 0"):
+        dataclasses.replace(SETTINGS, loss_precision="bfloat16")
+
+
+def test_loss_precision_of_a_loss_of_its_own(parts, monkeypatch):
+    def make(*arguments, **keywords):
+        model = SASRec(MODEL, 60, torch.Generator())
+        del model.loss_precision
+        return model
+
+    monkeypatch.setattr(training, "build", make)
+    with pytest.raises(TrainingError, match="SASRec computes its loss by itself"):
+        fit_toy(parts, config=dataclasses.replace(SETTINGS, negatives=0, loss_precision="bfloat16"))
+
+
 def test_starts_from_given_weights(parts):
     first = fit_toy(parts)
     once = dataclasses.replace(SETTINGS, max_evaluations=1)
