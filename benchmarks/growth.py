@@ -92,7 +92,7 @@ def measure(sizes: dict[str, int], threads: int) -> dict[str, float]:
         rounds=sizes["rounds"],
         stop_after=sizes["rounds"] + 1,
         guard=False,
-        model=ModelConfig(max_len=sizes["length"]),
+        model=ModelConfig("sasrec", max_len=sizes["length"]),
         training=TrainingConfig(max_evaluations=2),
         generation=GenerationConfig(m=sizes["m"]),
         fidelity=FidelityConfig(tau=sizes["items"]),

@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
 def world(num_items: int, num_users: int) -> tuple[Any, Sequences]:
     """A SASRec with clustered item embeddings, and users who take popular items of two clusters."""
     random = np.random.default_rng(SEED)
-    config = ModelConfig()
+    config = ModelConfig("sasrec")
     clusters = max(4, round(num_items**0.5))
     size = num_items // clusters  # neighbouring ids are a cluster, the most popular first
     cluster = np.minimum(np.arange(num_items) // size, clusters - 1)

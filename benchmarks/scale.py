@@ -79,7 +79,7 @@ def measure(users: int, items: int) -> dict[str, Any]:
     sizes = small(users, items)
     data = growth.log(users, items, sizes.length)
     parts = leave_one_out(data)
-    model_config = ModelConfig(max_len=sizes.length)
+    model_config = ModelConfig("sasrec", max_len=sizes.length)
     config = TrainingConfig(max_evaluations=PASSES, patience=PASSES)
     trained, fitting = _timed(lambda: fit(model_config, config, parts.train, parts.validation, seed=SEED))
     model: Any = trained.model

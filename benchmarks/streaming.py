@@ -121,7 +121,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rounds=1,
         retention="none",
         simulation=SimulationConfig(options.one, options.items, options.length),
-        model=ModelConfig(dim=options.dim, layers=1, feedforward=2 * options.dim),
+        model=ModelConfig("sasrec", dim=options.dim, layers=1, feedforward=2 * options.dim),
         training=TrainingConfig(evaluate_every=options.steps, max_evaluations=1),
         generation=GenerationConfig(m=options.m),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rsir.config import ModelConfig, SimulationConfig, TrainingConfig, to_dict
+from rsir.config import ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig, to_dict
 from rsir.data import leave_one_out, read, simulate
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Split
@@ -33,13 +34,19 @@ def load(quick: bool = False) -> tuple[Sequences, str]:
     return data, f"SIMULATED users in the number of Amazon Toys, {USERS:,} users, {ITEMS:,} items ({missing})"
 
 
+def sasrec(**training: Any) -> tuple[ModelConfig, TrainingConfig]:
+    """SASRec and its own training, which the benchmarks and their baselines are of, with changes of the training."""
+    whole = RecursionConfig().for_backbone("sasrec")
+    return whole.model, dataclasses.replace(whole.training, **training)
+
+
 def trained(data: Sequences, evaluations: int) -> tuple[Any, Split, str]:
     """A SASRec of default size after this many epochs, the split it was trained on, and what to say of it.
 
     Kept in the system's folder for temporary files, as the same model serves every benchmark.
     """
     parts = leave_one_out(data)
-    model_config, config = ModelConfig(), TrainingConfig(max_evaluations=evaluations, patience=evaluations)
+    model_config, config = sasrec(max_evaluations=evaluations, patience=evaluations)
     settings = json.dumps([to_dict(model_config), to_dict(config), SEED, data.fingerprint()])
     name = f"rsir-benchmarks-{os.getuid()}/{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
     folder = Path(tempfile.gettempdir()) / name

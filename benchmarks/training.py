@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
         return catalogues(data, described, options)
     model, parts, of_model = toys.trained(data, 1 if options.quick else 20)
     train = parts.train
-    model_config, config = ModelConfig(), TrainingConfig()
+    model_config, config = toys.sasrec()
     _check(train, model_config, config)
     steps, per_epoch = training_steps(train, model_config, config, options.steps)
     work = _operations(steps, model_config)
@@ -203,7 +203,7 @@ def catalogues(data: Sequences, described: str, options: argparse.Namespace) -> 
 
 def _catalogue_runner(train: Sequences, count: int, threads: int, rows: bool) -> Callable[[], None]:
     """Takes the next steps of an endless stream."""
-    model_config, config = ModelConfig(), TrainingConfig()
+    model_config, config = toys.sasrec()
     model: Any = build(model_config, train.num_items, seed=0)
     model.threads = threads
     model.train()

@@ -36,7 +36,7 @@ def after_each(phase: str, done: int, total: int | None, unit: str, note: str = 
 
 task.start()
 trained = fit(
-    ModelConfig(dropout=settings["dropout"]),
+    ModelConfig("sasrec", dropout=settings["dropout"]),
     config,
     train,
     tasks,

@@ -84,13 +84,16 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
-    data, itemknn, simulation = values.get("data"), values.get("itemknn", {}), values.get("simulation")
-    if isinstance(data, dict) and "repeats" not in data:
-        values = {**values, "data": {**data, "repeats": "targets"}}
-    if isinstance(itemknn, dict) and "vote" not in itemknn:
-        values = {**values, "itemknn": {**itemknn, "vote": "off"}}
-    if isinstance(simulation, dict) and "order" not in simulation:
-        values = {**values, "simulation": {**simulation, "order": 0.0}}
+    did = {
+        "data": {"repeats": "targets"},
+        "itemknn": {"vote": "off"},
+        "simulation": {"order": 0.0},
+        "training": {"real_last": 0},
+    }
+    for section, before in did.items():
+        own = values.get(section, {} if section == "itemknn" else None)  # a section that is newer than some runs
+        if isinstance(own, dict):
+            values = {**values, section: {**before, **own}}
     return values
 
 

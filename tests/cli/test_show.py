@@ -76,8 +76,8 @@ def test_trainings_that_were_cut_short_are_named() -> None:
     """Four validations, ten steps apart; one that ended by patience, and ones that did not, or not yet for sure."""
     history = {"step": [10.0, 20.0, 30.0, 40.0], "loss": [1.0] * 4, "ndcg@20": [0.1] * 4}
     rounds = [replace(result(i), steps=40, best_step=best, history=history) for i, best in enumerate((20, 30, 40))]
-    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=5)) == ""
-    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4)).startswith(
+    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=5, real_last=0)) == ""
+    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4, real_last=0)).startswith(
         "Note:      the 4 validations of a training (training.max_evaluations) ended round 1, 2 before its patience"
     )
     assert (

@@ -80,32 +80,33 @@ def test_constructors_check_too_and_configurations_are_frozen() -> None:
 
 def test_a_backbone_brings_its_own_defaults_and_leaves_what_was_set() -> None:
     base = ModelConfig()
-    assert base.for_backbone("sasrec") == base
+    assert base.for_backbone("bsarec") == base
     assert base.for_backbone("someone's") == ModelConfig(name="someone's")
     strong = base.for_backbone("esasrec")
     assert strong == ModelConfig(name="esasrec", dropout=0.2)
     assert strong.for_backbone("gru4rec") == ModelConfig(name="gru4rec", layers=1)
-    assert strong.for_backbone("sasrec") == base
+    assert strong.for_backbone("bsarec") == base
     assert ModelConfig(dropout=0.3, dim=32).for_backbone("esasrec") == ModelConfig("esasrec", dropout=0.3, dim=32)
 
 
 def test_a_backbone_brings_its_own_training_unless_it_is_given() -> None:
     standard = RecursionConfig()
-    bsarec = standard.for_backbone("bsarec")
-    assert bsarec.model == ModelConfig("bsarec")
-    assert bsarec.training == TrainingConfig(negatives=4096, patience=8, synthetic_weight=0.5, real_last=2)
-    assert bsarec.for_backbone("bsarec") == bsarec
-    assert bsarec.for_backbone("sasrec") == standard
-    assert with_settings(standard, {"model": "bsarec"}) == bsarec
-    own = with_settings(standard, {"model": "bsarec", "training.negatives": 1024, "training": {"real_last": 0}})
-    assert own.training == TrainingConfig(patience=8, synthetic_weight=0.5)
-    assert configuration(standard, None, {"model.name": "bsarec"}) == bsarec
-    given = {"model.name": "bsarec", "training.negatives": "1024", "training.real_last": "0"}
+    assert standard.training == TrainingConfig(patience=8, synthetic_weight=0.5, real_last=2)
+    sasrec = standard.for_backbone("sasrec")
+    assert sasrec.model == ModelConfig("sasrec")
+    assert sasrec.training == TrainingConfig(patience=20, synthetic_weight=1.0, real_last=0)
+    assert sasrec.for_backbone("sasrec") == sasrec
+    assert sasrec.for_backbone("bsarec") == standard
+    assert with_settings(standard, {"model": "sasrec"}) == sasrec
+    own = with_settings(standard, {"model": "sasrec", "training.negatives": 256, "training": {"real_last": 2}})
+    assert own.training == TrainingConfig(negatives=256, patience=20, synthetic_weight=1.0)
+    assert configuration(standard, None, {"model.name": "sasrec"}) == sasrec
+    given = {"model.name": "sasrec", "training.negatives": "256", "training.real_last": "2"}
     assert configuration(standard, None, given) == own
     # a run of before, with the values that it had then, is resumed with them
-    assert configuration(own, None, {"model.name": "bsarec"}) == own
-    assert changed(bsarec) == {"model.name": ("bsarec", "sasrec")}
-    assert changed(own)["training.negatives"] == (1024, 4096)
+    assert configuration(own, None, {"model.name": "sasrec"}) == own
+    assert changed(sasrec) == {"model.name": ("sasrec", "bsarec")}
+    assert changed(own)["training.negatives"] == (256, 1024)
 
 
 def test_a_recurrent_network_has_no_heads_to_divide() -> None:

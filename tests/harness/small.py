@@ -11,7 +11,15 @@ SMALL = RecursionConfig(
     stop_after=9,
     simulation=SimulationConfig(num_users=120, num_items=60, mean_length=7),
     model=ModelConfig(dim=16, layers=1, heads=2, feedforward=16, dropout=0.1, max_len=12),
-    training=TrainingConfig(batch_size=32, negatives=32, evaluate_every=4, max_evaluations=3, learning_rate=1e-2),
+    training=TrainingConfig(
+        batch_size=32,
+        negatives=32,
+        evaluate_every=4,
+        max_evaluations=3,
+        learning_rate=1e-2,
+        synthetic_weight=1.0,
+        real_last=0,
+    ),
     generation=GenerationConfig(m=2, slots=64),
     fidelity=FidelityConfig(tau=15),
 )

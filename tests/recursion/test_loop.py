@@ -30,7 +30,7 @@ from rsir.data.sequences import item_popularity
 from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
 from rsir.generation.enrich import Enricher
-from rsir.models import Ensemble, ItemKnn, SASRec, checkpoint, registry
+from rsir.models import BSARec, Ensemble, ItemKnn, checkpoint, registry
 from rsir.models.itemknn import WithItemKnn, with_vote
 from rsir.recursion import loop
 from rsir.recursion.loop import recurse
@@ -228,7 +228,8 @@ def test_retention_recommends_with_older_models_beside_the_newest(
     retention: str, oldest: list[int], tmp_path: Path
 ) -> None:
     unordered = dataclasses.replace(SMALL.simulation, order=0)  # data on which the second round is the best
-    config = small(seed=4, retention=retention, itemknn=NETWORKS, simulation=unordered)
+    network = dataclasses.replace(SMALL.model, name="sasrec")
+    config = small(seed=4, retention=retention, itemknn=NETWORKS, simulation=unordered, model=network)
     single = recurse(dataclasses.replace(config, retention="none"))
     paired = recurse(config, out=tmp_path / "run")
     parts = split(paired.data, SMALL.data)
@@ -486,7 +487,7 @@ def test_ending_sooner_disowns_no_round_there_is(run: Run, monkeypatch: pytest.M
 
 
 def test_tied_weights_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Tied(SASRec):
+    class Tied(BSARec):
         def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
             super().__init__(config, num_items, generator)
             self.also_items = self.items

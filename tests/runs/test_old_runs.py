@@ -51,7 +51,7 @@ def test_it_keeps_the_rule_that_it_was_measured_by(tmp_path: Path) -> None:
     """Before the setting data.repeats, a held-out item that the user had before was ranked; today it is a miss."""
     run = rsir.load(OLD)
     assert run.config.data.repeats == "targets"
-    assert run.config.simulation.order == 0
+    assert (run.config.simulation.order, run.config.training.real_last, run.config.model.name) == (0, 0, "sasrec")
     assert split(run.data, run.config.data, run.config.seed).test.repeats == "targets"
     assert run.recommend(HISTORIES, 5, repeats="targets") == run.recommend(HISTORIES, 5, repeats="excluded")
     copy = tmp_path / "run"

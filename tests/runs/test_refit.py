@@ -76,7 +76,7 @@ def test_every_network_is_trained_on_all_events(run, tmp_path):
     assert again.recommend(k=5) == refit.recommend(k=5)
     assert again.recommend(k=5).scores == refit.recommend(k=5).scores != run.recommend(k=5).scores
     assert hasattr(again.model, "knn") == (run.rounds[1].vote > 0)
-    assert repr(again).startswith("Refit of sasrec on all events of 80 users and 50 items")
+    assert repr(again).startswith("Refit of bsarec on all events of 80 users and 50 items")
     with pytest.raises(ConfigError, match="a refit was trained on its run's validation and test events"):
         rsir.evaluate(again)
     with pytest.raises(RunError, match="this is a refit already"):

@@ -33,7 +33,7 @@ SMALL = RecursionConfig(
     guard=False,
     accumulate=True,
     model=ModelConfig(dim=8, layers=1, heads=2, feedforward=8, dropout=0.1, max_len=12),
-    training=TrainingConfig(batch_size=32, negatives=16, max_evaluations=2, learning_rate=1e-2),
+    training=TrainingConfig(batch_size=32, negatives=16, max_evaluations=2, learning_rate=1e-2, real_last=0),
     generation=GenerationConfig(m=2),
     fidelity=FidelityConfig(tau=15),
 )

@@ -13,7 +13,7 @@ from rsir.data import Sequences, leave_one_out
 from rsir.errors import BackboneError, DataError, TrainingError
 from rsir.evaluation import evaluate
 from rsir.metrics import CRITERION
-from rsir.models import SASRec, build, registry
+from rsir.models import BSARec, SASRec, build, registry
 from rsir.ops import network
 from rsir.ops.backend import load
 from rsir.runtime.runtime import Runtime
@@ -22,7 +22,15 @@ from rsir.training.adam import table_adam
 from rsir.training.fit import fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
-SETTINGS = TrainingConfig(batch_size=32, negatives=20, learning_rate=5e-3, patience=2, max_evaluations=6)
+SETTINGS = TrainingConfig(
+    batch_size=32,
+    negatives=20,
+    learning_rate=5e-3,
+    patience=2,
+    max_evaluations=6,
+    synthetic_weight=1.0,
+    real_last=0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -331,7 +339,7 @@ def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypa
 def test_averages_are_of_parameters_and_buffers_stay_as_they_are(parts, monkeypatch):
     """An integer cannot be averaged, and the mean of two infinities is not a number."""
 
-    class WithBuffers(SASRec):
+    class WithBuffers(BSARec):
         def __init__(self, config, num_items, generator):
             super().__init__(config, num_items, generator)
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
