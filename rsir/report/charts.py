@@ -59,9 +59,9 @@ def gains(rounds: Sequence[RoundResult]) -> str:
         zero=True,
     )
     caption = "Metrics by round (gain, interval)"
-    return _row(
-        figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True)
-    ) + table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows)
+    shown = figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True)
+    values = table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows)
+    return f'<div class="beside">{shown}{values}</div>'
 
 
 def changes(rounds: Sequence[RoundResult], part: str, metric: str) -> tuple[list[float], list[float], list[float]]:

@@ -102,6 +102,7 @@ h3{font-size:1rem;margin:1rem 0 .3rem;overflow-wrap:anywhere}p{margin:.4rem 0;ma
 .tiles small{display:block;font-size:.8rem;color:var(--soft)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1.2rem;align-items:start}
 .charts>*{min-width:0}
+.beside{display:flex;flex-wrap:wrap;gap:0 1.2rem;align-items:start}.beside figure{flex:1 1 21rem}
 figure{margin:0;background:var(--card);border-radius:.5rem;padding:.7rem;max-width:33rem}
 figure>svg{display:block;width:100%;height:auto}
 .defs{position:absolute}
