@@ -199,7 +199,7 @@ def test_a_run_is_resumed_with_its_own_settings_and_data(run: Any, tmp_path: Pat
 def test_a_run_shows_itself_in_a_few_lines(run: Any) -> None:
     lines = repr(run).splitlines()
     assert len(lines) == 2 + len(run.rounds)
-    assert lines[0] == f"Run of sasrec on 40 users and 25 items; round {run.best} is the best by validation"
+    assert lines[0] == f"Run of bsarec on 40 users and 25 items; round {run.best} is the best by validation"
     assert max(map(len, lines)) <= 100
     assert [line[0] for line in lines[2:]] == ["*" if number == run.best else " " for number in range(len(run.rounds))]
     assert f"{run.rounds[0].test['recall@10']:.4f}" in lines[2]

@@ -60,8 +60,8 @@ def gains(rounds: Sequence[RoundResult]) -> str:
     )
     caption = "Metrics by round (gain, interval)"
     shown = figure(chart, "Gain over the base, the round trained on real data alone", _labels(series), line=True)
-    values = table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows)
-    return f'<div class="beside">{shown}{values}</div>'
+    figures = table(caption, ["round", *(title(metric, part) for part, metric in HEADLINE)], rows)
+    return f'<div class="beside">{shown}{figures}</div>'
 
 
 def changes(rounds: Sequence[RoundResult], part: str, metric: str) -> tuple[list[float], list[float], list[float]]:

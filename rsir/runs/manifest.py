@@ -84,7 +84,7 @@ def read(path: Path, beside: Path) -> tuple[RecursionConfig, str, Rounds]:
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
-    did = {
+    did: dict[str, dict[str, Any]] = {
         "data": {"repeats": "targets"},
         "itemknn": {"vote": "off"},
         "simulation": {"order": 0.0},

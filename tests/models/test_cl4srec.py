@@ -194,7 +194,7 @@ def test_loss_in_training_is_sasrecs_and_the_weighed_contrast():
 def test_weights_begin_as_sasrecs():
     config = ModelConfig(name="cl4srec", dim=8, feedforward=8, max_len=7)
     ours = build(config, 20, seed=1).state_dict()
-    theirs = build(ModelConfig(dim=8, feedforward=8, max_len=7), 20, seed=1).state_dict()
+    theirs = build(ModelConfig("sasrec", dim=8, feedforward=8, max_len=7), 20, seed=1).state_dict()
     assert set(ours) - set(theirs) == {"mask_item"}
     for name, value in theirs.items():
         assert torch.equal(ours[name], value)

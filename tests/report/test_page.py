@@ -212,9 +212,9 @@ def test_what_has_no_page(rounds: int | None, message: str, tmp_path: Path, caps
 
 def test_defaults_are_those_of_the_backbone() -> None:
     standard = RecursionConfig()
-    hstu = dataclasses.replace(standard, model=standard.model.for_backbone("hstu"))
+    hstu = standard.for_backbone("hstu")
     assert changed(standard) == {}
-    assert changed(hstu) == {"model.name": ("hstu", "sasrec")}
+    assert changed(hstu) == {"model.name": ("hstu", "bsarec")}
 
 
 def test_inspecting_a_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

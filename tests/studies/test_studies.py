@@ -214,7 +214,7 @@ def test_what_a_model_took_sums_the_rounds_up_to_it(out: Path) -> None:
         assert before["operations"] < after["operations"]
     tokens, d = 1000, 4
     config = RecursionConfig(
-        model=ModelConfig(dim=d, feedforward=3, layers=1, heads=1), training=TrainingConfig(negatives=5)
+        model=ModelConfig("sasrec", dim=d, feedforward=3, layers=1, heads=1), training=TrainingConfig(negatives=5)
     )
     queries, negatives, square, wide = (np.zeros(shape) for shape in ((tokens, d), (d, 5), (d, d), (d, 3)))
     products = [(queries, square)] * 4 + [(queries, wide), (queries @ wide, wide.T), (queries, negatives)]
