@@ -66,8 +66,8 @@ def distinct(train: Sequences) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
     return both // (train.num_items + 1), both % (train.num_items + 1)
 
 
-def ease(train: Sequences, regularisation: float) -> torch.Tensor:
-    """The weights of EASE (N + 1, N + 1): item by item, nothing for an item of itself."""
+def together(train: Sequences) -> torch.Tensor:
+    """How many users have had two items, (N + 1, N + 1) float32."""
     users, items = distinct(train)
     lengths = np.bincount(users, minlength=len(train))
     ends = np.cumsum(lengths)
@@ -75,7 +75,12 @@ def ease(train: Sequences, regularisation: float) -> torch.Tensor:
     beside = np.repeat((ends - lengths)[users], each) + np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
     size = train.num_items + 1
     gram = np.bincount(np.repeat(items, each) * size + items[beside], minlength=size * size).reshape(size, size)
-    weights = torch.from_numpy(gram.astype(np.float32))
+    return torch.from_numpy(gram.astype(np.float32))
+
+
+def ease(gram: torch.Tensor, regularisation: float) -> torch.Tensor:
+    """The weights of EASE (N + 1, N + 1), from :func:`together`: item by item, nothing for an item of itself."""
+    weights = gram.clone()
     weights.diagonal().add_(regularisation)
     weights = torch.cholesky_inverse(torch.linalg.cholesky(weights))
     weights.div_(-weights.diagonal().clone())
@@ -134,8 +139,9 @@ def solved(parts: Split, seed: int) -> Iterator[tuple[str, Callable[[], tuple[st
     """EASE, and ALS where implicit is installed."""
 
     def eases() -> Iterator[tuple[str, Scores]]:
+        gram = together(parts.train)
         for regularisation in REGULARISATION:
-            weights = ease(parts.train, regularisation)
+            weights = ease(gram, regularisation)
             for decay in DECAY:
                 yield f"{regularisation:g}, decay {decay:g}", by_ease(weights, decay)
 
