@@ -82,7 +82,7 @@ def ease(gram: torch.Tensor, regularisation: float) -> torch.Tensor:
     """The weights of EASE (N + 1, N + 1), from :func:`together`: item by item, nothing for an item of itself."""
     weights = gram.clone()
     weights.diagonal().add_(regularisation)
-    weights = torch.cholesky_inverse(torch.linalg.cholesky(weights))
+    weights = torch.cholesky_inverse(torch.linalg.cholesky(weights)).contiguous()  # rows are looked up
     weights.div_(-weights.diagonal().clone())
     weights.diagonal().zero_()
     return weights
