@@ -130,6 +130,7 @@ def sampled_softmax(
     negative_offsets: NDArray[np.float32] | None,
     threads: int,
     instruction_set: str,
+    bfloat16: bool = False,
 ) -> tuple[float, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]: ...
 def full_softmax(
     queries: NDArray[np.float32],

@@ -22,7 +22,7 @@ using Filter = std::tuple<py::array, py::array, py::array, py::array, float, flo
 py::tuple sampled_softmax(const py::array& queries, const py::array& positives, const py::array& negatives,
                           const py::array& targets, const py::array& negative_ids, const py::array& weights,
                           const Optional& target_offsets, const Optional& negative_offsets, Threads threads,
-                          const Unit& unit) {
+                          const Unit& unit, bool bfloat16) {
   Softmax s = {};
   s.queries = data_of<float>("queries", queries, {kAny, kAny});
   s.positions = queries.shape(0), s.dim = queries.shape(1);
@@ -36,7 +36,7 @@ py::tuple sampled_softmax(const py::array& queries, const py::array& positives, 
   s.negative_offsets = data_of<float>("negative_offsets", negative_offsets, {s.columns});
   Output<float> to_queries({s.positions, s.dim}), to_positives({s.positions, s.dim}), to_negatives({s.columns, s.dim});
   const SoftmaxGradients gradients = {to_queries.data, to_positives.data, to_negatives.data};
-  const double loss = run_native([&] { return softmax(unit, s, false, threads, gradients); });
+  const double loss = run_native([&] { return softmax(unit, s, bfloat16, threads, gradients); });
   return py::make_tuple(loss, to_queries.array, to_positives.array, to_negatives.array);
 }
 
@@ -282,7 +282,7 @@ void adam_rows(py::array& weights, py::array& first, py::array& second, Optional
 void register_network(py::module_& m) {
   using namespace py::literals;
   m.def("sampled_softmax", &sampled_softmax, "queries"_a, "positives"_a, "negatives"_a, "targets"_a, "negative_ids"_a,
-        "weights"_a, "target_offsets"_a, "negative_offsets"_a, "threads"_a, "instruction_set"_a);
+        "weights"_a, "target_offsets"_a, "negative_offsets"_a, "threads"_a, "instruction_set"_a, "bfloat16"_a = false);
   m.def("full_softmax", &full_softmax, "queries"_a, "items"_a, "targets"_a, "weights"_a, "threads"_a,
         "instruction_set"_a, "bfloat16"_a = false);
   m.def("layer_forward", &layer_forward, "x"_a, "segments"_a, "parameters"_a, "bytes"_a, "filter"_a, "heads"_a,

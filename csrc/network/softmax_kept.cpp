@@ -172,6 +172,7 @@ double kept(const SoftmaxProblem& p, int threads) {
     const typename Products::Pass here(products, tile, own);
     float target[kTile], top[kTile];
     double exact[kTile] = {};
+    if (slices == 0) std::fill_n(own.sums.get(), n * d, 0.0f);
     p.target_logits(tile, target);
     std::copy_n(target, kTile, top);
     for (std::int64_t slice = 0; slice < slices; ++slice) {

@@ -121,8 +121,8 @@ class TrainingConfig:
         Negative items shared by a batch; 0: all items, the full softmax. No fewer than the catalogue has: all of them,
         too, more slowly.
     loss_precision
-        float32, or bfloat16: factors of the full softmax's products are rounded to it, which is faster on processors
-        with instructions for it (AVX512_BF16). What is summed and kept stays float32. With negatives 0 alone.
+        float32, or bfloat16: factors of the products in the softmax over items are rounded to it, which is faster on
+        processors with instructions for it (AVX512_BF16). What is summed and kept stays float32.
     proposal
         What negatives are drawn from: uniform, or popularity: by how often an item occurs in the training set, with the
         log-Q correction.
@@ -167,12 +167,6 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
         require(self.negatives >= 0, "training.negatives", "at least 0", self.negatives)
         choice("training.loss_precision", self.loss_precision, ("float32", "bfloat16"))
-        require(
-            self.loss_precision == "float32" or self.negatives == 0,
-            "training.loss_precision",
-            "float32 unless training.negatives is 0, the full softmax",
-            self.loss_precision,
-        )
         choice("training.proposal", self.proposal, ("uniform", "popularity"))
         for name in ("learning_rate", "real_rate"):
             require(0 < getattr(self, name) < float("inf"), f"training.{name}", "above 0", getattr(self, name))

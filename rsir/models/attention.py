@@ -136,7 +136,7 @@ class AttentionBackbone(nn.Module):
     threads : int, optional
         CPU threads of the fused ops in training; none is torch's number.
     loss_precision : {"float32", "bfloat16"}
-        What the full softmax rounds the factors of its products to.
+        What the softmax over items rounds the factors of its products to.
     """
 
     draws_for_whole_batch = True
@@ -250,10 +250,12 @@ class AttentionBackbone(nn.Module):
             inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator, rows_of(batch)
         ).flatten(0, 1)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
+        rounded = self.loss_precision == "bfloat16"
         if batch.full:
-            return full_softmax(x, self.items.weight, targets, weights, self.threads, self.loss_precision == "bfloat16")
+            return full_softmax(x, self.items.weight, targets, weights, self.threads, rounded)
         positives, against = others
-        return sampled_softmax(x, positives, against, targets, negatives, weights, self.threads, batch.corrections)
+        arguments = x, positives, against, targets, negatives, weights
+        return sampled_softmax(*arguments, self.threads, batch.corrections, rounded)
 
     def new_state(self, slots: int) -> KeyValueState:
         """State for extending this many sequences; 4 * layers * max_len * dim * 2 bytes a slot."""

@@ -142,7 +142,7 @@ class GRU4Rec(nn.Module):
     threads : int, optional
         CPU threads of the fused loss in training; none is torch's number.
     loss_precision : {"float32", "bfloat16"}
-        What the full softmax rounds the factors of its products to.
+        What the softmax over items rounds the factors of its products to.
     """
 
     draws_for_whole_batch = True
@@ -204,12 +204,12 @@ class GRU4Rec(nn.Module):
             x = dropout(_recur(gru, x, sizes))
         weights = (weights / weights.sum()).to(x.dtype)
         queries = self.norm(self.out_projection(x))
+        rounded = self.loss_precision == "bfloat16"
         if batch.full:
-            rounded = self.loss_precision == "bfloat16"
             return full_softmax(queries, self.items.weight, targets, weights, self.threads, rounded)
         positives, against = others
         return sampled_softmax(
-            queries, positives, against, targets, negatives, weights, self.threads, batch.corrections
+            queries, positives, against, targets, negatives, weights, self.threads, batch.corrections, rounded
         )
 
     def encode_prefixes(self, sequences: Ragged) -> Tensor:

@@ -42,6 +42,7 @@ def sampled_softmax(
     weights: Tensor,
     threads: int | None = None,
     corrections: Tensor | None = None,
+    bfloat16: bool = False,
 ) -> Tensor:
     """Weighted cross-entropy of each target against itself and shared negatives; see :func:`rsir.ops.sampled_softmax`.
 
@@ -56,6 +57,8 @@ def sampled_softmax(
         CPU threads; default: torch's number.
     corrections : (N + 1,) float, optional
         By item, what is added to its logit wherever it stands.
+    bfloat16 : bool, default False
+        Whether the factors of its products are rounded to bfloat16.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def sampled_softmax(
         Differentiable once, in the first three arguments.
     """
     arguments = (queries, positives, negatives, targets, negative_ids, weights)
-    op = partial(ops.sampled_softmax, threads=threads)
+    op = partial(ops.sampled_softmax, threads=threads, bfloat16=bfloat16)
     if corrections is not None:
         added = corrections.to(queries.dtype)
         op = partial(op, target_offsets=added[targets], negative_offsets=added[negative_ids])

@@ -105,6 +105,7 @@ class NetworkOps(Protocol):
         negative_offsets: Tensor | None,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> SampledSoftmax: ...
 
     def full_softmax(

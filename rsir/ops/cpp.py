@@ -66,6 +66,7 @@ class Cpp(CppCatalogue):
         negative_offsets: Tensor | None,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> SampledSoftmax:
         loss, *gradients = _core.sampled_softmax(
             queries.numpy(),
@@ -78,6 +79,7 @@ class Cpp(CppCatalogue):
             None if negative_offsets is None else negative_offsets.numpy(),
             threads,
             _instruction_set(instruction_set),
+            bfloat16,
         )
         return SampledSoftmax(torch.tensor(loss, dtype=torch.float32), *map(torch.from_numpy, gradients))
 

@@ -47,6 +47,7 @@ def sampled_softmax(
     *,
     target_offsets: Tensor | None = None,
     negative_offsets: Tensor | None = None,
+    bfloat16: bool = False,
     backend: str = "auto",
     threads: int | None = None,
     instruction_set: str | None = None,
@@ -76,6 +77,9 @@ def sampled_softmax(
         Added to the logits of the targets: minus the logarithm of their sampling probability, for the log-Q correction.
     negative_offsets : (S,) float, optional
         The same for the negatives.
+    bfloat16 : bool, default False
+        Round the factors of the three products (of queries and negatives, and of shares with either) to bfloat16. Sums
+        are as they are without, and so is what targets add. Not in triton: "auto" is the reference on CUDA then.
     backend : {"auto", "reference", "cpp", "triton"}
         triton takes at most 256 dimensions.
     threads : int, optional
@@ -107,7 +111,7 @@ def sampled_softmax(
     ):
         if value is not None:
             check_floats(name, value, (length,), queries)
-    if backend == "auto" and queries.is_cuda and dim > _MOST_DIMENSIONS:
+    if backend == "auto" and queries.is_cuda and (bfloat16 or dim > _MOST_DIMENSIONS):
         backend = "reference"
     return resolve(backend, "sampled_softmax", queries).sampled_softmax(
         _plain(queries),
@@ -120,6 +124,7 @@ def sampled_softmax(
         _plain(negative_offsets),
         thread_count(threads),
         instruction_set,
+        bfloat16,
     )
 
 
@@ -146,8 +151,7 @@ def full_softmax(
     weights : (T,) float
         As for :func:`sampled_softmax`, like what is said there of weights of 0, NaN and infinity.
     bfloat16 : bool, default False
-        Round the factors of the three products (queries and items, and shares with either) to bfloat16. Sums are as
-        they are without, and so is the logit of the target itself.
+        As for :func:`sampled_softmax`.
     backend, threads, instruction_set
         As for :func:`sampled_softmax`.
 

@@ -158,10 +158,11 @@ class Reference:
         negative_offsets: Tensor | None,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> SampledSoftmax:
         _no_instruction_set(instruction_set)
         offsets = target_offsets, negative_offsets
-        return _softmax(queries, positives, negatives, targets, negative_ids, weights, *offsets, bfloat16=False)
+        return _softmax(queries, positives, negatives, targets, negative_ids, weights, *offsets, bfloat16)
 
     def full_softmax(
         self,

@@ -123,10 +123,12 @@ class Triton(Composed):
         negative_offsets: Tensor | None,
         threads: int,
         instruction_set: str | None,
+        bfloat16: bool,
     ) -> SampledSoftmax:
         _check_device(queries)
-        if instruction_set is not None:
-            raise ValueError(f"backend 'triton' trains in float32 alone, got instruction_set {instruction_set!r}")
+        if instruction_set is not None or bfloat16:
+            got = "bfloat16=True" if bfloat16 else f"instruction_set {instruction_set!r}"
+            raise ValueError(f"backend 'triton' trains in float32 alone, got {got}")
         arguments = (queries, positives, negatives, targets, negative_ids, weights, target_offsets, negative_offsets)
         with _device(queries):
             return SampledSoftmax(*kernels.sampled_softmax(*arguments))

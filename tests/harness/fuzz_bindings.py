@@ -136,14 +136,15 @@ def learn(rng: np.random.Generator, threads: int) -> None:
     queries, weights = _floats(rng, (positions, dim)), _array(rng, (positions,), np.float32, 0, 2)
     targets = _array(rng, (positions,), np.int64, 1, max(columns, 2))
     if kind == "full":
-        loss, *gradients = _core.full_softmax(queries, _floats(rng, (columns, dim)), targets, weights, threads, name)
+        arguments = queries, _floats(rng, (columns, dim)), targets, weights, threads, name, bool(rng.random() < 0.3)
+        loss, *gradients = _core.full_softmax(*arguments)
         assert [gradient.shape for gradient in gradients] == [(positions, dim), (columns, dim)]
         return
     positives, negatives = _floats(rng, (positions, dim)), _floats(rng, (columns, dim))
     ids = _array(rng, (columns,), np.int64, -5, 50)
     offsets = [None if rng.random() < 0.5 else _floats(rng, (length,)) for length in (positions, columns)]
     loss, *gradients = _core.sampled_softmax(
-        queries, positives, negatives, targets, ids, weights, *offsets, threads, name
+        queries, positives, negatives, targets, ids, weights, *offsets, threads, name, bool(rng.random() < 0.3)
     )
     assert [gradient.shape for gradient in gradients] == [(positions, dim), (positions, dim), (columns, dim)]
     assert weights.any() or loss == 0

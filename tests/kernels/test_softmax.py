@@ -100,6 +100,12 @@ def test_more_dimensions_than_a_program_holds():
         ops.sampled_softmax(*arguments, backend="triton")
 
 
+def test_factors_of_bfloat16_are_for_the_other_backends():
+    arguments, _ = case((2, 3, 4))
+    with pytest.raises(ValueError, match="'triton' trains in float32 alone, got bfloat16=True"):
+        ops.sampled_softmax(*arguments, backend="triton", bfloat16=True)
+
+
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
 def test_torchs_default_dtype_does_not_matter(default):
     arguments, _ = case((9, 12, 6))

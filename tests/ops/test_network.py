@@ -147,6 +147,43 @@ class TestSampledSoftmax:
         leaves = [value.double().requires_grad_() for value in (queries, positives, negatives)]
         assert torch.autograd.gradcheck(Loss.apply, leaves)
 
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (70, 51, 7), (130, 5000, 64), (3, 1025, 100), (5, 0, 4), (0, 3, 4)])
+    @pytest.mark.parametrize("corrected", [False, True])
+    def test_factors_of_bfloat16(self, how, shape, corrected):
+        """Against the reference that rounds the same factors; shares are rounded over other tops, by 2^-9 each."""
+        arguments, offsets = case(shape)
+        arguments = (*(0.5 * value for value in arguments[:3]), *arguments[3:])
+        keywords = dict(zip(("target_offsets", "negative_offsets"), offsets, strict=True)) if corrected else {}
+        got = ops.sampled_softmax(*arguments, **keywords, bfloat16=True, **how)
+        double = [value.double() if value.is_floating_point() else value for value in arguments]
+        exact = {name: value.double() for name, value in keywords.items()}
+        want = ops.sampled_softmax(*double, **exact, bfloat16=True, backend="reference")
+        queries, positives, negatives, _, _, weights = arguments
+        most = float(torch.cat([positives, negatives]).abs().max())
+        bound = 2**-8 * most * float(weights.max()) if len(weights) else 0.0
+        for got_part, want_part, limit in (
+            (got.queries, want.queries, bound),
+            (got.positives, want.positives, 1e-5 * float(want.positives.abs().max()) if len(weights) else 0.0),
+            (got.negatives, want.negatives, 2**-8 * float(weights @ queries.abs().amax(1))),
+        ):
+            assert not got_part.numel() or (got_part - want_part).abs().max() <= limit
+        assert float((got.loss - want.loss).abs()) <= 1e-5 * max(1.0, float(want.loss))
+        plain = ops.sampled_softmax(*arguments, **keywords, **how)
+        if shape[1] > 1 and len(weights) > 1:
+            assert not torch.equal(got.queries, plain.queries)
+        if len(weights):
+            assert (got.queries - plain.queries).abs().max() <= 4 * shape[2] * bound
+        for threads in (2, 3):
+            again = ops.sampled_softmax(*arguments, **keywords, bfloat16=True, threads=threads, **how)
+            assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+    def test_bfloat16_keeps_what_is_not_finite(self, how):
+        arguments, (_, offsets) = case((5, 9, 4))
+        offsets[2] = -torch.inf
+        assert not ops.sampled_softmax(*arguments, negative_offsets=offsets, bfloat16=True, **how).negatives[2].any()
+        arguments[2][4] = torch.nan
+        assert ops.sampled_softmax(*arguments, bfloat16=True, **how).loss.isnan()
+
 
 class TestFullSoftmax:
     @pytest.mark.parametrize(
