@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rsir.cli.options import configuration, split_arguments
 from rsir.cli.parsing import Parser
-from rsir.config import RecursionConfig, flat
+from rsir.config import ModelConfig, RecursionConfig, flat
 from rsir.errors import ConfigError
 from rsir.runtime.environment import check_device
 from rsir.studies.recipes import CHOSEN
@@ -21,6 +21,7 @@ from rsir.studies.recipes import CHOSEN
 __all__ = ["STUDIES", "main", "parser"]
 
 STUDIES = {
+    "default": "what each round of a run gains as it comes, beside the count, popularity and as many bases",
     "main": "what rounds gain, beside more data, the paper's settings, ensembles, the item-kNN's vote",
     "rounds": "many rounds, with a fidelity check that gets stricter, with one that does not, and without",
     "sensitivity": "one round under other values of each option",
@@ -30,7 +31,7 @@ STUDIES = {
     "landscape": "sharpness of the loss, base against successor",
     "noise": "random interactions put into the training histories",
 }
-_ROUNDS = {"main": 3, "rounds": 8, "data": 3, "cost": 1, "noise": 1}  # of the others, every arm has one
+_ROUNDS = {"default": 3, "main": 3, "rounds": 8, "data": 3, "cost": 1, "noise": 1}  # of the others, every arm has one
 _OWN = {
     "data.path": "--data FILE ...",
     "model.name": "--models NAME ...",
@@ -57,7 +58,8 @@ def parser() -> Parser:
     )
     made.add_argument("study", choices=STUDIES, metavar="NAME", help="the study to run")
     made.add_argument("--data", nargs="+", type=Path, metavar="FILE", help="data [the embedded simulation]")
-    made.add_argument("--models", nargs="+", default=["sasrec"], metavar="NAME", help="backbones [sasrec]")
+    model = ModelConfig().name
+    made.add_argument("--models", nargs="+", default=[model], metavar="NAME", help=f"backbones [{model}]")
     made.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds [0 1 2]")
     several = ", ".join(f"{name} {count}" for name, count in _ROUNDS.items())
     made.add_argument("--rounds", type=int, metavar="N", help=f"rounds of the arms that have several [{several}]")
@@ -74,7 +76,7 @@ def results_parser() -> Parser:
         "lines",
         type=Path,
         metavar="DIR",
-        help="folder with the studies' .jsonl files; the text of notes.md there begins the page",
+        help="folder with the studies' .jsonl files; notes.md there begins the page, NAME.md the part of that study",
     )
     made.add_argument("--out", type=Path, metavar="FILE", help="the page; its pictures lie beside it [DIR/results.md]")
     return made
@@ -128,7 +130,9 @@ def _run(options: argparse.Namespace, config: RecursionConfig, gpu: bool, rest: 
     import torch
 
     from rsir.data.load import load_data
-    from rsir.studies.lab import Lab, Lines, compare, recipe
+    from rsir.studies.comparisons import compare
+    from rsir.studies.lab import Lab, recipe
+    from rsir.studies.lines import Lines
 
     torch.set_num_threads(options.threads)
     study = import_module(f"rsir.studies.{options.study.replace('-', '_')}")
@@ -193,8 +197,7 @@ def _with_data(config: RecursionConfig, path: Path | None) -> RecursionConfig:
 def _command_of(options: argparse.Namespace, path: Path | None, model: str, rest: list[str]) -> str:
     """What computes the lines of one data set and backbone, wherever the data lie."""
     parts = ["rsir studies", options.study, *([] if path is None else ["--data", path.name])]
-    parts += ["--models", model] if model != "sasrec" else []
-    parts += ["--seeds", *map(str, options.seeds)]
+    parts += ["--models", model, "--seeds", *map(str, options.seeds)]
     parts += ["--rounds", str(options.rounds)] if options.rounds is not None else []
     parts += ["--arms", *map(shlex.quote, options.arms)] if options.arms else []
     return " ".join([*parts, *map(shlex.quote, rest)])

@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rsir.config import RecursionConfig
-from rsir.models import Ensemble
-from rsir.models.itemknn import network_of
-from rsir.studies.lab import Lab, spent
+from rsir.studies.lab import RETAINED, Lab
 from rsir.studies.recipes import reset
 
 __all__ = ["GRID", "arms", "run"]
@@ -39,12 +37,9 @@ def run(lab: Lab, rounds: int) -> None:
             if lab.wants(arm := f"base, {option} {value}"):
                 lab.record_round_0(arm, _changed(lab.config, section, option, value))
     if lab.wants("base, two seeds"):
-        two = lab.bases(2)
-        each = [spent(run.rounds, lab.config) for run in two]
-        together = {name: sum(cost[name] for cost in each) for name in each[0]}
-        lab.record("base, two seeds", 0, Ensemble([network_of(run.model) for run in two]), lab.config, **together)
+        lab.record_bases(2)
     if lab.wants("rsir"):
-        lab.recursion("rsir", replace(reset(lab.config), rounds=rounds), retained=True)
+        lab.recursion("rsir", replace(reset(lab.config), rounds=rounds), policies=RETAINED)
 
 
 def _changed(config: RecursionConfig, section: str, option: str, value: Any) -> RecursionConfig:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from rsir import files
 from rsir.config import RecursionConfig, to_dict
 from rsir.data.load import split
-from rsir.data.sequences import Sequences
+from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.errors import RunError
-from rsir.evaluation import Evaluation, evaluate, paired_test
-from rsir.metrics import CRITERION, HEADLINE, title
-from rsir.models import Ensemble, ItemKnn, checkpoint
+from rsir.evaluation import evaluate
+from rsir.metrics import CRITERION, title
+from rsir.models import Ensemble, ItemKnn, Popularity, checkpoint
 from rsir.models.itemknn import network_of, with_vote
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import MANIFEST, RunDirectory
@@ -29,73 +27,14 @@ from rsir.runs.manifest import settled
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, voters
 from rsir.runtime.runtime import Runtime
+from rsir.studies.lines import BASES, METRICS, WITH_COUNT, Lines, file_name, ranks_file
 from rsir.training.fit import fit
 from rsir.training.voting import vote_weight
 
-__all__ = ["COUNTED", "METRICS", "WITH_COUNT", "Lab", "Lines", "compare", "recipe", "spent"]
+__all__ = ["RETAINED", "Lab", "recipe", "spent"]
 
-METRICS = tuple(metric for part, metric in HEADLINE if part == "test")
-"""The test metrics that studies compare."""
-
-WITH_COUNT = " + count"
-"""What the name of an arm ends with whose networks the item-kNN votes beside."""
-COUNTED = "comparison with the count"
-"""Kind of the lines that compare arms with the item-kNN's vote with the base and that vote."""
-
-
-class Lines:
-    """A study's results, one JSON object a line; what is there already is not computed again.
-
-    Parameters
-    ----------
-    path : Path
-        Made with the first line.
-
-    Raises
-    ------
-    RunError
-        A line cannot be read.
-    """
-
-    _KEY = ("kind", "data", "backbone", "arm", "seed", "round")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lines = {self._key(line): line for line in _read(path)}
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._lines.values())
-
-    def has(self, **key: Any) -> bool:
-        """Whether there is a line with these values."""
-        return any(all(line.get(name) == value for name, value in key.items()) for line in self)
-
-    def put(self, line: dict[str, Any]) -> None:
-        """Add a line, or replace the one of the same arm, seed and round."""
-        self._lines[self._key(line)] = line
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(files.plain(each), allow_nan=False) + "\n" for each in self)
-        files.replace(self.path, text.encode())
-
-    def _key(self, line: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(line.get(name) for name in self._KEY)
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as cause:
-        raise RunError(f"{path}: cannot be read: {cause.strerror}") from cause
-    for number, content in enumerate(text.splitlines(), 1):
-        try:
-            line = json.loads(content)
-        except (ValueError, RecursionError) as cause:
-            raise RunError(f"{path}, line {number}: is not JSON ({cause}); fix or remove the line") from cause
-        if not isinstance(line, dict) or "kind" not in line:
-            raise RunError(f"{path}, line {number}: expected a JSON object with a kind, as studies write it; remove it")
-        yield line
+RETAINED = ("none", "pair", "all")
+"""What :meth:`Lab.recursion` can record of a round: its network alone, the pair with its predecessor, all so far."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +125,7 @@ class Lab:
         run = self.base(config)
         self.record(arm, 0, network_of(run.model), config, **spent(run.rounds, config))
 
-    def recursion(self, arm: str, config: RecursionConfig, *, retained: bool = False) -> Run:
+    def recursion(self, arm: str, config: RecursionConfig, *, policies: Sequence[str] = ("none",)) -> Run:
         """Run rounds and record each. All of them are run: neither ``stop_after`` nor ``guard`` ends them early.
 
         Parameters
@@ -194,9 +133,8 @@ class Lab:
         arm : str
         config : RecursionConfig
             A run that differs in nothing but the number of rounds, of whichever arm or study, is resumed.
-        retained : bool
-            Record what retention makes of each round, too: arms of their own, for its pair with its predecessor and for
-            the models of all rounds so far.
+        policies : sequence of str
+            Some of :data:`RETAINED`; each is an arm of its own.
         """
         run = self._run(arm, config, self.base(config))
         folder = run.path
@@ -205,7 +143,7 @@ class Lab:
             k = result.round
             counts = {name: getattr(result, name) for name in ("acquired", "generated", "mean_length", "novel_share")}
             counts |= spent(run.rounds[: k + 1], config)
-            for policy in ("none", "pair", "all") if retained else ("none",):
+            for policy in policies:
                 name = arm if policy == "none" else f"{arm}, {policy}"
                 if not all(self.lines.has(**self._cell(one, k, config)) for one in self._with_count(name)):
                     models = [self.model(run, number) for number in voters(policy, k)]
@@ -217,14 +155,14 @@ class Lab:
         assert run.path is not None
         return checkpoint.load(run.path / f"round-{round_:02d}").to(self.device)
 
-    def lineages(self, arm: str, config: RecursionConfig, count: int) -> list[Any]:
-        """The networks of one-round runs of this seed and those after it: of each the base and its successor."""
+    def lineages(self, arm: str, config: RecursionConfig, count: int, rounds: Sequence[int] = (0, 1)) -> list[Any]:
+        """Networks of one-round runs of this seed and those after it: of each the base and its successor, or one."""
         found = []
         for seed in range(self.config.seed, self.config.seed + count):
             lab = replace(self, config=replace(self.config, seed=seed))
             own = replace(config, seed=seed, rounds=1)
             run = lab._run(arm, own, lab.base(own))
-            found += [self.model(run, number) for number in (0, 1)]
+            found += [self.model(run, number) for number in rounds]
         return found
 
     def training(self, arm: str, train: Callable[[], Sequences]) -> None:
@@ -247,6 +185,17 @@ class Lab:
         """The line of the item-kNN alone."""
         self._record("count", 0, self.knn, self.config)
 
+    def record_popularity(self) -> None:
+        """The line of the most popular items."""
+        self._record("popularity", 0, Popularity(item_popularity(self.parts.train)), self.config)
+
+    def record_bases(self, count: int) -> None:
+        """The line of the bases of this seed and of those after it together, with what all of them took."""
+        bases = self.bases(count)
+        each = [spent(run.rounds, self.config) for run in bases]
+        together = {name: sum(cost[name] for cost in each) for name in each[0]}
+        self.record(BASES[count], 0, Ensemble([network_of(run.model) for run in bases]), self.config, **together)
+
     def record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
         """Evaluate networks and write their line, unless there is one of the same settings; and that of the same with
         the item-kNN's vote, where the lab counts."""
@@ -263,7 +212,7 @@ class Lab:
         validation, test = (evaluate(model, tasks) for tasks in (parts.validation, parts.test))
         place = {"data": self.name, "backbone": self.config.model.name}
         for part, found in (("test", test), ("validation", validation)):
-            ranks = _ranks_file(self.lines, place, arm, round_, self.config.seed, part)
+            ranks = ranks_file(self.lines, place, arm, round_, self.config.seed, part)
             ranks.parent.mkdir(parents=True, exist_ok=True)
             np.save(ranks, found.ranks.astype(np.int16), allow_pickle=False)
         noted = {"recipe": self.recipe} if self.recipe else {}
@@ -285,7 +234,7 @@ class Lab:
     def _run(self, arm: str, config: RecursionConfig, base: Run | None) -> Run:
         kind = "base" if base is None else "recursion"
         digest = self._digest(arm, config)
-        folder = self.work / "runs" / _file_name(self.name, config.model.name, kind, config.seed, digest)
+        folder = self.work / "runs" / file_name(self.name, config.model.name, kind, config.seed, digest)
         resume = (folder / MANIFEST).exists()
         if resume:
             begun = RunDirectory.open(folder).config
@@ -324,63 +273,6 @@ def recipe(config: RecursionConfig, data: Sequences) -> str:
 def _digest_of(settings: dict[str, Any], data: Sequences) -> str:
     text = json.dumps([settings, data.fingerprint()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def compare(lines: Lines) -> None:
-    """Write how every arm and round compares with the base, over all seeds that both were trained with; and how those
-    with the item-kNN's vote compare with the base and that vote, on validation, too.
-
-    Gains of a user are averaged over seeds first; the test is paired over users.
-    """
-    _compare(lines, "comparison", "base", [("test", metric) for metric in METRICS], "")
-    _compare(lines, COUNTED, "base" + WITH_COUNT, HEADLINE, WITH_COUNT)
-
-
-def _compare(lines: Lines, kind: str, against: str, metrics: Sequence[tuple[str, str]], ending: str) -> None:
-    """Lines of comparisons of arms whose names have an ending."""
-    trained = [line for line in lines if line["kind"] == "training"]
-    for data, backbone in dict.fromkeys((line["data"], line["backbone"]) for line in trained):
-        place = {"data": data, "backbone": backbone}
-        seeds: dict[tuple[str, int], list[int]] = {}
-        for line in trained:
-            if place.items() <= line.items():
-                seeds.setdefault((line["arm"], line["round"]), []).append(line["seed"])
-        for arm, round_ in seeds:
-            both = sorted(set(seeds[arm, round_]) & set(seeds.get((against, 0), [])))
-            if arm == against or not both or not arm.endswith(ending):
-                continue
-            tests = {}
-            for part, metric in metrics:
-                before, after = (
-                    np.mean([_ranks(lines, place, *one, seed, part).gains(metric) for seed in both], axis=0)
-                    for one in ((against, 0), (arm, round_))
-                )
-                name = metric if part == "test" else f"{part}/{metric}"
-                tests[name] = vars(paired_test(before, after))
-            comparison = {"kind": kind, **place, "arm": arm, "round": round_, "against": against}
-            lines.put({**comparison, "seeds": both, **tests})
-
-
-def _ranks(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int, part: str) -> Evaluation:
-    file = _ranks_file(lines, place, arm, round_, seed, part)
-    fix = "copy the ranks of every machine into one folder, or run this seed again in another --out"
-    try:
-        return Evaluation({}, np.load(file, allow_pickle=False).astype(np.int64))
-    except FileNotFoundError as cause:
-        raise RunError(f"{file}: is missing; {lines.path} has its training, whose p-values need it; {fix}") from cause
-    except (OSError, ValueError, EOFError) as cause:
-        raise RunError(f"{file}: cannot be read ({cause}); {fix}") from cause
-
-
-def _ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed: int, part: str) -> Path:
-    """Where the ranks of a training are kept, beside its study's lines."""
-    folder = lines.path.parent / "ranks" / lines.path.stem
-    name = _file_name(place["data"], place["backbone"], arm, round_, seed, *(() if part == "test" else (part,)))
-    return folder / f"{name}.npy"
-
-
-def _file_name(*parts: object) -> str:
-    return re.sub(r"[^\w.+-]+", "-", "-".join(map(str, parts)))
 
 
 def spent(rounds: Sequence[RoundResult], config: RecursionConfig) -> dict[str, float]:

@@ -10,8 +10,8 @@ from rsir.config import RecursionConfig
 from rsir.data.sequences import Sequences, offsets_of
 from rsir.generation.neighbours import neighbour_graph
 from rsir.models import Ensemble
-from rsir.models.itemknn import network_of
-from rsir.studies.lab import Lab
+from rsir.studies.lab import RETAINED, Lab
+from rsir.studies.lines import BASES
 from rsir.studies.recipes import paper, reset
 
 __all__ = ["arms", "inserted", "reordered", "run"]
@@ -19,7 +19,7 @@ __all__ = ["arms", "inserted", "reordered", "run"]
 
 def arms(config: RecursionConfig) -> list[str]:
     """What ``--arms`` may name."""
-    bases = ["base, two seeds", "base, four seeds"]
+    bases = [BASES[2], BASES[4]]
     return ["rsir", *bases, "one round, two seeds", "count", "paper", "paper, fine-tuned", "reordering", "insertion"]
 
 
@@ -33,10 +33,10 @@ def run(lab: Lab, rounds: int) -> None:
     if lab.counting:
         lab.record_count()
     if lab.wants("rsir"):
-        lab.recursion("rsir", ours, retained=True)
-    for count, seeds in ((2, "two seeds"), (4, "four seeds")):  # beside a round, and beside three
-        if lab.wants(arm := f"base, {seeds}"):
-            lab.record(arm, 0, Ensemble([network_of(run.model) for run in lab.bases(count)]), lab.config)
+        lab.recursion("rsir", ours, policies=RETAINED)
+    for count in (2, 4):  # beside a round, and beside three
+        if lab.wants(BASES[count]):
+            lab.record_bases(count)
     if lab.wants(arm := "one round, two seeds"):  # as many networks as three rounds
         lab.record(arm, 1, Ensemble(lab.lineages(arm, ours, 2)), ours)
     if lab.wants("paper"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from rsir import files
 from rsir.errors import RunError
 from rsir.metrics import CRITERION, HEADLINE, title
 from rsir.report.plot import panels, save
-from rsir.studies.lab import COUNTED, METRICS, WITH_COUNT, Lines
+from rsir.studies.comparisons import COUNTED
+from rsir.studies.default_tables import glance, group_tables
+from rsir.studies.lines import METRICS, WITH_COUNT, Lines
+from rsir.studies.tables import Group, Line, groups_of, interval, known, mean_and_deviation, of_same_seeds, trainings
 
 __all__ = ["page", "write"]
-
-Line = dict[str, Any]
-Group = tuple[str, str]
 
 _PUBLISHED = {  # SASRec, Recall@10, tables of arXiv 2602.15659: the best other method, RSIR after one and three rounds
     "amazon-toys": (0.0834, 0.0872, None),
@@ -27,6 +27,7 @@ _PUBLISHED = {  # SASRec, Recall@10, tables of arXiv 2602.15659: the best other 
 }
 _SIGNIFICANT = 0.05
 _TITLES = {
+    "default": "What a run gains as it comes",
     "main": "What the recursion gains",
     "rounds": "Many rounds, with fidelity and without",
     "sensitivity": "Sensitivity to the options",
@@ -47,57 +48,64 @@ def write(folder: Path, out: Path) -> Path:
         No lines are there, a line cannot be read, or the page cannot be written.
     """
     studies = {name: Lines(path) for name in _TITLES if (path := folder / f"{name}.jsonl").exists()}
-    studies = {name: lines for name, lines in studies.items() if _groups(lines)}
+    studies = {name: lines for name, lines in studies.items() if groups_of(lines)}
     if not studies:
         raise RunError(f"{folder}: no lines of a study found; run rsir studies NAME first")
     for lines in studies.values():
-        for group in _groups(lines):
-            if ("base", 0) not in _trainings(lines, group):
+        for group in groups_of(lines):
+            if ("base", 0) not in trainings(lines, group):
                 raise RunError(
                     f"{lines.path}: has lines of {', '.join(group)}, but none of its base; run the study again"
                 )
-    notes = head.read_text() if (head := folder / "notes.md").exists() else ""
+    texts = {name: text.read_text() for name in ("notes", *studies) if (text := folder / f"{name}.md").exists()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise RunError(f"{out}: cannot be written: {out.parent}: {cause.strerror}; choose another --out") from cause
     pictures = _pictures(studies, out.parent)
-    files.replace(out, page(studies, notes, pictures).encode())
+    files.replace(out, page(studies, texts, pictures).encode())
     return out
 
 
-def page(studies: dict[str, Lines], notes: str = "", pictures: dict[str, str] | None = None) -> str:
+def page(
+    studies: Mapping[str, Lines], texts: Mapping[str, str] | None = None, pictures: Mapping[str, str] | None = None
+) -> str:
     """The page as Markdown.
 
     Parameters
     ----------
-    studies : dict of str to Lines
-    notes : str
-        What stands above the tables.
-    pictures : dict of str to str, optional
+    studies : mapping of str to Lines
+    texts : mapping of str to str, optional
+        What stands above the tables of each study; one that begins with ``## `` brings its own heading. That of "notes"
+        begins the page.
+    pictures : mapping of str to str, optional
         File of each study's picture, relative to the page.
     """
-    parts = ["# Results", "", notes.strip(), ""]
+    texts = texts or {}
+    parts = ["# Results", "", texts.get("notes", "").strip(), ""]
     for name, lines in studies.items():
-        parts += [f"## {_TITLES[name]}", ""]
+        text = texts.get(name, "").strip()
+        parts += [] if text.startswith("## ") else [f"## {_TITLES[name]}", ""]
+        parts += [text, ""]
         if pictures and name in pictures:
             parts += [f"![{_TITLES[name]}]({pictures[name]})", ""]
         if name == "main":
             parts += [*_summary(lines), "", *_beside_the_paper(lines), ""]
-        for group in _groups(lines):
+        if name == "default":
+            parts += [*glance(lines), ""]
+        for group in groups_of(lines):
+            if name == "default":
+                parts += [*group_tables(lines, group), "", "```", *_commands(lines, group), "```", ""]
+                continue
             parts += [*_table(lines, group), ""]
-            if counted := _trainings(lines, group, COUNTED):
+            if counted := trainings(lines, group, COUNTED):
                 parts += [*_with_count(lines, group, counted), ""]
             if name == "cost":
                 parts += [*_costs(lines, group), ""]
-            if measured := _trainings(lines, group, "measurement"):
+            if measured := trainings(lines, group, "measurement"):
                 parts += [*_measurements(measured), ""]
             parts += ["```", *_commands(lines, group), "```", ""]
     return "\n".join(parts).replace("\n\n\n", "\n\n").rstrip() + "\n"
-
-
-def _groups(lines: Lines) -> list[Group]:
-    return list(dict.fromkeys((line["data"], line["backbone"]) for line in lines if line["kind"] == "training"))
 
 
 def _commands(lines: Lines, group: Group) -> list[str]:
@@ -107,17 +115,8 @@ def _commands(lines: Lines, group: Group) -> list[str]:
     return [line["arm"] for line in of_backbone if data.split(" +")[0] == line["data"]]
 
 
-def _trainings(lines: Iterable[Line], group: Group, kind: str = "training") -> dict[tuple[str, int], list[Line]]:
-    """Lines of a data set and backbone by arm and round."""
-    found: dict[tuple[str, int], list[Line]] = {}
-    for line in lines:
-        if line["kind"] == kind and (line["data"], line["backbone"]) == group:
-            found.setdefault((line["arm"], line["round"]), []).append(line)
-    return found
-
-
 def _table(lines: Lines, group: Group) -> list[str]:
-    trained, compared = _trainings(lines, group), _trainings(lines, group, "comparison")
+    trained, compared = trainings(lines, group), trainings(lines, group, "comparison")
     data, backbone = group
     base = trained["base", 0]
     rows = [
@@ -129,20 +128,20 @@ def _table(lines: Lines, group: Group) -> list[str]:
         "|---|---|---|---|" + "---|" * (2 + 3 * len(METRICS)),
     ]
     for (arm, round_), found in trained.items():
-        same = _of_same_seeds(base, found)
+        same = of_same_seeds(base, found)
         added = [line["acquired"] for line in found if line.get("acquired") is not None]
         cells = [arm, str(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else ""]
         cells += _cells(found, same, "validation", CRITERION, arm)
         for metric in METRICS:
             p = _p_value(compared.get((arm, round_), []), found, metric)
-            cells += [*_cells(found, same, "test", metric, arm), _known(p, ".4f")]
+            cells += [*_cells(found, same, "test", metric, arm), known(p, ".4f")]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
 
 def _with_count(lines: Lines, group: Group, compared: dict[tuple[str, int], list[Line]]) -> list[str]:
     """Arms that the item-kNN votes beside, against the base and that vote, with intervals."""
-    trained = _trainings(lines, group)
+    trained = trainings(lines, group)
     base = trained["base" + WITH_COUNT, 0]
     heads = [f"{title(metric, part)} | gain, 95% interval | p" for part, metric in HEADLINE]
     rows = [
@@ -155,26 +154,18 @@ def _with_count(lines: Lines, group: Group, compared: dict[tuple[str, int], list
     for (arm, round_), found in trained.items():
         if not arm.endswith(WITH_COUNT):
             continue
-        same, seeds = _of_same_seeds(base, found), sorted(line["seed"] for line in found)
+        same, seeds = of_same_seeds(base, found), sorted(line["seed"] for line in found)
         tests = [line for line in compared.get((arm, round_), []) if line["seeds"] == seeds]
         weights = ", ".join(f"{weight:g}" for weight in sorted({line["vote"] for line in found}))
         cells = [arm, str(round_), str(len(found)), weights]
         for part, metric in HEADLINE:
-            value = _mean_and_deviation(np.array([line[part][metric] for line in found]), ".4f")
+            value = mean_and_deviation(np.array([line[part][metric] for line in found]), ".4f")
             test = tests[0][metric if part == "test" else f"{part}/{metric}"] if tests else None
             before = float(np.mean([line[part][metric] for line in same])) if same else np.nan
             p = None if test is None else test["p_value"]
-            cells += [value, _interval(test, before), _known(np.nan if p is None else p, ".4f")]
+            cells += [value, interval(test, before), known(np.nan if p is None else p, ".4f")]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
-
-
-def _interval(test: Line | None, before: float) -> str:
-    """A difference and the ends of its interval, in percent of what it is a difference from."""
-    if test is None or not before > 0:
-        return ""
-    gain, low, high = (f"{test[name] / before:+.1%}" for name in ("difference", "low", "high"))
-    return f"{gain} ({low} to {high})"
 
 
 _SUMMARY = {
@@ -196,8 +187,8 @@ def _summary(lines: Lines) -> list[str]:
         "| data | backbone | seeds | " + " | ".join(_SUMMARY) + " |",
         "|---|---|---|" + "---|" * len(_SUMMARY),
     ]
-    for group in _groups(lines):
-        trained = _trainings(lines, group)
+    for group in groups_of(lines):
+        trained = trainings(lines, group)
         cells = [*group, str(len(trained["base", 0]))]
         for column, gains in _gains(lines, group).items():
             shown = (f"**{gain:+.1%}**" if p < _SIGNIFICANT else f"{gain:+.1%}" for gain, p in gains)
@@ -208,7 +199,7 @@ def _summary(lines: Lines) -> list[str]:
 
 def _beside_the_paper(lines: Lines) -> list[str]:
     """Recall@10 of SASRec as published, and here."""
-    groups = [(data, "sasrec") for data in _PUBLISHED if (data, "sasrec") in _groups(lines)]
+    groups = [(data, "sasrec") for data in _PUBLISHED if (data, "sasrec") in groups_of(lines)]
     rows = [
         "Test Recall@10 of SASRec beside the paper's (arXiv 2602.15659). How a base is trained decides the levels: "
         "compare changes.",
@@ -219,7 +210,7 @@ def _beside_the_paper(lines: Lines) -> list[str]:
         "|---|---|---|---|---|" + "---|" * len(_SUMMARY),
     ]
     for group in groups:
-        trained = _trainings(lines, group)
+        trained = trainings(lines, group)
         other, *published = _PUBLISHED[group[0]]
         cells = [group[0], f"{other:.4f}"]
         cells += ["" if value is None else f"{value:.4f} ({value / other - 1:+.1%})" for value in published]
@@ -239,17 +230,17 @@ def _fewer(trained: dict[tuple[str, int], list[Line]], key: tuple[str, int]) -> 
 
 def _with_gain(found: list[Line], base: list[Line]) -> str:
     mean = np.mean([line["test"]["recall@10"] for line in found])
-    return f"{mean:.4f} ({_gain(found, _of_same_seeds(base, found), 'recall@10'):+.1%})"
+    return f"{mean:.4f} ({_gain(found, of_same_seeds(base, found), 'recall@10'):+.1%})"
 
 
 def _gains(lines: Lines, group: Group) -> dict[str, list[tuple[float, float]]]:
     """By column of the summary: gain over the base of the same seeds and its p, of each metric; none if not trained."""
-    trained, compared = _trainings(lines, group), _trainings(lines, group, "comparison")
+    trained, compared = trainings(lines, group), trainings(lines, group, "comparison")
     found: dict[str, list[tuple[float, float]]] = {column: [] for column in _SUMMARY}
     for column, key in _SUMMARY.items():
         for metric in METRICS if key in trained else ():
             p = _p_value(compared.get(key, []), trained[key], metric)
-            found[column].append((_gain(trained[key], _of_same_seeds(trained["base", 0], trained[key]), metric), p))
+            found[column].append((_gain(trained[key], of_same_seeds(trained["base", 0], trained[key]), metric), p))
     return found
 
 
@@ -260,11 +251,6 @@ def _p_value(comparisons: list[Line], found: list[Line], metric: str) -> float:
     return np.nan if not of_these or of_these[0] is None else float(of_these[0])
 
 
-def _of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:
-    seeds = {line["seed"] for line in found}
-    return [line for line in base if line["seed"] in seeds]
-
-
 def _gain(found: list[Line], base: list[Line], metric: str, part: str = "test") -> float:
     """Change of the mean against the base's."""
     after, before = (np.mean([line[part][metric] for line in lines]) if lines else np.nan for lines in (found, base))
@@ -273,7 +259,7 @@ def _gain(found: list[Line], base: list[Line], metric: str, part: str = "test") 
 
 def _costs(lines: Lines, group: Group) -> list[str]:
     """What every arm took, in all, for what it gained on validation."""
-    trained = _trainings(lines, group)
+    trained = trainings(lines, group)
     rows = [
         "| arm | round | seconds | 10^12 operations | validation NDCG@20 | of both for +1% |",
         "|---|---|---|---|---|---|",
@@ -285,8 +271,8 @@ def _costs(lines: Lines, group: Group) -> list[str]:
         value = float(np.mean([line["validation"][CRITERION] for line in found]))
         gain = 100 * (value / reference - 1)
         each = gain if gain > 0 else np.nan
-        extra = _known((seconds - before) / each, "+,.0f", " s"), _known((operations - taken) / 1e12 / each, "+,.1f")
-        took = _known(seconds, ",.0f"), _known(operations / 1e12, ",.1f")
+        extra = known((seconds - before) / each, "+,.0f", " s"), known((operations - taken) / 1e12 / each, "+,.1f")
+        took = known(seconds, ",.0f"), known(operations / 1e12, ",.1f")
         cells = [arm, str(round_), *took, f"{value:.4f}", ", ".join(filter(None, extra))]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
@@ -302,20 +288,9 @@ def _measurements(measured: dict[tuple[str, int], list[Line]]) -> list[str]:
         for name in names:
             values = [line[name] for line in found]
             missing = any(value is None for value in values)
-            cells.append("" if missing else _mean_and_deviation(np.array(values), "#.4g"))
+            cells.append("" if missing else mean_and_deviation(np.array(values), "#.4g"))
         rows.append("| " + " | ".join(cells) + " |")
     return rows
-
-
-def _mean_and_deviation(values: np.ndarray, format_: str) -> str:
-    deviation = values.std(ddof=1) if np.ptp(values) else 0.0  # of equal values numpy's may be next to 0
-    spread = f" ± {deviation:{format_}}" if len(values) > 1 else ""
-    return f"{values.mean():{format_}}{spread}"
-
-
-def _known(value: float, format_: str, unit: str = "") -> str:
-    """A number as text; nothing where it is not known."""
-    return "" if np.isnan(value) else f"{value:{format_}}{unit}"
 
 
 def _mean(found: list[Line], name: str) -> float:
@@ -326,7 +301,7 @@ def _cells(found: list[Line], base: list[Line], part: str, metric: str, arm: str
     """Mean and deviation over seeds, and the change of the mean."""
     change = _gain(found, base, metric, part)
     values = np.array([line[part][metric] for line in found])
-    return [_mean_and_deviation(values, ".4f"), "" if arm == "base" or np.isnan(change) else f"{change:+.1%}"]
+    return [mean_and_deviation(values, ".4f"), "" if arm == "base" or np.isnan(change) else f"{change:+.1%}"]
 
 
 def _pictures(studies: dict[str, Lines], folder: Path) -> dict[str, str]:
@@ -341,7 +316,7 @@ def _pictures(studies: dict[str, Lines], folder: Path) -> dict[str, str]:
 
 def _draw_gains(lines: Lines) -> Any:
     """The summary as bars."""
-    groups = _groups(lines)
+    groups = groups_of(lines)
     figure, axes = panels(len(METRICS))
     by_group = [_gains(lines, group) for group in groups]
     figure.set_size_inches(max(9.0, 1.4 * len(groups)), 3.4)
@@ -364,7 +339,7 @@ def _draw_rounds(lines: Lines) -> Any:
 
     Pairs, which lie between the others, are left out.
     """
-    groups = _groups(lines)
+    groups = groups_of(lines)
     figure, axes = panels(len(groups))
     by_group = [_gains_by_round(lines, group, "ndcg@10") for group in groups]
     arms = [arm for arm in dict.fromkeys(arm for gains in by_group for arm in gains) if not arm.endswith(", pair")]
@@ -384,10 +359,10 @@ def _draw_rounds(lines: Lines) -> Any:
 
 def _gains_by_round(lines: Lines, group: Group, metric: str) -> dict[str, dict[int, float]]:
     """By arm and round, the change of a test metric against the base of the same seeds; arms that have rounds."""
-    trained = _trainings(lines, group)
+    trained = trainings(lines, group)
     gains: dict[str, dict[int, float]] = {}
     for (arm, round_), found in trained.items():
         if round_:
-            gain = _gain(found, _of_same_seeds(trained["base", 0], found), metric)
+            gain = _gain(found, of_same_seeds(trained["base", 0], found), metric)
             gains.setdefault(arm, {0: 0.0})[round_] = gain
     return gains

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rsir.config import FidelityConfig, RecursionConfig
-from rsir.studies.lab import Lab
+from rsir.studies.lab import RETAINED, Lab
 from rsir.studies.recipes import fixed, paper, reset
 
 __all__ = ["arms", "run"]
@@ -21,10 +21,10 @@ def run(lab: Lab, rounds: int) -> None:
     lab.record_base()
     for name, recipe in (("rsir", reset(lab.config)), ("paper", paper(lab.config))):
         whole = replace(recipe, rounds=rounds)
-        retained = whole.retention != "none"
+        policies = RETAINED if whole.retention != "none" else ("none",)
         if lab.wants(name):
-            lab.recursion(name, whole, retained=retained)
+            lab.recursion(name, whole, policies=policies)
         if lab.wants(unchecked := f"{name}, no fidelity"):
-            lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")), retained=retained)
+            lab.recursion(unchecked, replace(whole, fidelity=FidelityConfig(policy="off")), policies=policies)
     if lab.wants("rsir, fixed tau"):
-        lab.recursion("rsir, fixed tau", replace(fixed(lab.config), rounds=rounds), retained=True)
+        lab.recursion("rsir, fixed tau", replace(fixed(lab.config), rounds=rounds), policies=RETAINED)

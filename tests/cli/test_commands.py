@@ -101,7 +101,7 @@ def test_hyphens_and_underscores_are_the_same_in_every_command(
         ("inspect", "rsir inspect: expected RUN"),
         ("inspect nothing", "nothing: holds no run: there is no manifest.json in it"),
         ("datasets fech yelp", "expected one of list, fetch, got 'fech'; did you mean fetch?"),
-        ("studies sensitivty", "NAME: expected one of main, rounds,"),
+        ("studies sensitivty", "NAME: expected one of default, main, rounds,"),
         ("kernels tun", "expected one of tune, inspect, got 'tun'; did you mean tune?"),
         ("completion fish", "expected one of bash, zsh, got 'fish'"),
         ("report a b --plot c.svg", "--plot: draws one run and writes no page, got 2 runs"),

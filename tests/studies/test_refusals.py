@@ -19,7 +19,8 @@ from rsir.data.load import load_data
 from rsir.errors import RunError
 from rsir.runtime.runtime import Runtime
 from rsir.studies import lab as module
-from rsir.studies.lab import Lab, Lines
+from rsir.studies.lab import Lab
+from rsir.studies.lines import Lines
 from tests.studies.small import CONFIG, TINY, lines, main
 
 SETTINGS = {"guard.yaml": "guard: false", "seed.yaml": "seed: 1", "other.yaml": "generation: {m: 3}"}
@@ -160,7 +161,7 @@ def test_lines_of_other_settings_or_data_are_not_added_to(
     monkeypatch.setattr("rsir.recursion.loop.fit", None)
     assert main(["main", "--seeds", *seeds, "--out", str(one_seed), *TINY, *others]) == 2
     said = capsys.readouterr().err
-    assert "main.jsonl: has lines of simulated, sasrec with other options" in said
+    assert "main.jsonl: has lines of simulated, bsarec with other options" in said
     assert "or another --out" in said
     assert (one_seed / "main.jsonl").read_bytes() == before
 
@@ -174,7 +175,7 @@ def test_lines_without_a_recipe_are_told_by_the_seed_s_base(
     shutil.copytree(one_seed / "work", tmp_path / "work")
     given = ["main", "--rounds", "0", "--arms", "rsir", "--out", str(tmp_path), *TINY]
     assert main([*given, "--seeds", "0", "--training.patience", "3"]) == 2
-    assert "has lines of simulated, sasrec with other options" in capsys.readouterr().err
+    assert "has lines of simulated, bsarec with other options" in capsys.readouterr().err
     assert main([*given, "--seeds", "0", "1"]) == 0
     found = [line for line in lines(tmp_path / "main.jsonl") if line["kind"] == "training"]
     assert [(line["seed"], "recipe" in line) for line in found] == [(0, False), (1, True)]
@@ -253,6 +254,6 @@ def test_lines_that_make_no_page(kind: str, one_seed: Path, tmp_path: Path, caps
     (tmp_path / "main.jsonl").write_text(json.dumps(line) + "\n")
     assert main(["results", str(tmp_path)]) == 2
     expected = (
-        "no lines of a study found" if kind == "command" else "has lines of simulated, sasrec, but none of its base"
+        "no lines of a study found" if kind == "command" else "has lines of simulated, bsarec, but none of its base"
     )
     assert expected in capsys.readouterr().err

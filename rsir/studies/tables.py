@@ -1,0 +1,62 @@
+"""What every table of the results page is made of: lines by data set, arm and round, and numbers as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from rsir.studies.lines import Lines
+
+__all__ = [
+    "Group",
+    "Line",
+    "groups_of",
+    "interval",
+    "known",
+    "mean_and_deviation",
+    "of_same_seeds",
+    "trainings",
+]
+
+Line = dict[str, Any]
+Group = tuple[str, str]
+"""A data set and a backbone."""
+
+
+def groups_of(lines: Lines) -> list[Group]:
+    return list(dict.fromkeys((line["data"], line["backbone"]) for line in lines if line["kind"] == "training"))
+
+
+def trainings(lines: Iterable[Line], group: Group, kind: str = "training") -> dict[tuple[str, int], list[Line]]:
+    """Lines of a data set and backbone by arm and round."""
+    found: dict[tuple[str, int], list[Line]] = {}
+    for line in lines:
+        if line["kind"] == kind and (line["data"], line["backbone"]) == group:
+            found.setdefault((line["arm"], line["round"]), []).append(line)
+    return found
+
+
+def of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:
+    seeds = {line["seed"] for line in found}
+    return [line for line in base if line["seed"] in seeds]
+
+
+def interval(test: Line | None, before: float) -> str:
+    """A difference and the ends of its interval, in percent of what it is a difference from."""
+    if test is None or not before > 0:
+        return ""
+    gain, low, high = (f"{test[name] / before:+.1%}" for name in ("difference", "low", "high"))
+    return f"{gain} ({low} to {high})"
+
+
+def mean_and_deviation(values: np.ndarray, format_: str) -> str:
+    deviation = values.std(ddof=1) if np.ptp(values) else 0.0  # of equal values numpy's may be next to 0
+    spread = f" ± {deviation:{format_}}" if len(values) > 1 else ""
+    return f"{values.mean():{format_}}{spread}"
+
+
+def known(value: float, format_: str, unit: str = "") -> str:
+    """A number as text; nothing where it is not known."""
+    return "" if np.isnan(value) else f"{value:{format_}}{unit}"
