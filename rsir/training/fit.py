@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,7 +176,9 @@ def fit(
             proposal=config.proposal,
         )
 
-    phases = [_Phase(batches(weights, seed), config.learning_rate)]
+    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
+    falls_over = every * config.max_evaluations if config.schedule == "cosine" else None
+    phases = [_Phase(batches(weights, seed), config.learning_rate, falls_over=falls_over)]
     trainable = train.lengths >= 2
     if (
         config.real_last
@@ -186,7 +189,6 @@ def fit(
         own = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]) >> 1
         real = train.is_real.astype(np.float32)
         phases.append(_Phase(batches(real, own), config.real_rate, config.real_last))
-    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
     run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed, steps)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
@@ -203,11 +205,21 @@ class _Phase:
     learning_rate : float
     validations : int, optional
         How many it takes; none: until the training has run out of patience or of validations.
+    falls_over : int, optional
+        Steps over which the learning rate falls to a hundredth, along half a cosine; none: it stays.
     """
 
     batches: Batches
     learning_rate: float
     validations: int | None = None
+    falls_over: int | None = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.falls_over is None:
+            return self.learning_rate
+        share = min(1.0, step / self.falls_over)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class _Run:
@@ -286,6 +298,8 @@ class _Run:
                 batch, negatives = next(stream)
                 optimizer.zero_grad()
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
+                for group in optimizer.param_groups:
+                    group["lr"] = phase.rate(state.step - state.phase_began)
                 optimizer.step()
                 state.average_weights(self.model, self.config.ema, averaged)
                 state.losses.append(loss)
