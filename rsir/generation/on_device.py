@@ -82,8 +82,8 @@ class Repeated:
         return self.answer
 
     def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
         try:
+            graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self.answer = self.compute()
         except RuntimeError as cause:
