@@ -309,6 +309,7 @@ def _patch_cuda() -> None:
     cuda.device, cuda.Event = _Device, _Event
     torch.version.cuda = "13.0"  # type: ignore[assignment]
     torch.backends.cuda.is_built = lambda: False  # no graph can be captured
+    torch.backends.cudnn.is_acceptable = lambda tensor: False
     torch.Generator = _Generator  # type: ignore[misc]
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch.tensor = _tensor_of(torch.tensor)
