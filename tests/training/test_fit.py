@@ -217,10 +217,10 @@ def test_the_rate_falls_along_half_a_cosine(parts, monkeypatch, fused):
     if fused:
         rates.clear()
         ended = fit_toy(parts, config=falling)
-        again = fit(MODEL, falling, parts.train, None, seed=0, steps=ended.best_step)
+        again = fit(MODEL, falling, parts.train, None, seed=0, steps=(ended.best_step, 0))
         assert torch.equal(weights_of(again), weights_of(ended))
         assert not torch.equal(
-            weights_of(again), weights_of(fit(MODEL, SETTINGS, parts.train, None, seed=0, steps=ended.best_step))
+            weights_of(again), weights_of(fit(MODEL, SETTINGS, parts.train, None, seed=0, steps=(ended.best_step, 0)))
         )
 
 
