@@ -3,7 +3,9 @@
 Simulated users, whose items lie in genres on a torus. A share of the items is taken out of all histories and stays
 among the held-out events alone; vectors say where on the torus an item's genre lies, with noise beside it. One base is
 trained; its table is then evaluated as it is, and with the vectors folded in, as a run with ``--items`` does it; by
-the network alone, and with the item-kNN's vote beside it, in which unseen items have no part.
+the network alone, and with the item-kNN's vote beside it: where unseen items have no part in the count, and where each
+is counted as the seen items whose vectors are nearest (``itemknn.cold_neighbours``). The vote's weight is chosen on
+validation for each.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import torch
 
 import rsir
 from benchmarks.harness import describe_machine
-from rsir.config import SimulationConfig
+from rsir.config import ItemKnnConfig, SimulationConfig
 from rsir.data import Sequences, leave_one_out, simulate
 from rsir.data.io.items import ItemVectors
 from rsir.data.simulate import SimulatedData
-from rsir.evaluation import evaluate, mean_interval
-from rsir.models.itemknn import WithItemKnn, network_of
+from rsir.evaluation import evaluate
+from rsir.models.itemknn import ItemKnn, network_of, with_vote
 from rsir.training.projection import fold
+from rsir.training.voting import vote_weight
 
 _METRICS = ("recall@10", "ndcg@10")
 
@@ -38,6 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cold", type=float, default=0.2, help="share of the items that no history has")
     parser.add_argument("--noise", type=int, default=12, help="numbers of a vector that mean nothing, beside 64")
     parser.add_argument("--trust", type=float, nargs="+", default=[0, 1, 5, 20], help="values of training.item_trust")
+    parser.add_argument("--neighbours", type=int, nargs="+", default=[1, 5, 20], help="itemknn.cold_neighbours")
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -62,25 +66,24 @@ def main(arguments: list[str]) -> int:
     print(
         f"- {data}; {int(cold.sum())} items are in no history, {int(of_cold.sum())} of {of_cold.size} targets theirs\n"
     )
-    print("| item table | unseen: Recall@10 | NDCG@10 | seen: Recall@10 | NDCG@10 | seen, against as learnt: NDCG@10 |")
-    print("|---|---|---|---|---|---|---|")
-    base = None
-    voted = run.model if isinstance(run.model, WithItemKnn) else None
-    for vote, trust in itertools.product([False, True] if voted else [False], (None, *options.trust)):
+    heads = " | ".join(f"{group}: Recall@10 | NDCG@10" for group in ("unseen", "seen", "all"))
+    print(f"| by | item table | vote | {heads} |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    counts = {"network": None, "network and count": ItemKnn.fit(parts.train)}
+    for most in options.neighbours:
+        config = ItemKnnConfig(cold_neighbours=most)
+        counts[f"network and count, {most} of the seen"] = ItemKnn.fit(parts.train, config, items=items)
+    for (by, knn), trust in itertools.product(counts.items(), (None, *options.trust)):
         network = copy.deepcopy(network_of(run.model))
         if trust is not None:
             fold(network, items, parts.train, trust)
-        model = WithItemKnn(network, voted.knn, voted.weight) if vote and voted is not None else network
-        base = base if trust is not None else None
-        found = evaluate(model, parts.test)
+        weight = 0.0 if knn is None else vote_weight(network, knn, parts.validation)
+        found = evaluate(with_vote(network, knn, weight), parts.test)
         gains = {metric: found.gains(metric) for metric in _METRICS}
-        base = gains["ndcg@10"][~of_cold] if base is None else base
-        cells = [f"{gains[metric][of_cold == which].mean():.4f}" for which in (True, False) for metric in _METRICS]
-        change = [100 * value / base.mean() for value in mean_interval(gains["ndcg@10"][~of_cold] - base)]
-        beside = "" if trust is None else "{:+.1f}% ({:+.1f} to {:+.1f})".format(*change)
+        groups = (of_cold, ~of_cold, of_cold | ~of_cold)
+        cells = [f"{gains[metric][which].mean():.4f}" for which in groups for metric in _METRICS]
         name = "as learnt" if trust is None else f"vectors folded in, item_trust {trust:g}"
-        by = "network and count" if vote else "network"
-        print(f"| {by} | {name} | {' | '.join(cells)} | {beside} |", flush=True)
+        print(f"| {by} | {name} | {weight:g} | {' | '.join(cells)} |", flush=True)
     return 0
 
 

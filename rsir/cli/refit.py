@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; 0 if the folder was written."""
     options = parser().parse_args(arguments)
     from rsir.runs.results import load
-    from rsir.runs.rounds import main_best_step
+    from rsir.runs.rounds import best_steps
 
     device = "cuda" if options.gpu else "cpu"
     check_device(device, "--gpu")
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
     finally:
         if bars is not None:
             bars.close()
-    taken = (main_best_step(run.rounds[number], run.rounds[0], run.config.training) for number in _members(out))
-    steps = ", ".join(f"{number:,}" for number in taken)
+    taken = (best_steps(run.rounds[number], run.rounds[0], run.config.training) for number in _members(out))
+    steps = ", ".join(f"{main:,} + {last:,}" if last else f"{main:,}" for main, last in taken)
     print(f"{out}: round {run.best} on all {made.data.num_interactions:,} events, {steps} steps")
     print("It has no metrics of its own: those of the run are the best guess at how well it ranks, from fewer events")
     print(f"Serve it:  rsir recommend {shlex.quote(str(out))} --out FILE.parquet")

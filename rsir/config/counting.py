@@ -36,6 +36,9 @@ class ItemKnnConfig:
         Items kept of each item, those of the largest counts, which bounds memory.
     listed
         Items scored after a history, those of the largest scores; all others have score 0.
+    cold_neighbours
+        With data.items: an item that has a vector and no event is counted as so many of the seen items, those with the
+        nearest vectors, each weighted by its cosine; 0: its score is 0.
     vote
         auto: the count recommends beside the networks, by a weighted sum of log-probabilities; the weight is chosen on
         validation after every round, and may be 0. What generates, verifies and teaches is the networks alone. off: it
@@ -51,6 +54,7 @@ class ItemKnnConfig:
     newest: int = 50
     neighbours: int = 500
     listed: int = 200
+    cold_neighbours: int = 5
     vote: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
@@ -62,5 +66,7 @@ class ItemKnnConfig:
         require(0 <= self.backward <= 1e6, "itemknn.backward", "in [0, 1e6]", self.backward)
         for name in ("history_exponent", "item_exponent"):
             require(0 <= getattr(self, name) <= 8, f"itemknn.{name}", "in [0, 8]", getattr(self, name))
+        count = self.cold_neighbours
+        require(0 <= count <= 2**20, "itemknn.cold_neighbours", "in 0..2**20", count)
         for name in ("newest", "neighbours", "listed"):
             require(1 <= getattr(self, name) <= 2**40, f"itemknn.{name}", "in 1..2**40", getattr(self, name))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rsir.config import GenerationConfig
 from rsir.data.sequences import Sequences
-from rsir.generation.decoding import Engine, Found, adds
+from rsir.generation.decoding import Engine, Found
+from rsir.generation.drawing import adds
 from rsir.generation.fidelity import Fidelity, Policy, Rank
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, SteppingBackbone
@@ -82,8 +83,8 @@ class Repeated:
         return self.answer
 
     def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
         try:
+            graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self.answer = self.compute()
         except RuntimeError as cause:

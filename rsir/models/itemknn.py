@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from rsir.config.counting import ItemKnnConfig
 from rsir.config.values import choice
+from rsir.data.io.items import ItemVectors
 from rsir.data.sequences import Sequences, item_popularity, offsets_of, ragged_indices
 from rsir.errors import BackboneError, DataError
-from rsir.models.itemknn_reference import ReferenceItemKnn
+from rsir.models.cold_items import Lists, cold_items, with_cold_items
+from rsir.models.itemknn_reference import ReferenceItemKnn, reference_with_cold_items
 from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone, PrefixBackbone
 from rsir.ops import Ragged, SparseScores
 from rsir.ops.backend import load
@@ -63,10 +65,13 @@ class ItemKnn:
     max_len : int
         Items of a history that are looked at.
     config : ItemKnnConfig
+    counted
+        The lists before cold items were added to them; ``lists`` themselves where there are none.
     """
 
-    def __init__(self, lists: Any, config: ItemKnnConfig) -> None:
+    def __init__(self, lists: Any, config: ItemKnnConfig, counted: Any = None) -> None:
         self.lists, self.config, self.num_items, self.max_len = lists, config, int(lists.num_items), config.newest
+        self.counted = lists if counted is None else counted
 
     @classmethod
     def fit(
@@ -74,6 +79,7 @@ class ItemKnn:
         train: Sequences,
         config: ItemKnnConfig | None = None,
         *,
+        items: ItemVectors | None = None,
         backend: Literal["auto", "cpp", "reference"] = "auto",
         threads: int | None = None,
     ) -> ItemKnn:
@@ -83,6 +89,8 @@ class ItemKnn:
         ----------
         train : Sequences
         config : ItemKnnConfig, optional
+        items : ItemVectors, optional
+            With vectors, an item without an event is counted as its nearest seen ones (``config.cold_neighbours``).
         backend : {"auto", "cpp", "reference"}
             "reference" holds (N + 1)**2 doubles; "auto" is "cpp".
         threads : int, optional
@@ -95,7 +103,8 @@ class ItemKnn:
         """
         config = ItemKnnConfig() if config is None else config
         choice("backend", backend, ("auto", "cpp", "reference"))
-        lists = _counter(backend).fit(
+        counter = _counter(backend)
+        lists = counter.fit(
             train.items,
             train.offsets,
             train.num_items,
@@ -107,11 +116,18 @@ class ItemKnn:
             config.neighbours,
             thread_count(threads),
         )
-        return cls(lists, config)
+        if items is None or not config.cold_neighbours:
+            return cls(lists, config)
+        cold = cold_items(items, item_popularity(train), config.cold_neighbours, threads=threads)
+        if not cold.weights.any():
+            return cls(lists, config)
+        add = reference_with_cold_items if backend == "reference" else with_cold_items
+        return cls(counter(*add(_arrays(lists), cold, config.neighbours)), config, lists)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # what is compiled has none; a model with a vote is copied and pickled as any other
-        return _rebuilt, (type(self.lists), self.lists.ids, self.lists.values, self.lists.offsets, self.config)
+        counted = None if self.counted is self.lists else _arrays(self.counted)
+        return _rebuilt, (type(self.lists), _arrays(self.lists), self.config, counted)
 
     def shares(
         self,
@@ -198,8 +214,12 @@ class ItemKnn:
         return SparseScores(*map(torch.from_numpy, (found.ids, found.offsets, found.values)))
 
 
-def _rebuilt(kind: Any, ids: Any, values: Any, offsets: Any, config: ItemKnnConfig) -> ItemKnn:
-    return ItemKnn(kind(ids, values, offsets), config)
+def _arrays(lists: Any) -> Lists:
+    return lists.ids, lists.values, lists.offsets
+
+
+def _rebuilt(kind: Any, lists: Lists, config: ItemKnnConfig, counted: Lists | None) -> ItemKnn:
+    return ItemKnn(kind(*lists), config, None if counted is None else kind(*counted))
 
 
 def _counter(backend: str) -> Any:
@@ -216,7 +236,7 @@ class Unseen:
     """The item-kNN as it would be if one user's sequence had not been counted, for each user in turn.
 
     A user's own pairs and occurrences are taken out of the counts when a history is scored, which is exact but for the
-    rounding of float32, and for what the full count cut off at ``neighbours``.
+    rounding of float32, and for what the full count cut off at ``neighbours``. Items without an event have no score.
 
     Parameters
     ----------
@@ -267,7 +287,7 @@ class Unseen:
             for ids, starts in (histories, targets)
             for array in (ids.cpu().numpy().astype(np.int32, copy=False), starts.cpu().numpy())
         ]
-        found: npt.NDArray[np.int64] = self.knn.lists.ranks_unseen(
+        found: npt.NDArray[np.int64] = self.knn.counted.ranks_unseen(
             self.occurrences,
             own,
             offsets_of(lengths),

@@ -7,7 +7,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ReferenceItemKnn"]
+from rsir.models.cold_items import ColdItems, Lists
+
+__all__ = ["ReferenceItemKnn", "reference_with_cold_items"]
 
 
 class ReferenceItemKnn:
@@ -109,6 +111,19 @@ class ReferenceItemKnn:
             ties = (scores >= best * (1 - 1e-6)) & (np.arange(len(scores)) < first)
             ranks[row] = min(tau, int(((scores > best * (1 + 1e-6)) | ties).sum())) + 1
         return ranks
+
+
+def reference_with_cold_items(lists: Lists, cold: ColdItems, most: int) -> Lists:
+    """What :func:`rsir.models.cold_items.with_cold_items` says, by products of matrices."""
+    ids, values, offsets = lists
+    size = len(offsets) - 1
+    listed = np.zeros((size, size))
+    listed[np.repeat(np.arange(size), np.diff(offsets)), ids] = values
+    counted_as = np.eye(size)
+    for item, seen, weights in zip(cold.ids, cold.seen, cold.weights, strict=True):
+        counted_as[item] = 0
+        np.add.at(counted_as[item], seen[weights > 0], weights[weights > 0])
+    return _listed(counted_as @ listed @ counted_as.T, most)
 
 
 def follows_of(row: npt.NDArray[np.int32], num_items: int, window: int, decay: float) -> npt.NDArray[np.float64]:

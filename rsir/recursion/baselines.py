@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsir.config import ItemKnnConfig
+from rsir.data.io.items import ItemVectors
 from rsir.data.splits import Split
 from rsir.errors import ConfigError, DataWarning
 from rsir.evaluation import evaluate
@@ -51,19 +52,23 @@ def baselines(
     }
 
 
-def counted(parts: Split, config: ItemKnnConfig, threads: int | None = None) -> ItemKnn | None:
-    """The item-kNN of the training part; None, and a warning, where it might not stay within the limit on memory."""
-    return ItemKnn.fit(parts.train, config, threads=threads) if _fits(parts, config) else None
+def counted(
+    parts: Split, config: ItemKnnConfig, threads: int | None = None, *, items: ItemVectors | None = None
+) -> ItemKnn | None:
+    """The item-kNN of the training part, with items by their vectors where there are any; None, and a warning, where it
+    might not stay within the limit on memory."""
+    cold = items is not None and config.cold_neighbours > 0
+    return ItemKnn.fit(parts.train, config, items=items, threads=threads) if _fits(parts, config, cold) else None
 
 
-def _fits(parts: Split, config: ItemKnnConfig) -> bool:
+def _fits(parts: Split, config: ItemKnnConfig, cold: bool) -> bool:
     """Whether the item-kNN is sure to stay within the limit on memory; where it is not, users are told."""
     limit, events = memory.current(), parts.train.num_interactions
     if limit is None:
         return True
     pairs = min(2 * config.window * events, config.neighbours * parts.train.num_items)
     try:
-        limit.left({"the item-kNN": 16 * events + 16 * pairs})
+        limit.left({"the item-kNN": 16 * events + (32 if cold else 16) * pairs})
     except ConfigError as cause:
         warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
         return False

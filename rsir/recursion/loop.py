@@ -147,7 +147,7 @@ def recurse(
     store = open_run(out, config, data, resume, world, runtime.device)
     try:
         traced = replace(runtime, progress=store.traced(runtime.progress)) if runtime.profile else runtime
-        knn = counted(parts, config.itemknn, runtime.threads)
+        knn = counted(parts, config.itemknn, runtime.threads, items=items)
         _begin(store, start)
         loop = _Loop(config, parts, store, base, start, knn, items, traced)
         if items is not None:

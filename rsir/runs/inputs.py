@@ -1,13 +1,28 @@
-"""The real sequences that a run keeps in its folder."""
+"""The real sequences, and what is known of the items, that a run keeps in its folder."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rsir.config import RecursionConfig
+from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
 from rsir.data.load import load_data
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, RunError
 from rsir.runs.directory import DATA, RunDirectory
 
-__all__ = ["read_data"]
+__all__ = ["read_data", "read_vectors"]
+
+
+def read_vectors(folder: Path | None, config: RecursionConfig, data: Sequences) -> ItemVectors | None:
+    """Vectors and titles of a run's items: from its folder, or for a run without one from where they came."""
+    path = config.data.items if folder is None else folder / ITEMS
+    if config.data.items is None or path is None:
+        return None
+    try:
+        return with_items(data, read_items(path), str(path), quiet=True)[1]
+    except DataError as cause:
+        raise RunError(f"{cause}; put the original back") from cause
 
 
 def read_data(directory: RunDirectory) -> Sequences:

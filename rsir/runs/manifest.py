@@ -86,7 +86,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
     did: dict[str, dict[str, Any]] = {
         "data": {"repeats": "targets"},
-        "itemknn": {"vote": "off"},
+        "itemknn": {"vote": "off", "cold_neighbours": 0},
         "simulation": {"order": 0.0},
         "training": {"real_last": 0},
     }

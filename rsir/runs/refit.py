@@ -20,16 +20,17 @@ from rsir import files
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.data import Sequences
 from rsir.data.batches import SoftTargets
-from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
+from rsir.data.io.items import ITEMS
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
-from rsir.runs.directory import DATA, REFIT
+from rsir.runs.directory import DATA, REFIT, RunDirectory
+from rsir.runs.inputs import read_vectors
 from rsir.runs.lineage import Lineage
 from rsir.runs.links import refuse_links
 from rsir.runs.results import Run, enriched
-from rsir.runs.rounds import RoundResult, main_best_step, voters
-from rsir.runs.store import MemoryRun
+from rsir.runs.rounds import RoundResult, best_steps, voters
+from rsir.runs.store import Follower, MemoryRun
 from rsir.runtime.runtime import Runtime
 from rsir.runtime.torch_state import plain_torch
 from rsir.training.fit import fit, training_seed
@@ -67,12 +68,13 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
     config, best = run.config, run.best
     teaching = config.distillation.share > 0 and config.distillation.teacher != "itemknn"
     chained = config.successor == "finetune" or teaching
+    items = read_vectors(run.path, config, run.data)
     knn = None
     if config.distillation.share > 0 and config.distillation.teacher != "generator":
-        knn = ItemKnn.fit(run.data, config.itemknn, threads=runtime.threads)
+        knn = ItemKnn.fit(run.data, config.itemknn, items=items, threads=runtime.threads)
     lineage = Lineage(MemoryRun(config), config.retention, runtime.device)
     models: dict[int, Any] = {}
-    items = _items_of(run)
+    updated = _networks_of_an_update(run)
     for round_ in range(best + 1) if chained else voters(config.retention, best):
         train = run.data if round_ == 0 else enriched(run, round_, held_out=True)
         soft: SoftTargets | None = None
@@ -87,9 +89,9 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
             config.training,
             train,
             None,
-            steps=main_best_step(run.rounds[round_], run.rounds[0], config.training),
+            steps=best_steps(run.rounds[round_], run.rounds[0], config.training),
             seed=training_seed(config.seed, round_),
-            init=lineage.newest if round_ > 0 and config.successor == "finetune" else None,
+            init=_initial(config, round_, lineage, updated),
             soft=soft,
             runtime=runtime.within(f"round {round_}"),
         )
@@ -99,15 +101,23 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
     return models
 
 
-def _items_of(run: Run) -> ItemVectors | None:
-    if run.path is None or not (run.path / ITEMS).exists():
-        return None
-    return with_items(run.data, read_items(run.path / ITEMS), ITEMS, quiet=True)[1]
+def _networks_of_an_update(run: Run) -> Follower | None:
+    """An update's own networks: its steps were chosen for trainings that start from trained weights."""
+    return None if run.path is None or not run.lineage else Follower(RunDirectory.open(run.path))
+
+
+def _initial(config: RecursionConfig, round_: int, lineage: Lineage, updated: Follower | None) -> Any:
+    """The model that the training of a round starts from; None starts afresh."""
+    if updated is not None:
+        return updated.load_model(round_, "cpu")
+    return lineage.newest if round_ > 0 and config.successor == "finetune" else None
 
 
 def _together(run: Run, models: list[Any], folder: Path | None, threads: int | None) -> Run:
-    vote = run.rounds[run.best].vote
-    knn = ItemKnn.fit(run.data, run.config.itemknn, threads=threads) if vote else None
+    vote, knn = run.rounds[run.best].vote, None
+    if vote:
+        items = read_vectors(run.path if folder is None else folder, run.config, run.data)
+        knn = ItemKnn.fit(run.data, run.config.itemknn, items=items, threads=threads)
     model = with_vote(Ensemble(models) if len(models) > 1 else models[0], knn, vote)
     return Run(run.config, run.data, run.rounds, run.best, model, folder, run.baselines, refitted=True)
 
@@ -127,14 +137,15 @@ def _write(run: Run, folder: Path, models: dict[int, nn.Module]) -> None:
         files.make_folder(folder)
         run.data.save(folder / DATA)
         written[DATA] = files.digest(folder / DATA)
-        if run.path is not None and (run.path / ITEMS).exists():
-            files.replace(folder / ITEMS, files.read_bytes(run.path / ITEMS))
+        items = read_vectors(run.path, run.config, run.data)
+        if items is not None:
+            files.replace(folder / ITEMS, items.encode(run.data))
             written[ITEMS] = files.digest(folder / ITEMS)
         for round_, model in models.items():
             name = f"round-{round_:02d}"
             files.make_folder(folder / name)
-            steps = main_best_step(run.rounds[round_], run.rounds[0], run.config.training)
-            card = {"note": _NOTE, "round": round_, "steps": steps, "rounds": list(models)}
+            steps = best_steps(run.rounds[round_], run.rounds[0], run.config.training)
+            card = {"note": _NOTE, "round": round_, "steps": list(steps), "rounds": list(models)}
             content = checkpoint.to_files(model, run.config.model, data=run.data.fingerprint(), refit=card)
             for file, made in content.items():
                 files.replace(folder / name / file, made)

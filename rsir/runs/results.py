@@ -14,7 +14,7 @@ import pyarrow as pa
 from rsir.config import RecursionConfig
 from rsir.config.arguments import typed
 from rsir.config.values import shown
-from rsir.data.io.items import read_titles
+from rsir.data.io.items import ItemVectors, read_titles
 from rsir.data.load import split
 from rsir.data.sequences import Sequences
 from rsir.data.splits import Repeats
@@ -28,7 +28,7 @@ from rsir.runs import summary
 from rsir.runs.ancestry import read_lineage
 from rsir.runs.baselines import Baselines, read_baselines
 from rsir.runs.directory import MANIFEST, REFIT, RunDirectory
-from rsir.runs.inputs import read_data
+from rsir.runs.inputs import read_data, read_vectors
 from rsir.runs.lineage import Lineage
 from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower
@@ -180,7 +180,8 @@ class Run:
             example = recommender.items.labels[0].as_py()
             raise DataError(f"item {item!r} is not in the catalogue, which has {example!r} for one")
         offer = recommender.offer(candidates, exclude)
-        found, scores = recommender.similar(int(ids[0]), k, by=by, offer=offer, config=self.config.itemknn)
+        items = self._item_vectors if by == "count" else None
+        found, scores = recommender.similar(int(ids[0]), k, by=by, offer=offer, config=self.config.itemknn, items=items)
         return list(zip(recommender.items.of(found).to_pylist(), scores.tolist(), strict=True))
 
     def refit(self, out: str | os.PathLike[str] | None = None, *, runtime: Runtime = RUNTIME) -> Run:
@@ -277,6 +278,10 @@ class Run:
         return None if self.path is None else read_titles(self.path, self.data.num_items)
 
     @cached_property
+    def _item_vectors(self) -> ItemVectors | None:
+        return read_vectors(self.path, self.config, self.data)
+
+    @cached_property
     def _table(self) -> ItemTable:
         return pack_items(self.model, dtype=self.config.item_table)
 
@@ -307,7 +312,10 @@ def _recommender(
     directory: RunDirectory, config: RecursionConfig, data: Sequences, result: RoundResult, device: str
 ) -> Any:
     networks = Lineage(Follower(directory), config.retention, device).recommender(result.round)
-    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn) if result.vote else None
+    if not result.vote:
+        return networks
+    items = read_vectors(directory.path, config, data)
+    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn, items=items)
     return with_vote(networks, knn, result.vote)
 
 

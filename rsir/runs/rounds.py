@@ -10,7 +10,7 @@ from rsir.config import RecursionConfig, TrainingConfig
 from rsir.metrics import CRITERION
 from rsir.runs.directory import RunDirectory
 
-__all__ = ["RoundResult", "best_round", "is_over", "main_best_step", "read_round", "voters"]
+__all__ = ["RoundResult", "best_round", "best_steps", "is_over", "read_round", "voters"]
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,15 @@ class RoundResult:
         return cls(**{**metrics, **nan}, seconds=timings["seconds"], rates=timings["rates"])
 
 
-def main_best_step(result: RoundResult, base: RoundResult, training: TrainingConfig) -> int:
-    """The best step of a round's training before its last stretch on real sequences (``training.real_last``)."""
+def best_steps(result: RoundResult, base: RoundResult, training: TrainingConfig) -> tuple[int, int]:
+    """Steps that led to the weights that a round kept: on all its sequences, and then on real ones alone
+    (``training.real_last``), 0 where none of those weights were the best."""
     last = training.real_last if training.synthetic_weight > 0 and result.sequences > base.sequences else 0
-    values = result.history.get(CRITERION, [])[:-last] if last else []
-    return int(result.history["step"][values.index(max(values))]) if values else result.best_step
+    steps, values = result.history.get("step", []), result.history.get(CRITERION, [])
+    if not last or len(values) <= last:
+        return result.best_step, 0
+    main = values[:-last]
+    return int(steps[main.index(max(main))]), max(0, result.best_step - int(steps[-last - 1]))
 
 
 def best_round(rounds: list[RoundResult]) -> int:

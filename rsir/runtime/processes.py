@@ -145,7 +145,8 @@ class Processes(World):
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(-1).view(torch.uint8)
+    # torch views as bytes what has a stride of 1 alone; that of an empty array of NumPy 2.5 is 0
+    return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _leave() -> None:

@@ -18,6 +18,7 @@ from rsir.config import ItemKnnConfig
 from rsir.config.values import shown
 from rsir.data import Sequences
 from rsir.data.io.events import Histories
+from rsir.data.io.items import ItemVectors
 from rsir.data.ragged import Ragged, offsets_of
 from rsir.data.sequences import item_popularity
 from rsir.data.splits import Repeats
@@ -251,10 +252,11 @@ class Recommender:
         by: Similarity = "vectors",
         offer: Offer = EVERYTHING,
         config: ItemKnnConfig | None = None,
+        items: ItemVectors | None = None,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The k items most like one: ids and scores, best first; see :meth:`rsir.runs.results.Run.similar`.
 
-        `config` is how to count where no item-kNN votes.
+        `config` is how to count where no item-kNN votes, and `items` what is known of those without an event.
         """
         check_request(k, "included")
         if by not in ("vectors", "count"):
@@ -262,7 +264,7 @@ class Recommender:
         without = np.append(offer.excluded, item)
         if by == "count":
             if self._knn is None:
-                self._knn = ItemKnn.fit(self.data, config, threads=self.threads)
+                self._knn = ItemKnn.fit(self.data, config, items=items, threads=self.threads)
             found = self._knn.shares(np.array([item], np.int32), np.array([0, 1]), threads=self.threads)
             kept = ~np.isin(found.ids, without)
             if offer.candidates is not None:

@@ -34,10 +34,16 @@ class TableAdam:
     decay : float
         Decay of a moving average of the parameters; 0 keeps none.
     lazy : bool
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        As of a torch optimizer, with "lr" alone, which may change from step to step unless lazy.
     """
 
     def __init__(self, model: Any, learning_rate: float, threads: int, decay: float, lazy: bool) -> None:
-        self._rate, self._threads, self._decay, self._lazy = learning_rate, threads, decay, lazy
+        self.param_groups = [{"lr": learning_rate}]
+        self._threads, self._decay, self._lazy = threads, decay, lazy
         self._steps = 0
         self._table: nn.Embedding = model.item_table
         weight = self._table.weight
@@ -131,7 +137,7 @@ class TableAdam:
             self._steps,
             ids,
             gradients,
-            learning_rate=self._rate,
+            learning_rate=self.param_groups[0]["lr"],
             average=own.get("average"),
             decay=self._decay,
             padding=self._padding if name == "table" else None,
@@ -159,7 +165,8 @@ def table_adam(model: Any, config: TrainingConfig, threads: int) -> TableAdam | 
     if not has_table_adam(model):
         return None
     rows = len(model.item_table.weight)
-    lazy = rows > _LARGE_CATALOGUE and 0 < config.negatives <= _SHARE * rows
+    # Rows that are left behind make up for steps at one rate.
+    lazy = rows > _LARGE_CATALOGUE and 0 < config.negatives <= _SHARE * rows and config.schedule == "constant"
     return TableAdam(model, config.learning_rate, threads, config.ema, lazy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ def fit(
     validation: EvaluationSet | None,
     *,
     seed: int,
-    steps: int | None = None,
+    steps: tuple[int, int] | None = None,
     init: nn.Module | Mapping[str, Tensor] | None = None,
     checkpointer: Checkpoints = NO_CHECKPOINTS,
     soft: SoftTargets | None = None,
@@ -109,9 +110,10 @@ def fit(
         None: nothing is held out, and ``steps`` says when to end.
     seed : int
         0..2**63 - 1: initial weights, batches, negatives, dropout.
-    steps : int, optional
-        With no validation: train for so many steps and keep the last weights (their average where ``config.ema`` keeps
-        one), which are those that a validation after as many steps would have kept.
+    steps : (int, int), optional
+        With no validation: train for the first number of steps, and then on the real sequences alone for the second,
+        as ``config.real_last`` does; none of those where there is no synthetic sequence. The last weights are kept
+        (their average where ``config.ema`` keeps one): those that a validation after as many steps would have kept.
     init : torch.nn.Module or state dict, optional
         Weights to start from, of the same shapes.
     checkpointer : Checkpoints, optional
@@ -143,7 +145,7 @@ def fit(
         The state cannot be saved.
     """
     if (validation is None) != (steps is not None):
-        raise TrainingError("steps: expected a number where there is no validation, and none where there is one")
+        raise TrainingError("steps: expected numbers where there is no validation, and none where there is one")
     device = torch.device(runtime.device)
     weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
     model: Any = build(model_config, train.num_items, seed=weights_seed)
@@ -175,19 +177,18 @@ def fit(
             proposal=config.proposal,
         )
 
-    phases = [_Phase(batches(weights, seed), config.learning_rate)]
+    first, last = (None, None) if steps is None else steps
+    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
+    falls_over = every * config.max_evaluations if config.schedule == "cosine" else None
+    phases = [_Phase(batches(weights, seed), config.learning_rate, first, falls_over)]
+    last = config.real_last * every if last is None else last
     trainable = train.lengths >= 2
-    if (
-        config.real_last
-        and steps is None
-        and (trainable & train.is_real).any()
-        and (trainable & ~train.is_real & (weights > 0)).any()
-    ):
+    if last and (trainable & train.is_real).any() and (trainable & ~train.is_real & (weights > 0)).any():
         own = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]) >> 1
         real = train.is_real.astype(np.float32)
-        phases.append(_Phase(batches(real, own), config.real_rate, config.real_last))
-    every = config.evaluate_every or max(_LEAST_STEPS, _steps_of_real(train, config))
-    run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed, steps)
+        phases.append(_Phase(batches(real, own), config.real_rate, last))
+    total = sum(phase.steps or 0 for phase in phases) if validation is None else every * config.max_evaluations
+    run = _Run(model, config, validation, every, checkpointer, replace(runtime, threads=None), noise_seed, total)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(noise_seed)
         return run(phases, generator)
@@ -201,13 +202,27 @@ class _Phase:
     ----------
     batches : Batches
     learning_rate : float
-    validations : int, optional
+    steps : int, optional
         How many it takes; none: until the training has run out of patience or of validations.
+    falls_over : int, optional
+        Steps over which the learning rate falls to a hundredth, along half a cosine; none: it stays.
     """
 
     batches: Batches
     learning_rate: float
-    validations: int | None = None
+    steps: int | None = None
+    falls_over: int | None = None
+
+    def is_over(self, state: TrainingState) -> bool:
+        """Whether its number of steps has been taken; False where it has none."""
+        return self.steps is not None and state.step - state.phase_began >= self.steps
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.falls_over is None:
+            return self.learning_rate
+        share = min(1.0, step / self.falls_over)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class _Run:
@@ -222,13 +237,12 @@ class _Run:
         checkpointer: Checkpoints,
         runtime: Runtime,
         noise_seed: int,
-        steps: int | None,
+        total: int,
     ) -> None:
-        self.model, self.config, self.validation, self.every, self.steps = model, config, validation, every, steps
+        self.model, self.config, self.validation, self.every, self.total = model, config, validation, every, total
         self.checkpointer, self.runtime, self.world = checkpointer, runtime, runtime.world
         self.noise_seed = noise_seed
         self.draws_apart = self.world.size > 1 and not getattr(model, "draws_for_whole_batch", False)
-        self.total = every * config.max_evaluations if steps is None else steps
         self.threads = self.torch_threads = torch.get_num_threads()
         self.rows: TableAdam | None = None  # of the phase at work
 
@@ -286,6 +300,8 @@ class _Run:
                 batch, negatives = next(stream)
                 optimizer.zero_grad()
                 loss, stopping = self._gradients(batch, negatives, state.step, generator)
+                for group in optimizer.param_groups:
+                    group["lr"] = phase.rate(state.step - state.phase_began)
                 optimizer.step()
                 state.average_weights(self.model, self.config.ema, averaged)
                 state.losses.append(loss)
@@ -293,7 +309,7 @@ class _Run:
                 state.step += 1
                 self.runtime.progress("train", state.step, self.total, "steps", _note(state))
                 if self.validation is None:
-                    self._keep_last(state)
+                    self._keep_last(state, phase)
                 elif state.step % self.every == 0:
                     self._validate(state, began, self.validation)
                 self.checkpointer.maybe_save("training", save, keep=2, stopping=stopping)
@@ -352,12 +368,12 @@ class _Run:
         self.world.broadcast(*self.model.state_dict().values(), *own, *averages.values())
         return averages
 
-    def _keep_last(self, state: TrainingState) -> None:
-        """At the last step of a training without validation: keep its weights."""
-        if len(state.losses) == self.every or state.step == self.steps:
+    def _keep_last(self, state: TrainingState, phase: _Phase) -> None:
+        """At the last step of a phase without validation: keep its weights."""
+        if len(state.losses) == self.every or phase.is_over(state):
             _mean_loss(state.losses, state.step)
             state.losses.clear()
-        if state.step == self.steps:
+        if phase.is_over(state):
             with state.averaged(self.model, self._settle(state)):
                 _check_finite(self.model, state.step)
                 state.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -385,10 +401,8 @@ class _Run:
         self.runtime.progress("train", state.step, self.total, "steps", _note(state))
 
     def _finished(self, state: TrainingState, phase: _Phase) -> bool:
-        if self.steps is not None:
-            return state.step >= self.steps
-        if phase.validations is not None:
-            return state.step - state.phase_began >= self.every * phase.validations
+        if phase.steps is not None:
+            return phase.is_over(state)
         if not state.history:
             return False
         stale = (state.history[-1].step - state.best_step) // self.every

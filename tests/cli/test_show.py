@@ -80,6 +80,7 @@ def test_trainings_that_were_cut_short_are_named() -> None:
     assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4, real_last=0)).startswith(
         "Note:      the 4 validations of a training (training.max_evaluations) ended round 1, 2 before its patience"
     )
+    assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4, real_last=0, schedule="cosine")) == ""
     assert (
         cut_short([result(0)], TrainingConfig(max_evaluations=1)) == ""
     )  # a run of an older version, without a history

@@ -117,15 +117,16 @@ def test_a_step_is_captured_once_and_then_replayed(monkeypatch):
     assert plain.graph is None
 
 
-def test_what_cannot_be_captured_is_launched(monkeypatch):
+@pytest.mark.parametrize("name", ["CUDAGraph", "graph"])
+def test_what_cannot_be_captured_is_launched(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
 
-    def refused(graph):
+    def refused(*graph):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(torch.cuda, "graph", refused)
+    monkeypatch.setattr(torch.cuda, name, refused)
     step = on_device.Repeated(lambda: torch.tensor(7), torch.device("cuda"))
     assert [int(step()) for _ in range(3)] == [7] * 3
     with pytest.warns(UserWarning, match=r"without a CUDA graph: CUDA error: operation not permitted .*capturing$"):

@@ -42,9 +42,11 @@ def _guard() -> Path:
     return library
 
 
-ctypes.CDLL(str(_guard()))  # torch asks for it when it is imported
+_library = ctypes.CDLL(str(_guard()))  # torch asks for its hooks when it is imported
 
 import torch  # noqa: E402
+
+_library.pretend()
 from torch.overrides import _get_current_function_mode_stack  # noqa: E402
 from torch.utils._device import DeviceContext  # noqa: E402
 from torch.utils._python_dispatch import (  # noqa: E402
@@ -306,6 +308,8 @@ def _patch_cuda() -> None:
     cuda.set_rng_state = lambda state, device="cuda": generator.set_state(state)
     cuda.device, cuda.Event = _Device, _Event
     torch.version.cuda = "13.0"  # type: ignore[assignment]
+    torch.backends.cuda.is_built = lambda: False  # no graph can be captured
+    torch.backends.cudnn.is_acceptable = lambda tensor: False
     torch.Generator = _Generator  # type: ignore[misc]
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch.tensor = _tensor_of(torch.tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import pytest
 
 import rsir
 from rsir.cli import main as command
-from rsir.config import DataConfig, SimulationConfig
+from rsir.config import DataConfig, ItemKnnConfig, SimulationConfig
 from rsir.data import simulate
-from rsir.errors import DataError
+from rsir.data.load import split
+from rsir.errors import DataError, RunError
+from rsir.evaluation import evaluate
+from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
 from tests.runs.test_results import SMALL
@@ -61,6 +65,40 @@ def test_unseen_items_are_recommended_under_their_titles(run: Run) -> None:
     assert again.recommend([["new 1"]], k=3).by == ["model"]
     assert len(again.similar("new 1", k=5)) == 5
     assert "The i1" in (run.path / "report.html").read_text("utf-8")
+
+
+def test_the_count_takes_unseen_items_for_those_of_near_vectors(run: Run, folder: Path) -> None:
+    """The same in the run, read back from its folder, refitted, and by a run that was made without a folder."""
+    unseen = run.recommender().items.ids(UNSEEN)
+    assert run.rounds[run.best].vote > 0
+    tasks = split(run.data, run.config.data).test
+
+    def shares(one: Run) -> tuple[list[int], list[float]]:
+        found = one.model.knn.shares(tasks.histories.values, tasks.histories.offsets)
+        return found.ids.tolist(), found.values.tolist()
+
+    assert set(unseen) <= set(shares(run)[0])
+    again = rsir.load(run.path)
+    assert shares(again) == shares(run)
+    assert evaluate(again.model, tasks).metrics["ndcg@10"] == run.rounds[run.best].test["ndcg@10"]
+    refit = again.refit(folder / "counted")
+    assert set(unseen) <= set(shares(refit)[0])
+    assert shares(rsir.load(folder / "counted")) == shares(refit)
+    assert set(unseen) <= set(shares(dataclasses.replace(run, path=None, best=0).refit())[0])
+    assert run.similar("new 1", k=3, by="count")
+    silent = dataclasses.replace(again, model=network_of(again.model))
+    assert silent.similar("new 1", k=3, by="count")
+    blind = dataclasses.replace(run.config, rounds=0, itemknn=ItemKnnConfig(cold_neighbours=0))
+    with pytest.warns(rsir.errors.DataWarning, match="items without an event"):
+        assert not set(unseen) & set(shares(recurse(blind))[0])
+
+
+def test_vectors_that_are_gone_are_named(run: Run, folder: Path) -> None:
+    copy = folder / "copy"
+    shutil.copytree(run.path, copy)
+    (copy / "items.parquet").unlink()
+    with pytest.raises(RunError, match=r"items\.parquet: no such file; put the original back"):
+        rsir.load(copy)
 
 
 def test_commands_show_titles(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

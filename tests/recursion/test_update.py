@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import rsir
 from rsir.cli import main as command
@@ -17,6 +18,7 @@ from rsir.data.load import split
 from rsir.errors import ConfigError, DataError, Interrupted, RunError
 from rsir.models import ItemKnn, checkpoint
 from rsir.models.growth import grown
+from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.recursion.update import update
 from rsir.runs.results import Run
@@ -58,6 +60,17 @@ def tree(folder) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ("log.jsonl", "report.html", "timings.json", "manifest.json")
     }
+
+
+def test_a_refit_starts_from_its_networks(updated: Run) -> None:
+    """The few steps of an update were chosen for trainings that start from trained weights."""
+    config, result = updated.config, updated.rounds[0]
+    refit = dataclasses.replace(updated, best=0, rounds=[result]).refit()
+    own = checkpoint.load(updated.path / "round-00")
+    steps = result.best_step, 0
+    wanted = fit(config.model, config.training, updated.data, None, steps=steps, seed=training_seed(0, 0), init=own)
+    made = network_of(refit.model)
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in wanted.model.state_dict().items())
 
 
 def test_the_new_run(run: Run, updated: Run, weeks: tuple[pd.DataFrame, pd.DataFrame]) -> None:

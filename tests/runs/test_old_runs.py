@@ -85,3 +85,4 @@ def test_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     # of before the item-kNN could vote, which a new run lets it
     assert run.config.itemknn.vote == "off" != rsir.RecursionConfig().itemknn.vote
     assert [result.vote for result in run.rounds] == [0.0] * 4
+    assert run.config.itemknn.cold_neighbours == 0  # items without an event had no part in the count

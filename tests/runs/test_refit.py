@@ -16,10 +16,12 @@ from rsir.config import DistillationConfig, ItemKnnConfig, SimulationConfig
 from rsir.data import simulate
 from rsir.data.load import split
 from rsir.errors import ConfigError, RunError, TrainingError
+from rsir.metrics import CRITERION
 from rsir.models import checkpoint
 from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run, enriched
+from rsir.runs.rounds import best_steps
 from rsir.training.fit import fit, training_seed
 from tests.runs.test_results import SMALL
 
@@ -44,15 +46,15 @@ def test_steps_end_where_validation_did(run, ema):
     config = dataclasses.replace(run.config.training, max_evaluations=3, ema=ema)
     parts = split(run.data, run.config.data)
     validated = fit(run.config.model, config, parts.train, parts.validation, seed=5)
-    alone = fit(run.config.model, config, parts.train, None, steps=validated.best_step, seed=5)
+    alone = fit(run.config.model, config, parts.train, None, steps=(validated.best_step, 0), seed=5)
     assert (alone.steps, alone.best_step) == (validated.best_step, validated.best_step)
     assert weights(alone.model) == weights(validated.model)
     assert not alone.model.training
-    with pytest.raises(TrainingError, match="steps: expected a number where there is no validation"):
+    with pytest.raises(TrainingError, match="steps: expected numbers where there is no validation"):
         fit(run.config.model, config, parts.train, None, seed=5)
     hot = dataclasses.replace(config, learning_rate=1e30)
     with pytest.raises(TrainingError, match="the loss is"):
-        fit(run.config.model, hot, parts.train, None, steps=5, seed=5)
+        fit(run.config.model, hot, parts.train, None, steps=(5, 0), seed=5)
 
 
 def test_every_network_is_trained_on_all_events(run, tmp_path):
@@ -63,13 +65,13 @@ def test_every_network_is_trained_on_all_events(run, tmp_path):
     assert len(networks.members) == 2
     for round_, member in enumerate(networks.members):
         train = run.data if round_ == 0 else enriched(run, 1, held_out=True)
-        steps = run.rounds[round_].best_step
+        steps = run.rounds[round_].best_step, 0
         seed = training_seed(run.config.seed, round_)
         wanted = fit(run.config.model, run.config.training, train, None, steps=steps, seed=seed)
         assert weights(member) == weights(wanted.model)
         card = checkpoint.read_card(tmp_path / "refit" / f"round-{round_:02d}")
         assert card["metrics"] == {}
-        assert card["refit"]["steps"] == steps
+        assert card["refit"]["steps"] == list(steps)
         assert "no metrics of its own" in card["refit"]["note"]
     again = rsir.load(tmp_path / "refit")
     assert again.refitted
@@ -102,18 +104,51 @@ def test_successors_and_teachers_come_before(run, tmp_path):
     assert all(torch.isfinite(value).all() for value in refit.model.state_dict().values())
 
 
-def test_a_last_stretch_on_real_sequences_is_left_out(run, tmp_path):
-    training = dataclasses.replace(SMALL.training, real_last=2, real_rate=0.05)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_last_stretch_on_real_sequences_is_repeated(run, ema):
+    """On the same sequences, where no step was taken past the best, it ends with the same weights, to the bit."""
+    config = dataclasses.replace(run.config.training, max_evaluations=1, ema=ema, real_last=2, real_rate=0.02)
+    parts = split(run.data, run.config.data)
+    train = enriched(run, 1)
+    validated = fit(run.config.model, config, train, parts.validation, seed=5)
+    main = validated.history[0].step
+    assert validated.best_step > main  # the stretch was worth it: else this tests nothing
+    steps = main, validated.best_step - main
+    again = fit(run.config.model, config, train, None, steps=steps, seed=5)
+    assert again.steps == again.best_step == validated.best_step
+    assert weights(again.model) == weights(validated.model)
+    short = fit(run.config.model, config, train, None, steps=(main, 0), seed=5)
+    assert weights(short.model) != weights(validated.model)
+    real = fit(run.config.model, config, parts.train, None, steps=(main, 7), seed=5)
+    assert real.steps == main  # nothing but real sequences: no last stretch
+
+
+@pytest.mark.parametrize(("values", "wanted"), [([1, 5, 2, 3, 4], (20, 0)), ([1, 5, 2, 6, 4], (20, 10)), ([], (7, 0))])
+def test_steps_of_a_round(run, values, wanted):
+    """The best of the main stretch, and of the last one what was better still."""
+    training = dataclasses.replace(run.config.training, real_last=2)
+    history = {"step": [10, 20, 30, 40, 50][: len(values)], CRITERION: values}
+    best = history["step"][values.index(max(values))] if values else 7
+    result = dataclasses.replace(run.rounds[1], history=history, best_step=best)
+    assert best_steps(result, run.rounds[0], training) == wanted
+
+
+def test_networks_take_the_steps_of_both_stretches(run, tmp_path, capsys):
+    training = dataclasses.replace(SMALL.training, real_last=2, real_rate=0.02)
     soft = DistillationConfig(share=0.5, teacher="recommender")
     config = dataclasses.replace(SMALL, rounds=1, training=training, distillation=soft)
     made = dataclasses.replace(recurse(config, data=run.data, out=tmp_path / "run"), best=1)
     history = made.rounds[1].history
     assert len(history["step"]) == SMALL.training.max_evaluations + 2
-    main = history["ndcg@20"][:-2]
+    main, last = best_steps(made.rounds[1], made.rounds[0], training)
+    assert last > 0
+    assert main + last <= history["step"][-1]
     made.refit(tmp_path / "refit")
-    steps = checkpoint.read_card(tmp_path / "refit" / "round-01")["refit"]["steps"]
-    assert steps == history["step"][main.index(max(main))]
-    assert checkpoint.read_card(tmp_path / "refit" / "round-00")["refit"]["steps"] == made.rounds[0].best_step
+    assert checkpoint.read_card(tmp_path / "refit" / "round-01")["refit"]["steps"] == [main, last]
+    assert checkpoint.read_card(tmp_path / "refit" / "round-00")["refit"]["steps"] == [made.rounds[0].best_step, 0]
+    assert command.main(["refit", str(tmp_path / "run"), "--out", str(tmp_path / "other")]) == 0
+    if rsir.load(tmp_path / "run").best == 1:
+        assert f"{main:,} + {last:,}" in capsys.readouterr().out
 
 
 def test_a_run_without_a_folder(run):

@@ -131,6 +131,19 @@ def test_parts_are_whole_and_get_smaller(count: int, most: int, least: int) -> N
     assert len(ALONE.parts(count, 10**6)) == min(count, 1)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("stride", [0, 1, 2])
+def test_any_layout_is_gathered(rows: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy 2.5 gives arrays without elements a stride of 0."""
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: None)
+    monkeypatch.setattr(dist, "all_gather", lambda received, own: received[0].copy_(own))
+    values = torch.arange(8, dtype=torch.int64).as_strided((rows,), (stride,))
+    pairs = torch.arange(16, dtype=torch.int32).as_strided((rows, 2), (4, stride))
+    found = Processes(HashStore(), 0, 1, False).all_gather(values, pairs)
+    assert torch.equal(found[0], values)
+    assert torch.equal(found[1], pairs)
+
+
 def test_a_process_by_itself_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)

@@ -40,8 +40,10 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adam, "_LARGE_CATALOGUE", 100)
 
 
-def train(parts: Split, model: str = "sasrec", ema: float = 0.3, **options: object) -> Trained:
-    config, settings = dataclasses.replace(MODEL, name=model), dataclasses.replace(SETTINGS, ema=ema)
+def train(
+    parts: Split, model: str = "sasrec", ema: float = 0.3, schedule: str = "constant", **options: object
+) -> Trained:
+    config, settings = dataclasses.replace(MODEL, name=model), dataclasses.replace(SETTINGS, ema=ema, schedule=schedule)
     return fit(config, settings, parts.train, parts.validation, seed=3, **options)
 
 
@@ -80,6 +82,14 @@ def test_ends_where_the_adam_of_torch_would(
     assert all(each.nbytes() == value.nbytes for each, value in zip(storages, found.model.parameters(), strict=True))
 
 
+def test_a_rate_that_falls_steps_all_rows(parts: Split, large: None) -> None:
+    for schedule, lazy in (("constant", True), ("cosine", False)):
+        settings = dataclasses.replace(SETTINGS, schedule=schedule)
+        stepping = table_adam(build(MODEL, ITEMS, seed=0), settings, 1)
+        assert stepping is not None
+        assert stepping._lazy == lazy
+
+
 def test_any_number_of_threads_gives_the_same_bits(parts: Split, large: None) -> None:
     before, weights = torch.get_num_threads(), []
     try:
@@ -91,18 +101,19 @@ def test_any_number_of_threads_gives_the_same_bits(parts: Split, large: None) ->
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_training_that_stopped_after_every_step_ends_with_the_same_bits(
-    parts: Split, large: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Split, large: None, schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = train(parts)
+    expected = train(parts, schedule=schedule)
     monkeypatch.setattr(resume, "EVERY", 0.0)
     folder = tmp_path / "round-00" / "partial"
     folder.mkdir(parents=True)
     for _ in range(12):
         saved = Checkpointer(folder, lambda *_, **__: None)
         with pytest.raises(Interrupted):
-            train(parts, checkpointer=saved, runtime=Runtime(stop=lambda: True))
-    resumed = train(parts, checkpointer=Checkpointer(folder, lambda *_, **__: None))
+            train(parts, schedule=schedule, checkpointer=saved, runtime=Runtime(stop=lambda: True))
+    resumed = train(parts, schedule=schedule, checkpointer=Checkpointer(folder, lambda *_, **__: None))
     assert resumed.history[-1].loss == expected.history[-1].loss
     found = resumed.model.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in expected.model.state_dict().items())

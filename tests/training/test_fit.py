@@ -18,7 +18,7 @@ from rsir.ops import network
 from rsir.ops.backend import load
 from rsir.runtime.runtime import Runtime
 from rsir.training import fit as training
-from rsir.training.adam import table_adam
+from rsir.training.adam import TableAdam, table_adam
 from rsir.training.fit import fit
 
 MODEL = ModelConfig(dim=16, feedforward=16, max_len=10, dropout=0.2)
@@ -189,6 +189,39 @@ def test_ends_on_real_sequences_alone(parts):
     assert further.best.metrics[CRITERION] > first.best.metrics[CRITERION]  # so that the two are told apart
     assert both.best_step == first.steps + further.best_step
     assert torch.equal(weights_of(both), weights_of(further))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_rate_falls_along_half_a_cosine(parts, monkeypatch, fused):
+    """Over the most validations, then the last stretch has a rate of its own; no validation changes nothing."""
+    rates = []
+
+    def recorded(cls):
+        step = cls.step
+
+        def stepping(self, *arguments):
+            rates.append(self.param_groups[0]["lr"])
+            return step(self, *arguments)
+
+        monkeypatch.setattr(cls, "step", stepping)
+
+    recorded(TableAdam if fused else torch.optim.Adam)
+    if not fused:
+        monkeypatch.setattr(training, "table_adam", lambda *_: None)
+    falling = dataclasses.replace(SETTINGS, schedule="cosine", patience=9, real_last=1, real_rate=1e-4)
+    trained = fit_toy(parts, train=enriched(parts, 50), config=falling)
+    every = trained.history[0].step
+    steps = 6 * every
+    want = [5e-3 * (0.505 + 0.495 * np.cos(np.pi * step / steps)) for step in range(steps)]
+    np.testing.assert_allclose(rates, want + [1e-4] * every)
+    if fused:
+        rates.clear()
+        ended = fit_toy(parts, config=falling)
+        again = fit(MODEL, falling, parts.train, None, seed=0, steps=(ended.best_step, 0))
+        assert torch.equal(weights_of(again), weights_of(ended))
+        assert not torch.equal(
+            weights_of(again), weights_of(fit(MODEL, SETTINGS, parts.train, None, seed=0, steps=(ended.best_step, 0)))
+        )
 
 
 def test_keeps_the_weights_of_before_where_the_last_stretch_is_no_better(parts, monkeypatch):
