@@ -38,7 +38,31 @@ def llama(vocabulary=31):
     return transformers.LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("made", [gpt2, llama])
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+
+
+def qwen(vocabulary=31):
+    """Fewer heads of keys than of queries, and norms of both."""
+    torch.manual_seed(0)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 16}
+    config = transformers.Qwen3Config(vocab_size=vocabulary, max_position_embeddings=12, **SMALL, **heads)
+    return transformers.Qwen3ForCausalLM(config).eval()
+
+
+def mamba(vocabulary=31):
+    """No attention and no positions: a state space, which goes on for as long as the history does."""
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(vocab_size=vocabulary, state_size=4, **SMALL)
+    return transformers.MambaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("made", [gpt2, llama, qwen, mamba])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_adapter(made, mapped):
     """Item ids as tokens, and tokens of their own in a larger vocabulary."""
@@ -52,7 +76,8 @@ def test_adapter(made, mapped):
         logits = model(torch.tensor([[token_of[label] for label in history]])).logits[0, -1]
         return {label: float(logits[token]) for label, token in token_of.items()}
 
-    check(from_huggingface(model, names, tokens=tokens), data, own_scores)
+    max_len = 12 if made is mamba else None
+    check(from_huggingface(model, names, tokens=tokens, max_len=max_len), data, own_scores)
 
 
 def test_a_model_without_an_output_layer():
@@ -83,6 +108,8 @@ def test_what_does_not_fit():
         from_huggingface(gpt2(), tokens=[1, 1])
     with pytest.raises(BackboneError, match="a label for each of the 2 tokens, got 1"):
         from_huggingface(gpt2(), ["a"], tokens=[1, 2])
+    with pytest.raises(BackboneError, match="its configuration has no max_position_embeddings; give max_len"):
+        from_huggingface(mamba())
     model = gpt2()
     forward = model.forward
 

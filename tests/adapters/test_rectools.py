@@ -78,6 +78,35 @@ def test_recommends_what_the_library_recommends():
         assert ours == theirs[theirs["user_id"] == user]["item_id"].tolist()
 
 
+def test_its_metrics_of_our_recommendations(tmp_path):
+    """Recall and NDCG of a run's recommendations, written as Parquet, are what the run says of them."""
+    import dataclasses
+
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    from rectools.metrics import NDCG, Recall, calc_metrics
+
+    from rsir.config import SimulationConfig
+    from rsir.data import leave_one_out, simulate
+    from rsir.recursion.loop import recurse
+    from tests.runs.test_results import SMALL
+
+    data = simulate(SimulationConfig(num_users=80, num_items=50, mean_length=7)).sequences
+    data = dataclasses.replace(data, item_labels=pa.array([f"item {row}" for row in range(50)]))
+    run = recurse(dataclasses.replace(SMALL, rounds=0), data=data)
+    test, names = leave_one_out(run.data).test, np.array(run.data.item_labels.to_pylist())
+    found = run.recommend([names[test.histories[row] - 1].tolist() for row in range(len(test))], k=10)
+    found.table().to_pandas().to_parquet(tmp_path / "top.parquet")
+    reco = pd.read_parquet(tmp_path / "top.parquet").rename(columns={"history": "user_id"})
+    held_out = pd.DataFrame({"user_id": np.arange(len(test)), "item_id": names[test.targets - 1]})
+    metrics = {"recall@10": Recall(k=10), "ndcg@10": NDCG(k=10, divide_by_achievable=True)}
+    theirs = calc_metrics(metrics, reco, held_out)
+    ours = run.rounds[0].test
+    assert ours["recall@10"] > 0
+    assert theirs == pytest.approx({name: ours[name] for name in metrics}, rel=1e-9)
+
+
 def test_what_is_not_fitted():
     from rectools.models import BERT4RecModel, SASRecModel
 

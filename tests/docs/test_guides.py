@@ -143,4 +143,4 @@ def test_every_page_has_its_place():
     pages = [path for path in DOCS.rglob("*.md") if path.parent != DOCS / "results"]  # these are parts of results.md
     assert menu == {path.relative_to(DOCS).as_posix() for path in pages}
     with_code = {path.stem for path in DOCS.glob("*.md") if blocks(path.stem)}
-    assert with_code - {"backbones", "extending", "robustness", "results"} == set(GUIDES)
+    assert with_code - {"backbones", "extending", "robustness", "results", "shop"} == set(GUIDES)  # shop: test_shop.py

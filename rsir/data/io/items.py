@@ -120,6 +120,9 @@ def _checked(table: pa.Table, name: str) -> pa.Table:
     if ids.null_count:
         raise DataError(f"{name}: {ids.null_count:,} of {len(ids):,} items have no id")
     ids = checked_labels("item", ids)
+    if table.column_names == ["item", "title"]:  # a log of events has them with every event
+        table = table.set_column(0, "item", ids).group_by(["item", "title"], use_threads=False).aggregate([])
+        ids = table["item"].combine_chunks()
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(twice):

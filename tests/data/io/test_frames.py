@@ -99,6 +99,16 @@ def test_a_folder_reads_as_its_files_joined(tmp_path_factory, data, cuts, days):
         assert read(folder).fingerprint() == from_frame(table).fingerprint()
 
 
+def test_duckdb():
+    """A query, and the reader of its batches."""
+    duckdb = pytest.importorskip("duckdb")
+    table = pa.table({"user_id": ["a", "b"] * 30, "item_id": list("xyzxyz") * 10, "timestamp": list(range(60))})
+    query = duckdb.connect().from_arrow(table).filter("timestamp >= 6")
+    expected = from_frame(table.slice(6)).fingerprint()
+    assert from_frame(query).fingerprint() == expected
+    assert from_frame(query.arrow()).fingerprint() == expected
+
+
 def test_partitions_are_columns(tmp_path):
     table = pa.table({"user": ["a", "b"] * 3, "item": list("xyzxyz"), "day": [3, 1, 1, 2, 2, 3]})
     ds.write_dataset(table, tmp_path / "log", format="parquet", partitioning=["day"], partitioning_flavor="hive")

@@ -70,6 +70,18 @@ def test_what_is_refused(tmp_path: Path, columns: dict[str, object], message: st
         with_items(DATA, read_items(path), "items.parquet")
 
 
+def test_titles_from_a_log_of_events(tmp_path: Path) -> None:
+    """An item is there with every event, under one title; two titles of one item are refused."""
+    path = tmp_path / "events.csv"
+    path.write_text("user,item,title\nu,b,Bee\nv,a,Ah\nw,b,Bee\nu,c,Sea\n")
+    data, found = with_items(DATA, read_items(path), "events.csv")
+    assert found.titles.to_pylist() == ["Ah", "Bee", "Sea"]
+    assert data.num_items == 3
+    path.write_text("user,item,title\nu,b,Bee\nv,a,Ah\nw,b,Be\n")
+    with pytest.raises(DataError, match="1 items are there more than once, 'b' for one"):
+        read_items(path)
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     for name, message in (("none.parquet", "no such file"), ("items.txt", r"ends in \.parquet")):
         with pytest.raises(DataError, match=message):
