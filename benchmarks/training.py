@@ -1,16 +1,18 @@
-"""One training step and an epoch of SASRec on the shape of Amazon Toys, against plain packed torch.
+"""One training step and an epoch on the shape of Amazon Toys, against plain packed torch.
 
-Both train the same model on the same packed batches with the same shared negatives, in turns within one process; the
-plain one is written with torch's own attention, cross-entropy, dropout and fused Adam; both keep the moving average of
-the weights. First, without dropout, their losses and gradients must agree. Floating point operations are counted by
-hand and held against the multiply-add peak. Then comes what several threads can divide of a step, and the validation
-that follows every epoch of rsir, and its share of the time. ``--catalogues`` is about larger ones instead: a step whose
-Adam and average see the whole table of items against one where they see the rows looked up.
+All train the same model (``--model``) on the same packed batches with the same shared negatives (``--negatives``; 0 is
+the full softmax), in turns within one process, and keep the moving average of the weights. Plain torch is written with
+care (benchmarks/plain.py): in float32, with MKL or oneDNN behind its products, and under autocast to bfloat16. First,
+without dropout, losses and gradients in float32 must agree. Floating point operations are counted by hand and held
+against the multiply-add peak. Then comes what several threads can divide of a step, and the validation that follows
+every epoch of rsir, and its share of the time. ``--catalogues`` is about larger ones instead: a step whose Adam and
+average see the whole table of items against one where they see the rows looked up.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsir import _core
-from rsir.config import ModelConfig, TrainingConfig
+from rsir.config import ModelConfig, RecursionConfig, TrainingConfig
 from rsir.data.batches import Batches, TrainingBatch
 from rsir.data.sequences import Sequences
 from rsir.evaluation import evaluate
@@ -33,60 +34,22 @@ from rsir.training.state import TrainingState
 
 from . import toys
 from .harness import Contender, Report, compare, describe_machine, extra_memory
+from .plain import Plain
 
 Step = tuple[TrainingBatch, Tensor]
 
-
-class PlainLayer(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
-        self.in_projection = nn.Linear(config.dim, 3 * config.dim)
-        self.out_projection = nn.Linear(config.dim, config.dim)
-        self.norm1 = nn.LayerNorm(config.dim)
-        self.up = nn.Linear(config.dim, config.feedforward)
-        self.down = nn.Linear(config.feedforward, config.dim)
-        self.norm2 = nn.LayerNorm(config.dim)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        rows, width, dim = x.shape
-        queries, keys, values = (
-            part.view(rows, width, self.heads, -1).transpose(1, 2) for part in self.in_projection(x).chunk(3, -1)
-        )
-        attended = functional.scaled_dot_product_attention(queries, keys, values, visible, self.dropout)
-        x = self.norm1(x + self.drop(self.out_projection(attended.transpose(1, 2).reshape(rows, width, dim))))
-        return self.norm2(x + self.drop(self.down(self.drop(functional.gelu(self.up(x))))))
-
-
-class Plain(nn.Module):
-    """The parameters of rsir's SASRec by the same names."""
-
-    def __init__(self, config: ModelConfig, num_items: int) -> None:
-        super().__init__()
-        self.items = nn.Embedding(num_items + 1, config.dim, padding_idx=0)
-        self.positions = nn.Embedding(config.max_len, config.dim)
-        self.blocks = nn.ModuleList(PlainLayer(config) for _ in range(config.layers))
-        self.drop = nn.Dropout(config.dropout)
-
-    def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
-        width = batch.items.shape[1]
-        x = self.drop(self.items(batch.items) + self.positions(batch.positions))
-        same = batch.segments[:, :, None] == batch.segments[:, None]
-        visible = (same & torch.ones(width, width, dtype=torch.bool).tril())[:, None]
-        for block in self.blocks:
-            x = block(x, visible)
-        queries, targets = x.flatten(0, 1), batch.targets.flatten()
-        logits = queries @ self.items(negatives).T
-        logits = logits.masked_fill(targets[:, None] == negatives, -torch.inf)
-        own = (queries * self.items(targets)).sum(1, keepdim=True)
-        first = torch.zeros_like(targets)
-        losses = functional.cross_entropy(torch.cat([own, logits], 1), first, reduction="none")
-        return (losses * batch.weights.flatten()).sum() / batch.weights.sum()
+PLAIN = {
+    "plain torch, MKL": ("highest", False),
+    "plain torch, oneDNN": ("medium", False),
+    "plain torch, bfloat16": ("highest", True),
+}
+"""What is behind the products of plain torch: a precision of float32, and whether they are of bfloat16."""
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
+    parser.add_argument("--model", choices=["sasrec", "bsarec"], default="sasrec")
+    parser.add_argument("--negatives", type=int, default=TrainingConfig().negatives, help="0: the full softmax")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9, help="turns that are timed")
     parser.add_argument("--steps", type=int, default=10, help="training steps in a turn")
@@ -107,18 +70,20 @@ def main(arguments: list[str]) -> int:
         return catalogues(data, described, options)
     model, parts, of_model = toys.trained(data, 1 if options.quick else 20)
     train = parts.train
-    model_config, config = toys.sasrec()
+    whole = RecursionConfig().for_backbone(options.model)
+    model_config, config = whole.model, dataclasses.replace(whole.training, negatives=options.negatives)
     _check(train, model_config, config)
     steps, per_epoch = training_steps(train, model_config, config, options.steps)
     work = _operations(steps, model_config)
     tokens = sum(batch.tokens for batch, _ in steps) / len(steps)
     instruction_set = _core.instruction_sets()[0]
     machine = {**describe_machine(), "model that is validated": of_model}
-    report = Report(f"Training step of SASRec, {described}", machine)
+    loss = f"{config.negatives:,} negatives" if config.negatives else "the full softmax"
+    report = Report(f"Training step of {type(build(model_config, 1)).__name__}, {loss}, {described}", machine)
     for threads in options.threads:
         runs = {
-            "rsir": runner("rsir", train.num_items, model_config, config, steps, threads),
-            "plain torch": runner("plain torch", train.num_items, model_config, config, steps, threads),
+            name: runner(name, train.num_items, model_config, config, steps, threads)
+            for name in ("rsir", "rsir, loss in bfloat16", *PLAIN)
         }
         figures = compare(
             f"{len(steps)} steps",
@@ -162,7 +127,7 @@ def main(arguments: list[str]) -> int:
     report.notes += [
         f"- A step has {tokens:,.0f} tokens, {len(steps[0][1]):,} shared negatives; MFLOP counted: {counted}. "
         "Elementwise work, look-ups and Adam are not counted, nor what is spent on positions that hold no token.",
-        "- Both gave the same loss and gradients without dropout before they were timed.",
+        "- rsir and plain torch gave the same loss and gradients without dropout, in float32, before they were timed.",
     ]
     print(report.markdown())
     if options.json:
@@ -243,10 +208,14 @@ def runner(
 ) -> Callable[[], None]:
     """Trains on all the steps, with the threads set as rsir.training.fit.fit sets them for each."""
     model: Any = build(model_config, num_items, seed=0)
-    if name == "rsir":
+    precision = "highest"
+    if name not in PLAIN:
         model.threads = threads
+        if name.endswith("bfloat16"):
+            model.loss_precision = "bfloat16"
     else:
-        plain = Plain(model_config, num_items)
+        precision, rounded = PLAIN[name]
+        plain = Plain(model_config, num_items, rounded)
         plain.load_state_dict(model.state_dict())
         model = plain
     model.train()
@@ -257,12 +226,14 @@ def runner(
 
     def run() -> None:
         torch.set_num_threads(1 if table else threads)  # as rsir.training.fit.fit sets it
+        torch.set_float32_matmul_precision(precision)
         for batch, negatives in steps:
             optimizer.zero_grad()
             model.loss(batch, negatives).backward()
             optimizer.step()
             state.average_weights(model, config.ema, averaged)
             state.step += 1
+        torch.set_float32_matmul_precision("highest")
 
     return run
 
@@ -315,11 +286,8 @@ def _operations(steps: list[Step], config: ModelConfig) -> dict[str, float]:
 def _check(train: Any, model_config: ModelConfig, config: TrainingConfig) -> None:
     """Losses and gradients of both without dropout; ends the run when they differ."""
     ours: Any = build(model_config, train.num_items, seed=1).eval()
-    plain = Plain(model_config, train.num_items)
+    plain = Plain(model_config, train.num_items).eval()
     plain.load_state_dict(ours.state_dict())
-    for layer in plain.blocks:
-        layer.dropout = 0.0  # torch's attention does not go by the mode
-    plain.eval()
     (step,), _ = training_steps(train, model_config, config, 1)
     results = []
     for model in (ours, plain):
