@@ -289,3 +289,45 @@ class ItemKnn:
         threads: int,
     ) -> NDArray[np.int64]:
         """(rows,) the rank, at most tau + 1, of the best target of each row, its own sequence left out of the count."""
+
+def assign_rows(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]: ...
+def fill_rows(
+    items: NDArray[np.int32],
+    ends: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    grid: NDArray[np.int64],
+    weights: NDArray[np.float32],
+) -> None: ...
+def soften_rows(
+    ids: NDArray[np.int32],
+    cumulative: NDArray[np.float32],
+    share: float,
+    numbers: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    targets: NDArray[np.int64],
+) -> None: ...
+def near_points(points: NDArray[np.float64], reach: float) -> tuple[NDArray[np.int64], NDArray[np.int32]]: ...
+def draw_genres(
+    users: NDArray[np.int64],
+    uniform: NDArray[np.float64],
+    points: NDArray[np.float64],
+    home: NDArray[np.int32],
+    centres: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    ids: NDArray[np.int32],
+    concentration: float,
+) -> NDArray[np.int64]: ...
+def find_repeats(
+    users: NDArray[np.int64],
+    drawn: NDArray[np.int32],
+    step: int,
+    items: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+) -> NDArray[np.bool_]: ...
+def k_core(users: NDArray[np.int64], items: NDArray[np.int64], k: int) -> NDArray[np.bool_]: ...

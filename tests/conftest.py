@@ -12,9 +12,6 @@ from hypothesis import settings
 
 from tests.objects import server
 
-# As the runs that some tests fork set it (tiny.py), and before numba is first imported: it may not change once numba
-# has started threads.
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported
 

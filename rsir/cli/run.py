@@ -292,8 +292,6 @@ def _device(gpu: bool, world: World) -> str:
 
 
 def _limit_threads(threads: int) -> None:
-    import numba
     import torch
 
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.get_num_threads()))

@@ -148,7 +148,7 @@ def simulate(config: SimulationConfig | None = None) -> SimulatedData:
     """
     config = config or SimulationConfig()
     users, items = config.num_users, config.num_items
-    from rsir.data import drawing  # imports numba, which takes a while
+    from rsir.data import drawing  # which needs the compiled module
 
     # only uniform numbers are drawn: their stream stays the same from one numpy to the next
     generator = np.random.Generator(np.random.Philox(config.seed))

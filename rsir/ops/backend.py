@@ -252,7 +252,7 @@ def load(name: str) -> Backend:
     """Import a backend, or raise :class:`BackendUnavailable` with the cause and the other choices."""
     try:
         backend: Backend = importlib.import_module(_MODULES[name]).BACKEND
-    except ImportError as cause:
+    except (ImportError, BackendUnavailable) as cause:
         others = sorted(set(BACKENDS) - {name})
         raise BackendUnavailable(f"backend {name!r} cannot be used here: {cause}. Others: {others}") from cause
     return backend

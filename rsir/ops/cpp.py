@@ -24,14 +24,7 @@ from rsir.ops.types import (
     Ragged,
     SampledSoftmax,
 )
-
-try:
-    from rsir import _core
-except ImportError as cause:
-    raise ImportError(
-        f"the compiled module rsir._core does not load ({cause}). In a checkout the folder rsir/ hides an installed "
-        "package: build it in place with 'pip install -e .', or run from another folder"
-    ) from cause
+from rsir.runtime.core import _core
 
 _INSTRUCTION_SETS = ("avx512", "avx2", "base")
 

@@ -19,7 +19,7 @@ __all__ = ["check_names", "check_run"]
 # the options of the data that it is split and evaluated by
 _SPLIT = ("split", "validation_fraction", "test_fraction", "target", "repeats")
 _LOOSE = 0.9  # share of random ranks that pass the check, above which users are told
-_LATER = 320 * 2**20  # what is loaded and compiled once it is needed: numba, FAISS, the optimizer
+_LATER = 128 * 2**20  # what is loaded once it is needed: FAISS, the optimizer
 
 
 def check_run(config: RecursionConfig, data: Sequences, train: Sequences, base: Run | None) -> None:

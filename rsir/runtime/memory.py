@@ -51,7 +51,7 @@ __all__ = [
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SMALL = 2**20  # bytes; smaller arrays are not worth a file
 _FULL = 0.8  # of the limit: from here on mapped pages are given back
-_UNTOUCHED = 5 * 2**28  # bytes that libraries reserve at once and never use: numba, when it is loaded, 1.1 GiB
+_UNTOUCHED = 2**28  # bytes that are reserved at once and never used, as by stacks of threads
 _BLOCK = 2**20  # entries that a loop over a large array takes at a time
 
 

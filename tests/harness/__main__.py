@@ -7,7 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"):
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before torch is loaded: a process with threads cannot be forked safely
 
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\n\nif __name__ ==" in path.read_text())

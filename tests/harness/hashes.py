@@ -156,7 +156,6 @@ def work(plan: Path) -> int:
 
 def _load_libraries() -> None:
     import faiss  # noqa: F401
-    import numba  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
@@ -396,7 +395,7 @@ def _done(python: str, batch: dict[str, Steps], scratch: Path) -> Iterator[tuple
         jobs.append({"case": name, "steps": steps, "folder": str(folders[name])})
     (scratch / "plan.json").write_text(json.dumps(jobs))
     threads = "2" if any("threads" in name for name in batch) else "1"
-    numbers = {f"{name}_NUM_THREADS": threads for name in ("OMP", "NUMBA", "MKL", "OPENBLAS")}
+    numbers = {f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")}
     environment = {**os.environ, **numbers}
     command = [python, os.path.abspath(__file__), "--work", str(scratch / "plan.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=scratch) as process:

@@ -42,7 +42,8 @@ def test_an_instruction_set_the_cpu_lacks_says_what_is_usable(monkeypatch):
 
 
 def test_a_missing_compiled_module_says_how_to_build_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "rsir.ops.cpp", raising=False)
+    for name in ("rsir.ops.cpp", "rsir.runtime.core"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("rsir._core")
     monkeypatch.setitem(sys.modules, "rsir._core", None)
     with pytest.raises(BackendUnavailable, match=r"pip install -e \..*Others: \['reference', 'triton'\]"):
