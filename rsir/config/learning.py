@@ -119,7 +119,7 @@ class TrainingConfig:
         Step size of Adam.
     schedule
         constant, or cosine: the learning rate falls to a hundredth of itself over max_evaluations validations, along
-        half a cosine; 20 of them, a rate of 3e-3 and an ema of 0.99 take half the time (docs/stronger.md).
+        half a cosine; what that was measured to do is in docs/stronger.md.
     negatives
         Negative items shared by a batch; 0: all items, the full softmax. No fewer than the catalogue has: all of them,
         too, more slowly.
