@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
     torch.set_num_threads(options.threads)
     machine = ", ".join(f"{key}: {value}" for key, value in describe_machine().items())
-    print(f"## Bases\n\n{machine}; {options.threads} threads, learning rate {options.learning_rate}, {options.schedule}\n")
+    rate = f"learning rate {options.learning_rate}, {options.schedule}"
+    print(f"## Bases\n\n{machine}; {options.threads} threads, {rate}\n")
     print(
         "| data | arm | seed | validation NDCG@20 | test Recall@10 | test NDCG@10 | best of epochs | seconds | "
         "seconds an epoch | processor seconds |\n|---|---|---|---|---|---|---|---|---|---|"

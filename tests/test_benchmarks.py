@@ -34,7 +34,7 @@ QUICK = {  # and what the table must show
     "update": ["| 1 | ", "| update |", "scratch / update", "95% intervals over users"],
     "cold": ["| as learnt |", "| vectors folded in, item_trust 0 |", "are in no history"],
     "serving": ["two networks, 1 history", "plain torch", "histories/s"],
-    "training": ["| plain torch |", "gave the same loss", "ms a step"],
+    "training": ["| plain torch, bfloat16 |", "gave the same loss", "ms a step"],
     "loading": ["| one Parquet file |", "same users, items and order: yes"],
     "bases": ["| sasrec-full | 0 |", "| bsarec-full | 0 |", "seconds an epoch"],
     "alternatives": ["| item-kNN |", "| EASE |"],

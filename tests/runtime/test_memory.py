@@ -301,6 +301,6 @@ def test_too_small_a_limit_names_what_the_run_needs(tmp_path: Path, capsys: pyte
     size = (memory.resident() >> 20) + 150
     assert command.main([*tiny.OPTIONS, "--memory", f"{size}MiB", "--out", str(tmp_path / "run")]) == 2
     text = capsys.readouterr().err
-    assert "libraries still to be loaded 320 MiB, the item table of 40 items" in text
+    assert "libraries still to be loaded 128 MiB, the item table of 40 items" in text
     assert "numbers kept for each of 60 users" in text
     assert not (tmp_path / "run").exists()
