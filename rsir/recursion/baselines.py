@@ -68,7 +68,7 @@ def _fits(parts: Split, config: ItemKnnConfig, cold: bool) -> bool:
         return True
     pairs = min(2 * config.window * events, config.neighbours * parts.train.num_items)
     try:
-        limit.left({"the item-kNN": 16 * events + (32 if cold else 16) * pairs})
+        limit.left({"the item-kNN": 16 * events + (64 if cold else 16) * pairs})
     except ConfigError as cause:
         warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
         return False
