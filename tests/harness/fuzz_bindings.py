@@ -178,6 +178,38 @@ def count(rng: np.random.Generator, rows: int, num_items: int, threads: int) -> 
     assert (np.diff(found)[np.diff(row) == 0] > 0).all()
 
 
+def pack(rng: np.random.Generator) -> None:
+    """Sequences packed into rows, and their soft targets; or one of the simulator's loops, or a k-core."""
+    n, width, int64 = int(rng.integers(0, 20)), int(rng.integers(1, 12)), np.int64
+    if rng.random() < 0.4:
+        users, genres = int(rng.integers(1, 9)), int(rng.integers(1, 6))
+        who = _array(rng, (n,), int64, 0, users)
+        centres, points = (rng.random((count, 2)) for count in (genres, users))
+        offsets, ids = _core.near_points(centres, float(rng.choice([0.0, 0.5, np.nan, 4.0])))
+        if rng.random() < 0.3:
+            offsets = _array(rng, offsets.shape, int64, 0, 9)
+        home, uniform = _array(rng, (users,), np.int32, 0, genres), rng.random(n)
+        drawn = _core.draw_genres(who, uniform, points, home, centres, offsets, ids, 8.0)
+        assert ((drawn >= 0) & (drawn < genres)).all()
+        items, starts = np.zeros(4 * users, np.int32), np.arange(users + 1) * 4
+        if rng.random() < 0.3:
+            starts = _array(rng, starts.shape, int64, -1, 40)
+        step = int(rng.integers(-1, 5))
+        assert _core.find_repeats(who, _array(rng, (n,), np.int32, 0, 9), step, items, starts).shape == (n,)
+        assert _core.k_core(who, _array(rng, (n,), int64, 0, 9), int(rng.integers(-2, 5))).shape == (n,)
+        return
+    lengths = _array(rng, (n,), int64, 1, width + 1)
+    row, column, rows = _core.assign_rows(lengths, width)
+    ends = np.cumsum(lengths + 1)
+    size = int(ends[-1]) if ends.size else 0
+    if rng.random() < 0.4:
+        lengths, row, column, ends = (_array(rng, (n,), int64, -2, most) for most in (width + 2, rows + 1, width, size))
+    grid, weights = np.zeros((4, rows, width), int64), np.zeros((rows, width), np.float32)
+    _core.fill_rows(_array(rng, (size,), np.int32, 1, 9), ends, lengths, row, column, _floats(rng, (n,)), grid, weights)
+    soft = _array(rng, (size, 3), np.int32, 0, 3), _floats(rng, (size, 3)), 0.5, rng.random((2, int(lengths.sum())))
+    _core.soften_rows(*soft, ends, lengths, row, column, grid[1])
+
+
 def one_call(rng: np.random.Generator) -> bool:
     """One random call; True if it was accepted. Raises AssertionError for an unsound answer."""
     rows, num_items, dim = int(rng.integers(0, 40)), int(rng.integers(1, MAX_ITEMS)), int(rng.integers(1, 20))
@@ -191,6 +223,7 @@ def one_call(rng: np.random.Generator) -> bool:
     op = rng.choice(
         [
             "learning",
+            "packing",
             "count_above",
             "place_within",
             "rank_within",
@@ -207,6 +240,9 @@ def one_call(rng: np.random.Generator) -> bool:
     try:
         if op == "learning":
             learn(rng, threads)
+            return True
+        if op == "packing":
+            pack(rng)
             return True
         if op == "item_knn":
             count(rng, rows, num_items, threads)
