@@ -1,11 +1,9 @@
 // The loops of data/ for Python: places and ids are checked, then the GIL is released.
-#include <algorithm>
 #include <cmath>
 
 #include "bind/arguments.hpp"
 #include "bind/module.hpp"
 #include "data/drawing.hpp"
-#include "data/kcore.hpp"
 #include "data/packing.hpp"
 
 namespace rsir::bind {
@@ -132,21 +130,6 @@ py::object find_repeats(const py::array& users, const py::array& drawn, std::int
   return repeated.array;
 }
 
-py::object k_core(const py::array& users, const py::array& items, std::int64_t k) {
-  const auto* by = data_of<std::int64_t>("users", users, {kAny});
-  const py::ssize_t n = users.shape(0);
-  const auto* of = data_of<std::int64_t>("items", items, {n});
-  expect_within("users", by, n, 0, kMost);
-  expect_within("items", of, n, 0, kMost);
-  Output<bool> alive({n});
-  run_native([&] {
-    const std::int64_t num_users = n ? *std::max_element(by, by + n) + 1 : 0;
-    const std::int64_t num_items = n ? *std::max_element(of, of + n) + 1 : 0;
-    rsir::k_core(n, by, of, num_users, num_items, k, alive.data);
-  });
-  return alive.array;
-}
-
 }  // namespace
 
 void register_data(py::module_& m) {
@@ -160,7 +143,6 @@ void register_data(py::module_& m) {
   m.def("draw_genres", &draw_genres, "users"_a, "uniform"_a, "points"_a, "home"_a, "centres"_a, "offsets"_a, "ids"_a,
         "concentration"_a);
   m.def("find_repeats", &find_repeats, "users"_a, "drawn"_a, "step"_a, "items"_a, "offsets"_a);
-  m.def("k_core", &k_core, "users"_a, "items"_a, "k"_a);
 }
 
 }  // namespace rsir::bind

@@ -94,4 +94,3 @@ def test_places_out_of_range_are_refused():
     refused("users: expected", _core.find_repeats, ints(2), what, 0, rows, ints(0, 2, 4))
     refused("step: expected a place in the row of user 1", _core.find_repeats, ints(1), what, 2, rows, ints(0, 2, 4))
     refused("step: expected", _core.find_repeats, ints(0), what, 1, rows, ints(0, 9))
-    refused("users: expected 0", _core.k_core, ints(-1), ints(0), 2)

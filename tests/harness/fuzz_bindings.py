@@ -196,7 +196,6 @@ def pack(rng: np.random.Generator) -> None:
             starts = _array(rng, starts.shape, int64, -1, 40)
         step = int(rng.integers(-1, 5))
         assert _core.find_repeats(who, _array(rng, (n,), np.int32, 0, 9), step, items, starts).shape == (n,)
-        assert _core.k_core(who, _array(rng, (n,), int64, 0, 9), int(rng.integers(-2, 5))).shape == (n,)
         return
     lengths = _array(rng, (n,), int64, 1, width + 1)
     row, column, rows = _core.assign_rows(lengths, width)

@@ -217,7 +217,7 @@ def _first_of_equals(users: Int64Array, items: Int64Array, times: Int64Array) ->
 
 def _core(events: Events, k: int) -> Events:
     if memory.current() is None:
-        from rsir.data.io.kcore import k_core
+        from rsir.data.io.kcore import k_core  # imports numba, which takes a while
 
         alive = k_core(events.users, events.items, k)
     else:
