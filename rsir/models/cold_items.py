@@ -12,12 +12,12 @@ from rsir import ops
 from rsir.data.io.items import ItemVectors
 from rsir.data.sequences import offsets_of, ragged_indices
 
-__all__ = ["ColdItems", "Lists", "cold_items", "with_cold_items"]
+__all__ = ["ColdItems", "Lists", "cold_items", "held_at_most", "with_cold_items"]
 
 Lists = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """ids and values (nnz,) and offsets (N + 2,): for each item 0..N those that go with it, by ascending id."""
 
-_ENTRIES = 2**22  # products that are held at once
+_ENTRIES = 2**20  # products that are held at once, 80 bytes each
 _QUERIES = 4096
 
 
@@ -38,6 +38,11 @@ class ColdItems:
     ids: npt.NDArray[np.int64]
     seen: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
+
+
+def held_at_most(listed: int) -> int:
+    """Bytes that :func:`with_cold_items` takes beside the lists it is given, where it lists this many items in all."""
+    return 80 * _ENTRIES + 24 * listed
 
 
 def cold_items(

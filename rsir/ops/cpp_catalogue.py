@@ -13,14 +13,7 @@ from rsir.ops.backend import CatalogueOps
 from rsir.ops.checks import check_version
 from rsir.ops.items import ItemTable, limit_of
 from rsir.ops.types import Draw, Ragged, RankedSample, RankedTopK, Sample, SparseScores, TopK
-
-try:
-    from rsir import _core
-except ImportError as cause:
-    raise ImportError(
-        f"the compiled module rsir._core does not load ({cause}). In a checkout the folder rsir/ hides an installed "
-        "package: build it in place with 'pip install -e .', or run from another folder"
-    ) from cause
+from rsir.runtime.core import _core
 
 
 class CppCatalogue:

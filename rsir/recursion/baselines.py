@@ -13,6 +13,7 @@ from rsir.data.splits import Split
 from rsir.errors import ConfigError, DataWarning
 from rsir.evaluation import evaluate
 from rsir.models import ItemKnn, Popularity
+from rsir.models.cold_items import held_at_most
 from rsir.models.protocol import Backbone
 from rsir.runs.baselines import Baselines
 from rsir.runtime import memory
@@ -68,7 +69,8 @@ def _fits(parts: Split, config: ItemKnnConfig, cold: bool) -> bool:
         return True
     pairs = min(2 * config.window * events, config.neighbours * parts.train.num_items)
     try:
-        limit.left({"the item-kNN": 16 * events + (64 if cold else 16) * pairs})
+        added = held_at_most(config.neighbours * parts.train.num_items) if cold else 0
+        limit.left({"the item-kNN": 16 * events + 16 * pairs + added})
     except ConfigError as cause:
         warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
         return False

@@ -11,7 +11,7 @@ from rsir.data.sequences import Sequences
 from rsir.errors import DataError, RunError
 from rsir.runs.directory import DATA, RunDirectory
 
-__all__ = ["read_data", "read_vectors"]
+__all__ = ["read_counted_vectors", "read_data", "read_vectors"]
 
 
 def read_vectors(folder: Path | None, config: RecursionConfig, data: Sequences) -> ItemVectors | None:
@@ -23,6 +23,11 @@ def read_vectors(folder: Path | None, config: RecursionConfig, data: Sequences) 
         return with_items(data, read_items(path), str(path), quiet=True)[1]
     except DataError as cause:
         raise RunError(f"{cause}; put the original back") from cause
+
+
+def read_counted_vectors(folder: Path | None, config: RecursionConfig, data: Sequences) -> ItemVectors | None:
+    """What the item-kNN counts items without an event by; nothing where it does not."""
+    return read_vectors(folder, config, data) if config.itemknn.cold_neighbours else None
 
 
 def read_data(directory: RunDirectory) -> Sequences:

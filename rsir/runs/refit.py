@@ -12,12 +12,13 @@ Its folder::
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rsir
 from rsir import files
-from rsir.config import RecursionConfig, from_dict, to_dict
+from rsir.config import RecursionConfig, TrainingConfig, from_dict, to_dict
 from rsir.data import Sequences
 from rsir.data.batches import SoftTargets
 from rsir.data.io.items import ITEMS
@@ -25,7 +26,7 @@ from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
 from rsir.runs.directory import DATA, REFIT, RunDirectory
-from rsir.runs.inputs import read_vectors
+from rsir.runs.inputs import read_counted_vectors, read_vectors
 from rsir.runs.lineage import Lineage
 from rsir.runs.links import refuse_links
 from rsir.runs.results import Run, enriched
@@ -86,7 +87,7 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
             soft = counted_targets(knn, train, config.distillation, threads=runtime.threads)
         trained = fit(
             config.model,
-            config.training,
+            _validated_as_often(config.training, run.rounds[round_]),
             train,
             None,
             steps=best_steps(run.rounds[round_], run.rounds[0], config.training),
@@ -101,9 +102,20 @@ def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
     return models
 
 
+def _validated_as_often(training: TrainingConfig, result: RoundResult) -> TrainingConfig:
+    """With the steps between two validations of the run: by default they follow from the data, which are more now, and
+    a rate that falls does so over that many."""
+    steps = result.history.get("step")
+    return replace(training, evaluate_every=int(steps[0])) if steps else training
+
+
 def _networks_of_an_update(run: Run) -> Follower | None:
     """An update's own networks: its steps were chosen for trainings that start from trained weights."""
-    return None if run.path is None or not run.lineage else Follower(RunDirectory.open(run.path))
+    if not run.lineage:
+        return None
+    if run.path is None:
+        raise RunError("this update was made without a folder, and its refit starts from its networks; give it an out")
+    return Follower(RunDirectory.open(run.path))
 
 
 def _initial(config: RecursionConfig, round_: int, lineage: Lineage, updated: Follower | None) -> Any:
@@ -116,7 +128,7 @@ def _initial(config: RecursionConfig, round_: int, lineage: Lineage, updated: Fo
 def _together(run: Run, models: list[Any], folder: Path | None, threads: int | None) -> Run:
     vote, knn = run.rounds[run.best].vote, None
     if vote:
-        items = read_vectors(run.path if folder is None else folder, run.config, run.data)
+        items = read_counted_vectors(run.path if folder is None else folder, run.config, run.data)
         knn = ItemKnn.fit(run.data, run.config.itemknn, items=items, threads=threads)
     model = with_vote(Ensemble(models) if len(models) > 1 else models[0], knn, vote)
     return Run(run.config, run.data, run.rounds, run.best, model, folder, run.baselines, refitted=True)

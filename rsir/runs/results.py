@@ -28,7 +28,7 @@ from rsir.runs import summary
 from rsir.runs.ancestry import read_lineage
 from rsir.runs.baselines import Baselines, read_baselines
 from rsir.runs.directory import MANIFEST, REFIT, RunDirectory
-from rsir.runs.inputs import read_data, read_vectors
+from rsir.runs.inputs import read_counted_vectors, read_data
 from rsir.runs.lineage import Lineage
 from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower
@@ -279,7 +279,7 @@ class Run:
 
     @cached_property
     def _item_vectors(self) -> ItemVectors | None:
-        return read_vectors(self.path, self.config, self.data)
+        return read_counted_vectors(self.path, self.config, self.data)
 
     @cached_property
     def _table(self) -> ItemTable:
@@ -314,7 +314,7 @@ def _recommender(
     networks = Lineage(Follower(directory), config.retention, device).recommender(result.round)
     if not result.vote:
         return networks
-    items = read_vectors(directory.path, config, data)
+    items = read_counted_vectors(directory.path, config, data)
     knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn, items=items)
     return with_vote(networks, knn, result.vote)
 

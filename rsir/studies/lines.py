@@ -86,4 +86,5 @@ def ranks_file(lines: Lines, place: dict[str, str], arm: str, round_: int, seed:
 
 
 def file_name(*parts: object) -> str:
+    """The parts as a name without blanks or slashes."""
     return re.sub(r"[^\w.+-]+", "-", "-".join(map(str, parts)))

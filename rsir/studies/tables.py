@@ -26,6 +26,7 @@ Group = tuple[str, str]
 
 
 def groups_of(lines: Lines) -> list[Group]:
+    """The data sets and backbones that there are trainings of, in the order of the lines."""
     return list(dict.fromkeys((line["data"], line["backbone"]) for line in lines if line["kind"] == "training"))
 
 
@@ -39,6 +40,7 @@ def trainings(lines: Iterable[Line], group: Group, kind: str = "training") -> di
 
 
 def of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:
+    """The lines of ``base`` whose seeds ``found`` has."""
     seeds = {line["seed"] for line in found}
     return [line for line in base if line["seed"] in seeds]
 
@@ -52,6 +54,7 @@ def interval(test: Line | None, before: float) -> str:
 
 
 def mean_and_deviation(values: np.ndarray, format_: str) -> str:
+    """The mean, and the standard deviation of a sample where there are several."""
     deviation = values.std(ddof=1) if np.ptp(values) else 0.0  # of equal values numpy's may be next to 0
     spread = f" ± {deviation:{format_}}" if len(values) > 1 else ""
     return f"{values.mean():{format_}}{spread}"

@@ -179,7 +179,7 @@ def count(rng: np.random.Generator, rows: int, num_items: int, threads: int) -> 
 
 
 def pack(rng: np.random.Generator) -> None:
-    """Sequences packed into rows, and their soft targets; or one of the simulator's loops, or a k-core."""
+    """Sequences packed into rows, and their soft targets; or one of the simulator's loops."""
     n, width, int64 = int(rng.integers(0, 20)), int(rng.integers(1, 12)), np.int64
     if rng.random() < 0.4:
         users, genres = int(rng.integers(1, 9)), int(rng.integers(1, 6))

@@ -134,7 +134,8 @@ def test_nothing_to_add(train: Sequences, items: ItemVectors) -> None:
     ):
         assert knn.counted is knn.lists
         assert knn.lists.ids.tobytes() == plain.lists.ids.tobytes()
-    assert ItemKnn.fit(full, items=items).counted is not None
+    seen = ItemKnn.fit(full, items=items)
+    assert seen.counted is seen.lists
     empty = ColdItems(np.zeros(0, np.int64), np.zeros((0, 1), np.int64), np.zeros((0, 1)))
     lists = plain.lists.ids, plain.lists.values, plain.lists.offsets
     assert with_cold_items(lists, empty, 5) is lists

@@ -70,6 +70,8 @@ def test_a_refit_starts_from_its_networks(updated: Run) -> None:
     steps = result.best_step, 0
     wanted = fit(config.model, config.training, updated.data, None, steps=steps, seed=training_seed(0, 0), init=own)
     made = network_of(refit.model)
+    with pytest.raises(RunError, match="this update was made without a folder, and its refit starts from its networks"):
+        dataclasses.replace(updated, path=None, best=0, rounds=[result]).refit()
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in wanted.model.state_dict().items())
 
 

@@ -20,6 +20,7 @@ from rsir.metrics import CRITERION
 from rsir.models import checkpoint
 from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
+from rsir.runs import refit
 from rsir.runs.results import Run, enriched
 from rsir.runs.rounds import best_steps
 from rsir.training.fit import fit, training_seed
@@ -133,7 +134,7 @@ def test_steps_of_a_round(run, values, wanted):
     assert best_steps(result, run.rounds[0], training) == wanted
 
 
-def test_networks_take_the_steps_of_both_stretches(run, tmp_path, capsys):
+def test_networks_take_the_steps_of_both_stretches(run, tmp_path, capsys, monkeypatch):
     training = dataclasses.replace(SMALL.training, real_last=2, real_rate=0.02)
     soft = DistillationConfig(share=0.5, teacher="recommender")
     config = dataclasses.replace(SMALL, rounds=1, training=training, distillation=soft)
@@ -142,13 +143,24 @@ def test_networks_take_the_steps_of_both_stretches(run, tmp_path, capsys):
     assert len(history["step"]) == SMALL.training.max_evaluations + 2
     main, last = best_steps(made.rounds[1], made.rounds[0], training)
     assert last > 0
-    assert main + last <= history["step"][-1]
     made.refit(tmp_path / "refit")
     assert checkpoint.read_card(tmp_path / "refit" / "round-01")["refit"]["steps"] == [main, last]
     assert checkpoint.read_card(tmp_path / "refit" / "round-00")["refit"]["steps"] == [made.rounds[0].best_step, 0]
+    monkeypatch.setattr("rsir.runs.results.load", lambda folder, device: made)
     assert command.main(["refit", str(tmp_path / "run"), "--out", str(tmp_path / "other")]) == 0
-    if rsir.load(tmp_path / "run").best == 1:
-        assert f"{main:,} + {last:,}" in capsys.readouterr().out
+    assert f" {main:,} + {last:,}" in capsys.readouterr().out
+
+
+def test_a_rate_that_falls_does_so_over_the_steps_of_the_run(run, tmp_path, monkeypatch):
+    """More events are more steps an epoch: a curve over these would have hardly begun to fall at the best step."""
+    training = dataclasses.replace(SMALL.training, evaluate_every=None, schedule="cosine", batch_size=16)
+    short = dataclasses.replace(SMALL, rounds=0, training=training)
+    made = recurse(short, data=run.data, out=tmp_path / "run")
+    seen = []
+    monkeypatch.setattr(refit, "fit", lambda *given, **named: (seen.append(given[1]), fit(*given, **named))[1])
+    made.refit(tmp_path / "refit")
+    assert [config.evaluate_every for config in seen] == [made.rounds[0].history["step"][0]]
+    assert made.config.training.evaluate_every is None
 
 
 def test_a_run_without_a_folder(run):

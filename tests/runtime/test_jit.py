@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import rsir.data
 
 _LOAD = """
@@ -17,11 +15,7 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 """
 
-_CALLS = {
-    "drawing.py": "print(len(module.near(np.zeros((3, 2)), 1.0)[1]))",
-    "packing.py": "print(module.assign(np.array([3, 2, 2], np.int64), 5)[2])",
-    "io/kcore.py": "print(module.k_core(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 5]), 2).sum())",
-}
+_CALL = "print(module.k_core(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 5]), 2).sum())"
 
 
 def _run(folder: Path, code: str, file: Path) -> subprocess.CompletedProcess[str]:
@@ -34,12 +28,11 @@ def _run(folder: Path, code: str, file: Path) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize(("name", "expected"), [("drawing.py", "9"), ("packing.py", "2"), ("io/kcore.py", "4")])
-def test_compiled_loops_work_where_nothing_can_be_cached(tmp_path, name, expected):
+def test_compiled_loops_work_where_nothing_can_be_cached(tmp_path):
     file = tmp_path / "copied.py"
-    file.write_text((Path(rsir.data.__file__).parent / name).read_text())
-    found = _run(tmp_path, _LOAD + _CALLS[name], file)
-    assert (found.returncode, found.stdout.strip()) == (0, expected), found.stderr
+    file.write_text((Path(rsir.data.__file__).parent / "io" / "kcore.py").read_text())
+    found = _run(tmp_path, _LOAD + _CALL, file)
+    assert (found.returncode, found.stdout.strip()) == (0, "4"), found.stderr
 
 
 def test_numba_itself_refuses_there(tmp_path):

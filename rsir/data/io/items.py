@@ -113,6 +113,26 @@ def _others(present: list[str], item: str) -> dict[str, str]:
     return chosen
 
 
+def _one_title_each(table: pa.Table, name: str) -> pa.Table:
+    """A row an item, with its title if any row has one; an empty one is none."""
+    titles = table["title"].cast(pa.string())
+    table = table.set_column(1, "title", pc.if_else(pc.equal(titles, ""), pa.scalar(None, pa.string()), titles))
+    table = table.group_by(["item", "title"], use_threads=False).aggregate([])
+    titled = table.filter(pc.is_valid(table["title"]))
+    counts = pc.value_counts(titled["item"].combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        item = twice.field("values")[0]
+        first, second = titled.filter(pc.equal(titled["item"], item))["title"][:2].to_pylist()
+        raise DataError(
+            f"{name}: {len(twice):,} items have several titles, {item.as_py()!r} both {first!r} and {second!r}; "
+            "keep one of each"
+        )
+    untitled = table.filter(pc.is_null(table["title"]))
+    untitled = untitled.filter(pc.invert(pc.is_in(untitled["item"], value_set=titled["item"].combine_chunks())))
+    return pa.concat_tables([titled, untitled])
+
+
 def _checked(table: pa.Table, name: str) -> pa.Table:
     ids = table["item"].combine_chunks()
     if pa.types.is_dictionary(ids.type):
@@ -121,7 +141,7 @@ def _checked(table: pa.Table, name: str) -> pa.Table:
         raise DataError(f"{name}: {ids.null_count:,} of {len(ids):,} items have no id")
     ids = checked_labels("item", ids)
     if table.column_names == ["item", "title"]:  # a log of events has them with every event
-        table = table.set_column(0, "item", ids).group_by(["item", "title"], use_threads=False).aggregate([])
+        table = _one_title_each(table.set_column(0, "item", ids), name)
         ids = table["item"].combine_chunks()
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
