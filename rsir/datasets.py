@@ -258,6 +258,7 @@ def _receive(dataset: Dataset, url: str, file: FileIO, progress: Progress, phase
                 _append(file, block)
                 progress(phase, file.tell(), dataset.size, "bytes")
     except urllib.error.HTTPError as cause:
+        cause.close()  # it is the answer, too
         if cause.code == 416:  # there is no such rest: the next attempt begins anew
             _restart(file)
         raise FetchError(f"{url}: the server answered {cause.code} {cause.reason}; try later, or --url") from cause

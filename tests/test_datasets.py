@@ -178,8 +178,9 @@ def test_an_archive_that_is_not_what_it_should_be(content, fields, message, serv
 def test_no_server_no_file_no_address(server, monkeypatch, tmp_path) -> None:
     made = offer(monkeypatch, server, b"1 2 3 4\n")
     server.status = 404
-    with pytest.raises(FetchError, match="the server answered 404 Not Found"):
+    with pytest.raises(FetchError, match="the server answered 404 Not Found") as refused:
         fetch("set", tmp_path)
+    assert refused.value.__cause__.closed  # else Python 3.14 warns when it is collected
     server.close()
     with pytest.raises(FetchError, match=r"cannot be fetched: .*refused.*is there a network\?"):
         fetch("set", tmp_path)
