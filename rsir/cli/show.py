@@ -139,9 +139,9 @@ def _gain(result: RoundResult, base: RoundResult, part: str, metric: str) -> str
 
 def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:
     """Which trainings were ended by their number of validations and not by patience, as a line; "" where none was."""
-    found = []
     if training.schedule == "cosine":  # which is to end so
         return ""
+    found = []
     for result in rounds:
         steps = result.history.get("step", [])
         most = training.max_evaluations + (training.real_last if result.acquired else 0)

@@ -21,7 +21,7 @@ from rsir import files
 from rsir.config import RecursionConfig, TrainingConfig, from_dict, to_dict
 from rsir.data import Sequences
 from rsir.data.batches import SoftTargets
-from rsir.data.io.items import ITEMS
+from rsir.data.io.items import ITEMS, ItemVectors
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
@@ -57,19 +57,19 @@ def refit(run: Run, out: str | os.PathLike[str] | None, *, runtime: Runtime) -> 
     folder = None if out is None else files.local(out)
     if folder is not None:
         _check_free(folder)
-    models = _train(run, runtime)
+    items = read_vectors(run.path, run.config, run.data)
+    models = _train(run, items, runtime)
     members = list(voters(run.config.retention, run.best))
     if folder is not None:
-        _write(run, folder, {round_: models[round_] for round_ in members})
-    return _together(run, [models[round_] for round_ in members], folder, runtime.threads)
+        _write(run, folder, {round_: models[round_] for round_ in members}, items)
+    return _together(run, [models[round_] for round_ in members], folder, items, runtime.threads)
 
 
-def _train(run: Run, runtime: Runtime) -> dict[int, Any]:
+def _train(run: Run, items: ItemVectors | None, runtime: Runtime) -> dict[int, Any]:
     """The models by round: those that recommend, and those that these start from or are taught by."""
     config, best = run.config, run.best
     teaching = config.distillation.share > 0 and config.distillation.teacher != "itemknn"
     chained = config.successor == "finetune" or teaching
-    items = read_vectors(run.path, config, run.data)
     knn = None
     if config.distillation.share > 0 and config.distillation.teacher != "generator":
         knn = ItemKnn.fit(run.data, config.itemknn, items=items, threads=runtime.threads)
@@ -125,11 +125,9 @@ def _initial(config: RecursionConfig, round_: int, lineage: Lineage, updated: Fo
     return lineage.newest if round_ > 0 and config.successor == "finetune" else None
 
 
-def _together(run: Run, models: list[Any], folder: Path | None, threads: int | None) -> Run:
-    vote, knn = run.rounds[run.best].vote, None
-    if vote:
-        items = read_counted_vectors(run.path if folder is None else folder, run.config, run.data)
-        knn = ItemKnn.fit(run.data, run.config.itemknn, items=items, threads=threads)
+def _together(run: Run, models: list[Any], folder: Path | None, items: ItemVectors | None, threads: int | None) -> Run:
+    vote = run.rounds[run.best].vote
+    knn = ItemKnn.fit(run.data, run.config.itemknn, items=items, threads=threads) if vote else None
     model = with_vote(Ensemble(models) if len(models) > 1 else models[0], knn, vote)
     return Run(run.config, run.data, run.rounds, run.best, model, folder, run.baselines, refitted=True)
 
@@ -143,13 +141,12 @@ def _check_free(folder: Path) -> None:
         raise RunError(f"{folder}: expected a new or empty folder for the refit; choose another --out")
 
 
-def _write(run: Run, folder: Path, models: dict[int, nn.Module]) -> None:
+def _write(run: Run, folder: Path, models: dict[int, nn.Module], items: ItemVectors | None) -> None:
     written: dict[str, dict[str, Any]] = {}
     try:
         files.make_folder(folder)
         run.data.save(folder / DATA)
         written[DATA] = files.digest(folder / DATA)
-        items = read_vectors(run.path, run.config, run.data)
         if items is not None:
             files.replace(folder / ITEMS, items.encode(run.data))
             written[ITEMS] = files.digest(folder / ITEMS)
@@ -205,4 +202,5 @@ def read_refit(folder: Path, device: str) -> Run:
         raise RunError(f"{cause}; make the refit again by rsir refit") from cause
     rounds = [RoundResult.from_json(metrics, {"seconds": {}, "rates": {}}) for metrics in said["rounds"]]
     run = Run(config, data, rounds, said["best"], models[0], folder, said["baselines"])
-    return _together(run, models, folder, None)
+    items = read_counted_vectors(folder, config, data) if run.rounds[run.best].vote else None
+    return _together(run, models, folder, items, None)
