@@ -16,7 +16,8 @@ import torch
 from rsir.config import ModelConfig, TrainingConfig
 from rsir.data import leave_one_out, read
 from rsir.evaluation import evaluate
-from rsir.training.fit import CRITERION, fit
+from rsir.metrics import CRITERION
+from rsir.training.fit import fit
 
 from . import toys
 from .harness import describe_machine

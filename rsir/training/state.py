@@ -1,4 +1,4 @@
-"""All that a training needs to go on after an interruption as if there had been none."""
+"""Where a training is, all of it, so that it can be resumed; and what comes of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from rsir import ops
 from rsir.errors import TrainingError
+from rsir.metrics import CRITERION
 from rsir.runtime.resume import Snapshot
 
-__all__ = ["Checkpoint", "TrainingState"]
+__all__ = ["Checkpoint", "Trained", "TrainingState"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,51 @@ class Checkpoint:
     loss: float
     metrics: dict[str, float]
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and how it came about.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        With the weights of the best validation, in evaluation mode.
+    history : list of Checkpoint
+    best_step, steps : int
+        Steps until the best validation and in all.
+    seconds, evaluation_seconds : float
+        Wall time in all, and what of it went into validation.
+    tokens : int
+        Positions trained on, an item as often as it was seen.
+    """
+
+    model: nn.Module
+    history: list[Checkpoint]
+    best_step: int
+    steps: int
+    seconds: float
+    evaluation_seconds: float
+    tokens: int
+
+    @property
+    def best(self) -> Checkpoint:
+        """The validation whose weights the model has."""
+        return next(entry for entry in self.history if entry.step == self.best_step)
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """The history by name ("step", "loss" and the criterion), without the wall clock."""
+        return {
+            "step": [entry.step for entry in self.history],
+            "loss": [entry.loss for entry in self.history],
+            CRITERION: [entry.metrics[CRITERION] for entry in self.history],
+        }
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Positions trained on a second, validation left out."""
+        return self.tokens / max(self.seconds - self.evaluation_seconds, 1e-9)
 
 
 @dataclass

@@ -16,17 +16,17 @@ OPTIONS = [*tiny.OPTIONS, "--rounds", "1"]
 KILLS = """
 import os, signal
 from rsir.runtime import resume
-from rsir.training import fit
+from rsir.training.loop import TrainingLoop
 
 resume.EVERY = 0.0
-gradients = fit._Run._gradients
+gradients = TrainingLoop._gradients
 
 def dying(self, whole, negatives, step, generator):
     if os.environ.get("RANK") == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return gradients(self, whole, negatives, step, generator)
 
-fit._Run._gradients = dying
+TrainingLoop._gradients = dying
 """
 
 NEVER_COMES = """

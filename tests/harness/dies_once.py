@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from rsir.cli import main as command
-from rsir.training import fit
+from rsir.training.loop import TrainingLoop
 from tests.harness import tiny
 
 DIES_AT = 3
 
 
 def main(folder: Path) -> int:
-    gradients = fit._Run._gradients
+    gradients = TrainingLoop._gradients
     restarted = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
     note = folder.parent / "first step"
 
@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
             note.write_text(str(step))
         return gradients(self, whole, negatives, step, generator)
 
-    fit._Run._gradients = dying
+    TrainingLoop._gradients = dying
     with tiny.saving_always():
         return command.main([*tiny.OPTIONS, "--rounds", "0", "--out", str(folder)])
 

@@ -49,7 +49,7 @@ def train(
 
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let torch's Adam step everything."""
-    monkeypatch.setattr("rsir.training.fit.table_adam", lambda *_: None)
+    monkeypatch.setattr("rsir.training.loop.table_adam", lambda *_: None)
 
 
 @pytest.mark.parametrize("large", [50_000, 100])

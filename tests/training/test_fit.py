@@ -17,7 +17,6 @@ from rsir.models import BSARec, SASRec, build, registry
 from rsir.ops import network
 from rsir.ops.backend import load
 from rsir.runtime.runtime import Runtime
-from rsir.training import fit as training
 from rsir.training.adam import TableAdam, table_adam
 from rsir.training.fit import fit
 
@@ -89,7 +88,7 @@ def test_learns_and_reports(parts):
 def test_no_negatives_are_all_of_them(parts, name, lookup, monkeypatch):
     """The full softmax trains as one over as many negatives as there are items, with or without Adam by rows."""
     if not lookup:
-        monkeypatch.setattr("rsir.training.fit.table_adam", lambda *_: None)
+        monkeypatch.setattr("rsir.training.loop.table_adam", lambda *_: None)
     config = dataclasses.replace(SETTINGS, max_evaluations=1, evaluate_every=6)
     model = dataclasses.replace(MODEL, name=name)
     whole, full = (
@@ -124,7 +123,7 @@ def scripted(monkeypatch, values):
     def report(*args, **keywords):
         return dataclasses.replace(evaluate(*args, **keywords), metrics={CRITERION: next(values)})
 
-    monkeypatch.setattr(training, "evaluate", report)
+    monkeypatch.setattr("rsir.training.loop.evaluate", report)
 
 
 def test_stops_when_patience_runs_out_and_keeps_the_best(parts, monkeypatch):
@@ -207,7 +206,7 @@ def test_the_rate_falls_along_half_a_cosine(parts, monkeypatch, fused):
 
     recorded(TableAdam if fused else torch.optim.Adam)
     if not fused:
-        monkeypatch.setattr(training, "table_adam", lambda *_: None)
+        monkeypatch.setattr("rsir.training.loop.table_adam", lambda *_: None)
     falling = dataclasses.replace(SETTINGS, schedule="cosine", patience=9, real_last=1, real_rate=1e-4)
     trained = fit_toy(parts, train=enriched(parts, 50), config=falling)
     every = trained.history[0].step
@@ -276,7 +275,7 @@ def test_loss_precision_of_a_loss_of_its_own(parts, monkeypatch):
         del model.loss_precision
         return model
 
-    monkeypatch.setattr(training, "build", make)
+    monkeypatch.setattr("rsir.training.fit.build", make)
     with pytest.raises(TrainingError, match="SASRec computes its loss by itself"):
         fit_toy(parts, config=dataclasses.replace(SETTINGS, negatives=0, loss_precision="bfloat16"))
 
@@ -308,7 +307,7 @@ def test_names_the_step_of_a_loss_that_is_not_finite(parts, monkeypatch):
         model = build(*args, **keywords)
         return model
 
-    monkeypatch.setattr(training, "build", remember)
+    monkeypatch.setattr("rsir.training.fit.build", remember)
     monkeypatch.setattr(torch.Tensor, "backward", poison)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 5: .* lower training.learning_rate"):
         fit_toy(parts)
@@ -348,7 +347,7 @@ def test_the_moving_average_of_the_weights_is_validated_and_kept(parts, monkeypa
         stepping.step = spy
         return stepping
 
-    monkeypatch.setattr("rsir.training.fit.table_adam", spied)
+    monkeypatch.setattr("rsir.training.loop.table_adam", spied)
     trained = fit_toy(parts, config=config)
     assert len(seen) == trained.steps
     average, averages = seen[0], []
