@@ -6,37 +6,33 @@ RSIR, arXiv 2602.15659, algorithm 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from rsir.config import RecursionConfig
 from rsir.data.batches import SoftTargets
-from rsir.data.io.events import Reading
-from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
-from rsir.data.load import load_log, split
+from rsir.data.io.items import ITEMS, ItemVectors, with_items
+from rsir.data.load import split
 from rsir.data.sequences import Sequences, item_popularity
 from rsir.data.splits import Split
 from rsir.data.summary import summary
-from rsir.errors import ConfigError, DataError, Interrupted, RunError
+from rsir.errors import ConfigError, Interrupted, RunError
 from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import plain
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import Enricher
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import Unseen, WithItemKnn, network_of, with_vote
-from rsir.objects.address import Address, place
-from rsir.objects.copies import exists
+from rsir.objects.address import Address
 from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
+from rsir.recursion.start import Start, data_of, items_of
 from rsir.report.page import REPORT, Report
-from rsir.runs.directory import BASELINES, DATA, METRICS, UPDATE, RunDirectory
-from rsir.runs.inputs import read_data
+from rsir.runs.directory import BASELINES, METRICS, UPDATE
 from rsir.runs.lineage import Lineage
 from rsir.runs.opening import open_run
 from rsir.runs.results import Run
@@ -52,25 +48,7 @@ from rsir.training.projection import fold
 from rsir.training.soft_targets import counted_targets, soft_targets
 from rsir.training.voting import vote_weight
 
-__all__ = ["Interrupted", "Start", "recurse"]
-
-
-class Start(Protocol):
-    """What a run starts from that goes on from another.
-
-    Attributes
-    ----------
-    said : mapping
-        Content of update.json, as JSON values.
-    folder : Path
-        Of that other run.
-    """
-
-    said: Mapping[str, Any]
-    folder: Path
-
-    def weights(self, round_: int) -> Mapping[str, Tensor]:
-        """The weights that a round's training starts from."""
+__all__ = ["Interrupted", "recurse"]
 
 
 @plain_torch()
@@ -83,8 +61,7 @@ def recurse(
     runtime: Runtime = RUNTIME,
     on_data: Callable[[str], None] | None = None,
     on_round: Callable[[RoundResult], None] | None = None,
-    base: Run | None = None,
-    start: Start | None = None,
+    start: Run | Start | None = None,
 ) -> Run:
     """Let a recommender improve itself.
 
@@ -107,11 +84,10 @@ def recurse(
         Called with a line on what was read (:func:`rsir.data.summary.summary`), before anything is computed.
     on_round : callable, optional
         Called with each finished round's result, also with those read back when resuming.
-    base : Run, optional
+    start : Run or Start, optional
         A run of no rounds but 0: its model is taken for round 0 and not trained again, for runs that differ only in
-        what comes after. Data, split, backbone, training and seed must be the same.
-    start : Start, optional
-        Where the run goes on from another (:mod:`rsir.recursion.update`).
+        what comes after; data, split, backbone, training and seed must be the same. Or, where the run goes on from
+        another with new events, what is kept of that one (:mod:`rsir.recursion.update`).
 
     Returns
     -------
@@ -131,13 +107,14 @@ def recurse(
     if runtime.profile and out is None:
         raise ConfigError("profile: traces are written into the run's folder, expected out, got None")
     world = runtime.world
+    base, start = (start, None) if isinstance(start, Run) else (None, start)
     prepare_arrow()
     reading = None
     if data is None:
-        data, reading = _data_of(config, out if resume else None)
+        data, reading = data_of(config, out if resume else None)
     items = None
     if config.data.items is not None:
-        data, items = with_items(data, *_items_of(config, start, out if resume else None))
+        data, items = with_items(data, *items_of(config, start, out if resume else None))
     check()
     parts = split(data, config.data, config.seed)
     if on_data is not None:
@@ -172,26 +149,6 @@ def recurse(
         return Run(config, data, rounds, best, loop.recommender(best), store.path, beside, lineage=lineage)
     finally:
         store.close()
-
-
-def _data_of(config: RecursionConfig, resumed: str | Path | Address | None) -> tuple[Sequences, Reading]:
-    """What the configuration names, or what a resumed run's folder holds where its file is not there any more."""
-    if resumed is not None and config.data.path is not None and not exists(config.data.path, DataError):
-        directory = RunDirectory.open(resumed)
-        if directory.config.data.path == config.data.path:  # else a new place was given, which is not there
-            return read_data(directory), Reading(name=str(place(resumed) / DATA), format="kept by the run")
-    return load_log(config)
-
-
-def _items_of(config: RecursionConfig, start: Start | None, resumed: str | Path | Address | None) -> tuple[Any, str]:
-    """The table of items that the configuration names, or where it is not there any more, what a run keeps of it."""
-    path = config.data.items
-    assert path is not None
-    kept = None if resumed is None else RunDirectory.open(resumed).path
-    kept = kept if start is None else start.folder
-    if kept is not None and (kept / ITEMS).exists() and not exists(path, DataError):
-        return read_items(kept / ITEMS), str(kept / ITEMS)
-    return read_items(path), path
 
 
 def _begin(store: RunStore, start: Start | None) -> None:

@@ -244,7 +244,7 @@ class Lab:
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
         runtime = Runtime(device=self.device)
-        return recurse(config, data=self.data, out=folder, resume=resume, base=base, runtime=runtime)
+        return recurse(config, data=self.data, out=folder, resume=resume, start=base, runtime=runtime)
 
     def _cell(self, arm: str, round_: int, config: RecursionConfig) -> dict[str, Any]:
         place = {"data": self.name, "backbone": self.config.model.name}

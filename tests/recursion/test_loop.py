@@ -256,7 +256,7 @@ def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, mo
     trainings = []
     fit = loop.fit
     monkeypatch.setattr(loop, "fit", lambda *a, **k: trainings.append(1) or fit(*a, **k))
-    again = recurse(SMALL, out=tmp_path / "run", base=base)
+    again = recurse(SMALL, out=tmp_path / "run", start=base)
     assert metrics(again) == metrics(run)
     assert run.path is not None
     assert files(tmp_path / "run") == files(run.path)
@@ -274,7 +274,7 @@ def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, mo
 )
 def test_a_base_that_is_not_round_0_of_this_run_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        recurse(SMALL, base=recurse(small(**changes)))
+        recurse(SMALL, start=recurse(small(**changes)))
 
 
 def test_soft_targets_change_successors_alone(run: Run) -> None:
