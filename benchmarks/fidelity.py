@@ -17,10 +17,10 @@ from torch import Tensor
 
 from rsir import _core, ops
 from rsir.generation.neighbours import CandidateIndex
-from rsir.generation.screening import rank_within_proved
 from rsir.ops import Ragged
 
 from .harness import Contender, Report, compare, describe_machine
+from .proofs import rank_within_proved, select
 from .workloads import Workload
 
 
@@ -131,10 +131,3 @@ def clustered_workload(rows: int, num_items: int, dim: int, spread: float) -> Wo
         Ragged(torch.from_numpy(targets.reshape(-1)), offsets),
         nothing,
     )
-
-
-def select(lists: Ragged, rows: Tensor) -> Ragged:
-    """The named rows of lists that all have the same length."""
-    length = int(lists.offsets[1])
-    ids = lists.ids.reshape(-1, length)[rows]
-    return Ragged(ids.reshape(-1), torch.arange(len(rows) + 1) * length)

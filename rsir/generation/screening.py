@@ -6,7 +6,6 @@ Nothing approximate reaches a verdict: candidates either prove what the exact sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,35 +15,9 @@ from rsir import ops
 from rsir.generation.neighbours import CandidateIndex, at_least
 from rsir.ops import Ragged
 
-__all__ = ["ProofStats", "rank_within_proved", "screen"]
+__all__ = ["screen"]
 
 _CANDIDATES = 2**22  # at a time, of all rows: ids and logits of 48 MiB
-
-
-@dataclass(frozen=True)
-class ProofStats:
-    """How the verdicts of :func:`rank_within_proved` came about; add them up over calls."""
-
-    rows: int = 0
-    """Rows judged."""
-    rejected: int = 0
-    """Rejected by proof."""
-    scanned: int = 0
-    """Judged by the exact scan, audits among them."""
-    trusted: int = 0
-    """Rows without a proof under ``verify="trust"``, audited ones among them."""
-    audited: int = 0
-    """Trusted rows that the exact scan judged as a sample."""
-    leaked: int = 0
-    """Audited rows that the exact scan rejected."""
-
-    @property
-    def leak(self) -> float:
-        """Estimated share of trusted rows that the exact scan would have rejected; NaN while none was audited."""
-        return self.leaked / self.audited if self.audited else float("nan")
-
-    def __add__(self, other: ProofStats) -> ProofStats:
-        return ProofStats(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
 def screen(
@@ -109,45 +82,6 @@ def screen(
     return rejected, trusted
 
 
-def rank_within_proved(
-    queries: Tensor,
-    index: CandidateIndex,
-    targets: Ragged,
-    tau: int,
-    *,
-    verify: Literal["exact", "trust"] = "exact",
-    audit: float = 0.05,
-    threads: int | None = None,
-) -> tuple[Tensor, ProofStats]:
-    """:func:`rsir.ops.rank_within` for large catalogues, with as few exact scans as :func:`screen` allows.
-
-    Parameters
-    ----------
-    queries, index, targets, tau, verify, audit, threads
-        As for :func:`screen`.
-
-    Returns
-    -------
-    ranks : (B,) int64
-        At most tau where a row is accepted, tau + 1 where it is not. A trusted row has rank 1.
-    stats : ProofStats
-
-    Raises
-    ------
-    ValueError
-        As for :func:`screen`.
-    """
-    rejected, trusted = screen(queries, index, targets, tau, verify=verify, audit=audit, threads=threads)
-    ranks = torch.where(rejected, tau + 1, 1)
-    scan = (~rejected & ~trusted).nonzero()[:, 0]
-    ranks[scan] = ops.rank_within(queries[scan], index.table, _select(targets, scan), tau, threads=threads)
-    stats = ProofStats(rows=len(queries), rejected=int(rejected.sum()), scanned=len(scan))
-    if verify == "trust" and index.method != "flat":
-        leaked = int((ranks[scan] > tau).sum())
-        stats = replace(stats, trusted=int(trusted.sum()) + len(scan), audited=len(scan), leaked=leaked)
-    return ranks, stats
-
-
 def _count_above(queries: Tensor, index: CandidateIndex, targets: Ragged, tau: int, threads: int) -> Tensor:
     """(B,) int64: how many of the tau best candidates surely score above a row's best target."""
     try:
@@ -177,11 +111,3 @@ def _sampled(queries: Tensor, share: float) -> Tensor:
     mixed = (bits * odd).sum(1)
     mixed = (mixed ^ (mixed >> 29)) * 0x2545F4914F6CDD1D
     return ((mixed >> 32) & 0xFFFFFF) < share * 2**24
-
-
-def _select(lists: Ragged, rows: Tensor) -> Ragged:
-    """The named rows' lists."""
-    counts = lists.offsets.diff()[rows]
-    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    within = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], counts)
-    return Ragged(lists.ids[torch.repeat_interleave(lists.offsets[rows], counts) + within], offsets)

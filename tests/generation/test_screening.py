@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.proofs import ProofStats, rank_within_proved
 from rsir import ops
 from rsir.generation.neighbours import CandidateIndex
-from rsir.generation.screening import ProofStats, rank_within_proved
 from rsir.ops import Ragged
 
 
