@@ -78,28 +78,26 @@ def replace(path: Path, content: bytes, error: type[ValueError] = RunError) -> N
     error
         The disk refuses; the old content, if there was any, is still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # two writers do not share one
-    try:
+    with _in_place_of(path, error) as temporary:
         _write(temporary, os.O_EXCL, content)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except BaseException as cause:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(cause, OSError):
-            raise refused(path, cause, error) from cause
-        raise
 
 
 @contextmanager
 def replacing(path: Path, error: type[ValueError] = RunError) -> Iterator[Path]:
     """For files too large to hold: yields a temporary name to write to, which takes the file's place at the end, or is
     removed when the block fails. Raises `error` if the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with _in_place_of(path, error) as temporary:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+
+
+@contextmanager
+def _in_place_of(path: Path, error: type[ValueError]) -> Iterator[Path]:
+    """A temporary name; what the block leaves on the disk there takes the file's place, and goes when it fails."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # two writers do not share one
+    try:
+        yield temporary
         os.replace(temporary, path)
         sync(path.parent)
     except BaseException as cause:

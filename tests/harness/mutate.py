@@ -84,8 +84,8 @@ MUTATIONS = [
     Mutation(
         "the folder of a new file is not fsynced",
         "rsir.files",
-        "_write(temporary, os.O_EXCL, content)\n        os.replace(temporary, path)\n        sync(path.parent)",
-        "_write(temporary, os.O_EXCL, content)\n        os.replace(temporary, path)",
+        "os.replace(temporary, path)\n        sync(path.parent)",
+        "os.replace(temporary, path)",
         POWER,
     ),
     Mutation(
@@ -98,8 +98,8 @@ MUTATIONS = [
     Mutation(
         "a file is renamed before it is written",
         "rsir.files",
-        "_write(temporary, os.O_EXCL, content)\n        os.replace(temporary, path)",
-        "temporary.touch()\n        os.replace(temporary, path)\n        _write(path, os.O_TRUNC, content)",
+        "as temporary:\n        _write(temporary, os.O_EXCL, content)",
+        "as temporary:\n        temporary.touch()\n    _write(path, os.O_TRUNC, content)",
         DIRECTORY,
     ),
     Mutation("links are followed", "rsir.files", "(0 if links else os.O_NOFOLLOW)", "0", LINKS),
