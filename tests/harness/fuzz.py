@@ -1,8 +1,9 @@
 """Feeds mutated files, settings and arguments to everything that reads them: only documented errors may come back.
 
 ``python -m tests.harness fuzz --inputs 1000000 --seed 0``. A failure repeats with the seed and the number that were
-printed last. Valid files are cut, joined, flipped and sprinkled with what readers stumble over; numbers of a file's
-own checksums are mended after the damage where a checksum would hide the rest of a reader.
+printed last, given as ``--seed`` and ``--first``. A process of its own reads, so that its death is reported, too. Valid
+files are cut, joined, flipped and sprinkled with what readers stumble over; numbers of a file's own checksums are
+mended after the damage where a checksum would hide the rest of a reader.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gzip
 import hashlib
 import io
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -308,15 +310,17 @@ class Fuzzer:
         return list(resume.Checkpointer(folder, lambda *_, **__: None).load("training"))
 
 
-def fuzz(inputs: int, seed: int) -> collections.Counter[tuple[str, bool]]:
-    """Inputs by target and whether they were accepted."""
+def fuzz(inputs: int, seed: int, first: int = 0, reached: Any = None) -> collections.Counter[tuple[str, bool]]:
+    """Inputs by target and whether they were accepted; ``reached.value`` is the number of the one that is read."""
     counts: collections.Counter[tuple[str, bool]] = collections.Counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fuzzer = Fuzzer(Path(folder))
         names = list(fuzzer.targets)
-        for number in range(inputs):
+        for number in range(first, first + inputs):
             name = names[number % len(names)]
+            if reached is not None:
+                reached.value = number
             try:
                 accepted = fuzzer.targets[name](np.random.default_rng([seed, number])) is not False
             except ERRORS:
@@ -332,13 +336,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
     options = parser.parse_args()
+    return watched(report, options.inputs, options.seed, options.first)
+
+
+def report(inputs: int, seed: int, first: int, reached: Any) -> None:
+    """Run, and print how many inputs of each kind were accepted."""
     began = time.perf_counter()
-    counts = fuzz(options.inputs, options.seed)
+    counts = fuzz(inputs, seed, first, reached)
     for name in dict.fromkeys(name for name, _ in counts):
         print(f"{name:20} {counts[name, True]:9,} accepted {counts[name, False]:9,} refused")
     print(f"{counts.total():,} inputs, documented errors only ({time.perf_counter() - began:,.0f} s)")
-    return 0
+
+
+def watched(work: Callable[..., None], inputs: int, seed: int, first: int) -> int:
+    """The status of ``work`` in a process of its own; says at which input a signal ended it."""
+    context = multiprocessing.get_context("spawn")
+    reached = context.Value("q", first - 1, lock=False)
+    process = context.Process(target=work, args=(inputs, seed, first, reached))
+    process.start()
+    process.join()
+    status = process.exitcode or 0
+    if status < 0:
+        print(f"--seed {seed}, input {reached.value}: ended the process by signal {-status}", file=sys.stderr)
+    return abs(status)
 
 
 if __name__ == "__main__":

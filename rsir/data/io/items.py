@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from rsir.data.io import columns
 from rsir.data.io.events import label_ids
+from rsir.data.io.jsonl import check_lines
 from rsir.data.ragged import checked_labels
 from rsir.data.sequences import Sequences
 from rsir.data.warn import warn
@@ -30,11 +31,18 @@ __all__ = ["ITEMS", "ItemVectors", "read_items", "read_titles", "with_items"]
 ITEMS = "items.parquet"
 """In a run's folder: label, vector and title of every item."""
 
+
+def _read_jsonl(path: str) -> pa.Table:
+    content = Path(path).read_bytes()
+    check_lines(content)
+    return arrow_json.read_json(pa.BufferReader(content))
+
+
 _READERS: dict[str, Callable[[str], pa.Table]] = {
     ".parquet": pq.read_table,
     ".arrow": feather.read_table,
     ".csv": arrow_csv.read_csv,
-    ".jsonl": arrow_json.read_json,
+    ".jsonl": _read_jsonl,
 }
 _VECTORS = ("vector", "embedding", "vectors", "embeddings", "features")
 _TITLES = ("title", "name", "itemname", "producttitle", "productname")
@@ -93,7 +101,7 @@ def read_items(path: str | os.PathLike[str]) -> pa.Table:
             raise DataError(f"{name}: no such file")
         try:
             loaded = read(str(file))
-        except (pa.ArrowException, OSError) as cause:
+        except (pa.ArrowException, OSError, ValueError) as cause:
             raise DataError(f"{name}: cannot be read: {' '.join(str(cause).split())}") from cause
     present = loaded.column_names
     chosen = {"item": columns.find("item", None, present, name)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,34 @@ from rsir.data.io.opening import beginning, line_of, lines, opened
 from rsir.data.sequences import offsets_of
 from rsir.errors import DataError
 
-__all__ = ["JsonSource"]
+__all__ = ["JsonSource", "check_lines"]
 
 _PIECE = 2**25  # bytes of lines that are read at a time
 _SAMPLE = 500  # lines that tell which fields there are
+_BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n}])\s*null")
+
+
+def check_lines(content: bytes) -> None:
+    """Refuse what Arrow's JSON reader must not be given: a ``null`` that stands in no object.
+
+    As the first value it ends the process (in Arrow 26, and in those before), and later it is read as an empty object.
+
+    Parameters
+    ----------
+    content : bytes
+        JSON lines. Only where a ``null`` follows a line's end or a brace are they parsed here.
+
+    Raises
+    ------
+    ValueError
+        A line holds no JSON object, or more than one value: names the line.
+    """
+    if not _BARE_NULL.search(content):
+        return
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        if line.strip() and not _is_object(line):
+            got = line.strip()[:80].decode(errors="replace")
+            raise ValueError(f"line {number}: expected a JSON object, got {got!r}")
 
 
 class JsonSource:
@@ -110,6 +135,7 @@ class JsonSource:
 
         if not self._python:
             try:
+                check_lines(piece)
                 table = arrow_json.read_json(
                     pa.BufferReader(piece),
                     read_options=arrow_json.ReadOptions(block_size=2**24),
@@ -201,6 +227,13 @@ def _is_json(line: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _python(line: str) -> dict[str, Any] | None:

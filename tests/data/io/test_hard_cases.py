@@ -318,6 +318,20 @@ class TestFiles:
         with pytest.raises(DataError, match=r"line 7: the item is missing"):
             read(path)
 
+    @pytest.mark.parametrize("bare", ["null", " \t null", '{"user": 1, "item": 2} null', '{"user": 1}null{"user": 1}'])
+    @pytest.mark.parametrize("place", [0, 4, 8], ids=["first", "within", "last"])
+    def test_a_null_that_is_no_object(self, tmp_path, monkeypatch, bare, place):
+        """Arrow's reader of JSON reads it as an object without fields, or ends the process."""
+        monkeypatch.setattr("rsir.data.io.jsonl._SAMPLE", 3)
+        monkeypatch.setattr("rsir.data.io.jsonl._PIECE", 60)
+        rows = [json.dumps({"user": u, "item": i, "ts": i, "a": "}\nnull"}) for u in (1, 2) for i in range(4)]
+        got = re.escape(repr(bare.strip()))
+        path = put(tmp_path, "e.jsonl", "\n".join([*rows[:place], bare, *rows[place:]]))
+        with pytest.raises(DataError, match=rf"line {place + 1}: expected a JSON object, got {got}"):
+            read(path)
+        with pytest.warns(DataWarning, match="dropped 1 of 9 rows"):
+            assert by_label(read(path, DataConfig(on_bad_row="drop"))) == {1: [0, 1, 2, 3], 2: [0, 1, 2, 3]}
+
     def test_an_array_of_json(self, tmp_path):
         with pytest.raises(
             DataError, match=r"is one JSON array, expected an object a line: write it so by jq -c '\.\[\]'"

@@ -91,3 +91,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not")
     with pytest.raises(DataError, match="cannot be read"):
         read_items(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize("content", ["null", "\ufeffnull\n", '{"item": "a", "title": "x"}\nnull\n'])
+def test_a_null_in_place_of_an_item(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"items\.jsonl: cannot be read: line [12]: expected a JSON object, got 'null'"):
+        read_items(path)
+    path.write_text('{"item": "a", "title": "a}null"}\n\n{"item": "b", "title": null}\n')
+    assert read_items(path)["title"].to_pylist() == ["a}null", None]
