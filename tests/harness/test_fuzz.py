@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -31,3 +33,10 @@ def test_the_death_of_the_reader_is_reported(capsys: pytest.CaptureFixture[str])
     assert fuzz.watched(dies_at_the_third, 5, 7, 40) == signal.SIGSEGV
     assert "--seed 7, input 42: ended the process by signal 11" in capsys.readouterr().err
     assert fuzz.watched(dies_at_the_third, 2, 7, 40) == 0
+
+
+def test_the_command_prints_its_counts() -> None:
+    command = [sys.executable, "-m", "tests.harness", "fuzz", "--inputs", "26", "--first", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "26 inputs, documented errors only" in done.stdout
