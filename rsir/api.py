@@ -26,8 +26,9 @@ from rsir.errors import ConfigError, DataError
 from rsir.models.protocol import Backbone, check_backbone
 from rsir.objects.address import Address, place
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import DATA, RunDirectory
+from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_data
+from rsir.runs.layout import DATA
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.environment import check_device

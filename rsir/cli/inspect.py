@@ -10,7 +10,8 @@ from rsir.cli.show import cut_short, rounds_table, verdict
 from rsir.config import as_text, changed
 from rsir.errors import DataError, RunError
 from rsir.objects.address import as_given
-from rsir.runs.directory import ENVIRONMENT, MANIFEST, REFIT, RunDirectory, here
+from rsir.runs.directory import RunDirectory, here
+from rsir.runs.layout import ENVIRONMENT, MANIFEST, REFIT
 
 if TYPE_CHECKING:
     from rsir.runs.rounds import RoundResult
@@ -40,8 +41,8 @@ def main(arguments: list[str]) -> int:
     directory = RunDirectory.open(run)
     from rsir.runs.ancestry import read_lineage
     from rsir.runs.baselines import read_baselines, remarks
-    from rsir.runs.directory import DATA
     from rsir.runs.inputs import read_data
+    from rsir.runs.layout import DATA
     from rsir.runs.rounds import best_round, is_over, read_round
 
     damage = directory.damage()

@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 def _members(out: Path) -> list[int]:
     from rsir.files import read_json
-    from rsir.runs.directory import REFIT
+    from rsir.runs.layout import REFIT
 
     members: list[int] = read_json(out / REFIT)["members"]
     return members

@@ -15,8 +15,9 @@ from rsir.report.comparison import comparison
 from rsir.report.page import REPORT, Report
 from rsir.report.plot import plot_rounds
 from rsir.runs.baselines import read_baselines
-from rsir.runs.directory import MANIFEST, RunDirectory, here
+from rsir.runs.directory import RunDirectory, here
 from rsir.runs.inputs import read_data
+from rsir.runs.layout import MANIFEST
 from rsir.runs.rounds import RoundResult, read_round
 from rsir.runs.store import Follower
 

@@ -23,7 +23,8 @@ from rsir.cli.signals import Stop
 from rsir.config import RecursionConfig, from_dict, to_dict
 from rsir.errors import ConfigError, DataError, Interrupted, RunError, WorldError
 from rsir.objects.address import Address, place
-from rsir.runs.directory import RunDirectory, config_of
+from rsir.runs.directory import config_of
+from rsir.runs.layout import check_folder
 from rsir.runs.rounds import voters
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
@@ -110,7 +111,7 @@ def _on_ray(arguments: list[str], options: Namespace) -> int:
         elif not equals:
             next(rest, None)
     if not options.resume:
-        RunDirectory.check(place(options.out), resume=False)
+        check_folder(place(options.out), resume=False)
     return run(
         left, address=options.address, workers=2 if options.workers is None else options.workers, gpu=options.gpu
     )
@@ -118,7 +119,7 @@ def _on_ray(arguments: list[str], options: Namespace) -> int:
 
 def _run(config: RecursionConfig, options: Namespace, out: Path | Address, stop: Stop, world: World) -> None:
     if world.is_main:
-        RunDirectory.check(out, resume=options.resume)
+        check_folder(out, resume=options.resume)
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"--threads: expected at least 1, got {options.threads}")
     limit = None if options.memory is None else parse(options.memory)
@@ -219,7 +220,7 @@ def _loading(run: Run, out: Path | Address) -> str:
 
 def _begun(out: Path | Address) -> bool:
     try:
-        RunDirectory.check(out, resume=True)
+        check_folder(out, resume=True)
     except RunError:
         return False
     return True

@@ -19,7 +19,7 @@ from rsir.cli.signals import Stop
 from rsir.errors import ConfigError, Interrupted, RunError
 from rsir.files import local
 from rsir.objects.address import Address, place
-from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import check_folder
 from rsir.runtime.environment import check_device
 from rsir.runtime.interrupts import check
 from rsir.runtime.progress import silent
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
     out = _folder(options)
     if options.resume and options.out is None:
         raise ConfigError("--resume: needs --out DIR, the folder of the update to resume")
-    RunDirectory.check(out, resume=options.resume)
+    check_folder(out, resume=options.resume)
     from rsir.runs.results import load
 
     run = load(options.run, device=device)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
         resumed = _resuming(arguments, out, options)
         begun = False
         with suppress(RunError):
-            RunDirectory.check(out, resume=True)
+            check_folder(out, resume=True)
             begun = True
         text = f"Interrupted. Resume with: {resumed}" if begun else "Interrupted before it began; nothing was written."
         print(f"\n{text}", file=sys.stderr)

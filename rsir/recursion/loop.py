@@ -32,7 +32,7 @@ from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
 from rsir.recursion.start import Start, data_of, items_of
 from rsir.report.page import REPORT, Report
-from rsir.runs.directory import BASELINES, METRICS, UPDATE
+from rsir.runs.layout import BASELINES, METRICS, UPDATE
 from rsir.runs.lineage import Lineage
 from rsir.runs.opening import open_run
 from rsir.runs.results import Run

@@ -16,8 +16,9 @@ from rsir.data.sequences import Sequences
 from rsir.errors import DataError
 from rsir.objects.address import Address, place
 from rsir.objects.copies import exists
-from rsir.runs.directory import DATA, RunDirectory
+from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_data
+from rsir.runs.layout import DATA
 
 __all__ = ["Start", "data_of", "items_of"]
 

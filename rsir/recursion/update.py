@@ -24,6 +24,7 @@ from rsir.models.growth import grown
 from rsir.objects.address import Address, place
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import check_folder
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runs.store import Follower
@@ -68,7 +69,7 @@ def update(
     if isinstance(folder, Path) and folder.absolute() == run.path.absolute():
         raise RunError(f"{out}: expected another folder than the run's, which stays as it is")
     if folder is not None:
-        RunDirectory.check(folder, resume=resume)
+        check_folder(folder, resume=resume)
     added = add_events(run.data, data, run.config.data, dict(columns or {}))
     if on_added is not None:
         on_added(added)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsir.runs.directory import UPDATE, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import UPDATE
 
 __all__ = ["read_lineage"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rsir.metrics import CRITERION
-from rsir.runs.directory import BASELINES, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import BASELINES
 from rsir.runs.rounds import RoundResult
 
 __all__ = ["Baselines", "read_baselines", "remarks"]

@@ -1,30 +1,13 @@
 """Run directories: what a run wrote survives any interruption, and damage to it is noticed.
 
-A run's folder::
-
-    config.json     every setting, to be read by people; the run goes by the copy in manifest.json
-    env.json        versions of what computed it
-    data.parquet    the real sequences
-    items.parquet   vectors and titles of the items, where there are any
-    manifest.json   settings; fingerprint of the data; size and SHA-256 of every file of every finished round
-    metrics.jsonl   a line for each finished round
-    baselines.json  metrics of the item-kNN and of popularity
-    update.json     where it goes on from another run: which, and what was added
-    log.jsonl       what happened when
-    report.html     the run to look at (rsir.report), written anew after every round
-    round-00/       model, metrics, ...; a last file, DONE, marks the round as finished
-    round-00/partial/   until then: what the round has so far (rsir.runtime.resume)
-    .lock           there while a process writes
-
-Every file but the log is written whole or not at all (:mod:`rsir.files`). Formats are JSON, Arrow and
-safetensors; nothing here can execute.
+What a run's folder holds is said in :mod:`rsir.runs.layout`. Every file but the log is written whole or not at all
+(:mod:`rsir.files`). Formats are JSON, Arrow and safetensors; nothing here can execute.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,10 +18,21 @@ from rsir import files
 from rsir.config import RecursionConfig, to_dict
 from rsir.errors import RunError
 from rsir.files import Lock
-from rsir.objects.address import Address, place
+from rsir.objects.address import place
 from rsir.runs import manifest
 from rsir.runs.damage import damage_of
-from rsir.runs.links import refuse_links
+from rsir.runs.layout import (
+    CONFIG,
+    DONE,
+    ENVIRONMENT,
+    LOG,
+    MANIFEST,
+    PARTIAL,
+    check_folder,
+    finished_in,
+    round_folders,
+    round_name,
+)
 from rsir.runtime.environment import environment
 from rsir.runtime.resume import Checkpointer, Checkpoints
 from rsir.runtime.world import ALONE, World
@@ -48,21 +42,6 @@ if TYPE_CHECKING:
     from rsir.objects.claim import Claim
 
 __all__ = ["RunDirectory", "RunError", "config_of", "here"]
-
-CONFIG, ENVIRONMENT, MANIFEST, LOG, DONE = "config.json", "env.json", "manifest.json", "log.jsonl", "DONE"
-DATA = "data.parquet"
-"""The real sequences with their labels, so that the run is complete without the file they came from. The manifest holds
-their fingerprint."""
-METRICS = "metrics.jsonl"
-REFIT = "refit.json"
-"""There in the place of a manifest where the folder holds a refit (:mod:`rsir.runs.refit`)."""
-UPDATE = "update.json"
-"""There where the run goes on from another (:mod:`rsir.recursion.update`)."""
-BASELINES = "baselines.json"
-"""A line for each finished round: :meth:`rsir.runs.rounds.RoundResult.metrics`."""
-PARTIAL = "partial"
-_FIRST = {CONFIG, ENVIRONMENT, LOG, Lock.NAME}  # what there may be before the manifest
-ROUND = re.compile(r"round-(\d{2,})")
 
 
 class RunDirectory:
@@ -115,13 +94,13 @@ class RunDirectory:
             a finished round is damaged; another process is writing; the disk refuses. Nothing has been changed then.
         """
         path = files.local(path)
-        cls.check(path, resume=resume)
+        check_folder(path, resume=resume)
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             files.make_folder(path)
             lock = Lock(path)
             try:
-                cls.check(path, resume=resume)  # once more: another process could have begun here until now
+                check_folder(path, resume=resume)  # once more: another process could have begun here until now
                 ours = environment(device)
                 if resume:
                     return cls._reopen(path, config, data, lock, ours)
@@ -147,32 +126,12 @@ class RunDirectory:
             There is none, it is damaged, or another version of rsir wrote it.
         """
         path = here(path)
-        cls.check(path, resume=True)
-        done = _finished_in(path)  # before the manifest: it records a round before the round is marked as finished
+        check_folder(path, resume=True)
+        done = finished_in(path)  # before the manifest: it records a round before the round is marked as finished
         config, data, rounds = manifest.read(path / MANIFEST, path / CONFIG)
         directory = cls(path, config, data, None)
         directory._rounds, directory._done = rounds, done
         return directory
-
-    @staticmethod
-    def check(path: str | os.PathLike[str], *, resume: bool) -> None:
-        """By names alone: raise RunError unless a run can be begun in a folder, or with `resume` be resumed."""
-        path = place(path)
-        names = _names_at(path) if isinstance(path, Address) else _names_in(path)
-        if MANIFEST in names:
-            if not resume:
-                raise RunError(f"{path}: holds a run already; resume it with --resume, or choose another --out")
-            return
-        if REFIT in names:
-            fix = "inspect, resume or report the run that it was made from" if resume else "choose another --out"
-            raise RunError(f"{path}: holds a refit, which serves and has neither rounds nor metrics of its own; {fix}")
-        ours = {name for name in names if name in _FIRST or files.TEMPORARY.fullmatch(name)}
-        begun = Lock.NAME in names and names == ours  # interrupted before there was anything to resume
-        if resume:
-            state = "the one in it was interrupted before it began" if begun else "there is none"
-            raise RunError(f"{path}: no run to resume, {state}; start it without --resume")
-        if names and not begun:
-            raise RunError(f"{path}: holds files that are not of a run ({_some(names)}); choose another --out")
 
     @classmethod
     def _begin(
@@ -225,7 +184,7 @@ class RunDirectory:
 
     def done_rounds(self) -> list[int]:
         """Numbers of the rounds that are marked as finished, whole or not; for a reader, when it opened the run."""
-        return _finished_in(self.path) if self._lock is not None or self._done is None else self._done
+        return finished_in(self.path) if self._lock is not None or self._done is None else self._done
 
     def damage(self) -> list[str]:
         """What is missing or damaged of the finished rounds, a message each; empty where every file is whole."""
@@ -233,7 +192,7 @@ class RunDirectory:
 
     def round_path(self, round_: int) -> Path:
         """Folder of a round."""
-        return self.path / _round_name(round_)
+        return self.path / round_name(round_)
 
     def checkpoints(self, round_: int, world: World = ALONE) -> Checkpoints:
         """Where a round keeps what it has before it is finished."""
@@ -351,7 +310,7 @@ class RunDirectory:
         """Remove what an interruption left: unfinished rounds, all but what is partial, and temporary files."""
         keep = [self.round_path(number) for number in range(finished)]
         try:
-            for number in _round_folders(self.path):
+            for number in round_folders(self.path):
                 folder = self.round_path(number)
                 if number < finished:
                     files.remove(folder / PARTIAL)
@@ -389,45 +348,8 @@ def config_of(path: str | os.PathLike[str]) -> RecursionConfig:
         return RunDirectory.open(where).config
     from rsir.objects.copies import fetched
 
-    RunDirectory.check(where, resume=True)
+    check_folder(where, resume=True)
     return RunDirectory.open(fetched(where, {MANIFEST, CONFIG}.__contains__)).config
-
-
-def _names_in(path: Path) -> set[str]:
-    """What is in a folder, which need not be there; RunError for what is no folder, or has links of a run's names."""
-    try:
-        names = set(os.listdir(path)) if os.path.lexists(path) else set()
-    except NotADirectoryError as cause:
-        raise RunError(f"{path}: is a file, expected a folder; choose another --out") from cause
-    except OSError as cause:
-        raise RunError(f"{path}: cannot be read: {cause.strerror}; choose another --out") from cause
-    refuse_links(path)
-    return names
-
-
-def _names_at(address: Address) -> set[str]:
-    """The first parts of the names of the objects below an address; RunError where an object has the address itself."""
-    from rsir.objects.storage import Storage
-
-    storage = Storage(address)
-    if storage.kind() == "file":
-        raise RunError(f"{address}: is an object, expected a folder; choose another --out")
-    return {name.partition("/")[0] for name in storage.entries()}
-
-
-def _round_name(round_: int) -> str:
-    return f"round-{round_:02d}"
-
-
-def _round_folders(run: Path) -> list[int]:
-    """Numbers of the rounds that a run has a folder of."""
-    numbers = [int(match[1]) for name in os.listdir(run) if (match := ROUND.fullmatch(name))]
-    return sorted(number for number in set(numbers) if (run / _round_name(number)).is_dir())
-
-
-def _finished_in(run: Path) -> list[int]:
-    """Numbers of the rounds that are marked as finished."""
-    return [number for number in _round_folders(run) if (run / _round_name(number) / DONE).exists()]
 
 
 def _clear(folder: Path) -> None:
@@ -439,7 +361,3 @@ def _remove_temporary(folder: Path) -> None:
     """Remove the files that an interruption left half-written."""
     # the run's own folder may be a link
     files.clear(Path(os.path.realpath(folder)), lambda name: files.TEMPORARY.fullmatch(name) is not None)
-
-
-def _some(names: set[str], most: int = 3) -> str:
-    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -9,7 +9,8 @@ from rsir.data.io.items import ITEMS, ItemVectors, read_items, with_items
 from rsir.data.load import load_data
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, RunError
-from rsir.runs.directory import DATA, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import DATA
 
 __all__ = ["read_counted_vectors", "read_data", "read_vectors"]
 

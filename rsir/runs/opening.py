@@ -10,7 +10,8 @@ from rsir.config import RecursionConfig, flat
 from rsir.data.sequences import Sequences
 from rsir.errors import ConfigError, RunError, WorldError
 from rsir.objects.address import Address, place
-from rsir.runs.directory import DATA, LOG, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import DATA, LOG
 from rsir.runs.store import FolderRun, Follower, MemoryRun, RunStore
 from rsir.runtime.world import World
 

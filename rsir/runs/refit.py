@@ -25,8 +25,9 @@ from rsir.data.io.items import ITEMS, ItemVectors
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
-from rsir.runs.directory import DATA, REFIT, RunDirectory
+from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_counted_vectors, read_vectors
+from rsir.runs.layout import DATA, REFIT
 from rsir.runs.lineage import Lineage
 from rsir.runs.links import refuse_links
 from rsir.runs.results import Run, enriched

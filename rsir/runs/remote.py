@@ -21,7 +21,8 @@ from rsir.objects.address import Address, address_of, place
 from rsir.objects.claim import Claim
 from rsir.objects.copies import empty_copy
 from rsir.objects.storage import Storage
-from rsir.runs.directory import CONFIG, DONE, ENVIRONMENT, LOG, MANIFEST, PARTIAL, ROUND, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import CONFIG, DONE, ENVIRONMENT, LOG, MANIFEST, PARTIAL, ROUND, check_folder
 from rsir.runtime.environment import environment
 from rsir.runtime.profiling import FOLDER as PROFILE
 from rsir.runtime.resume import Checkpointer, Checkpoints
@@ -52,11 +53,11 @@ class RemoteDirectory(RunDirectory):
     ) -> RemoteDirectory:
         address = place(path)
         assert isinstance(address, Address)
-        cls.check(address, resume=resume)
+        check_folder(address, resume=resume)
         storage = Storage(address)
         claim = Claim(storage)
         try:
-            cls.check(address, resume=resume)  # once more: another process could have begun here until now
+            check_folder(address, resume=resume)  # once more: another process could have begun here until now
             copy, ours = empty_copy(address), environment(device)
             if resume:
                 storage.fetch(copy, _finished_files)

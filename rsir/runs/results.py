@@ -27,8 +27,9 @@ from rsir.ops import ItemTable
 from rsir.runs import summary
 from rsir.runs.ancestry import read_lineage
 from rsir.runs.baselines import Baselines, read_baselines
-from rsir.runs.directory import MANIFEST, REFIT, RunDirectory
+from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_counted_vectors, read_data
+from rsir.runs.layout import MANIFEST, REFIT
 from rsir.runs.lineage import Lineage
 from rsir.runs.rounds import RoundResult, best_round
 from rsir.runs.store import Follower

@@ -13,7 +13,8 @@ from rsir.config import RecursionConfig, to_dict
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError, RunError
 from rsir.models import checkpoint
-from rsir.runs.directory import ENVIRONMENT, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import ENVIRONMENT
 from rsir.runs.manifest import settled
 from rsir.runs.rounds import RoundResult, best_round, read_round, voters
 from rsir.runtime.environment import environment

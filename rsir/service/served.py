@@ -11,7 +11,7 @@ import numpy as np
 
 from rsir.data.ragged import Ragged
 from rsir.errors import RsirError
-from rsir.runs.directory import DONE, MANIFEST, REFIT
+from rsir.runs.layout import DONE, MANIFEST, REFIT
 from rsir.runs.results import Run, load
 
 __all__ = ["Served"]

@@ -22,7 +22,8 @@ from rsir.metrics import CRITERION, title
 from rsir.models import Ensemble, ItemKnn, Popularity, checkpoint
 from rsir.models.itemknn import network_of, with_vote
 from rsir.recursion.loop import recurse
-from rsir.runs.directory import MANIFEST, RunDirectory
+from rsir.runs.directory import RunDirectory
+from rsir.runs.layout import MANIFEST
 from rsir.runs.manifest import settled
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, voters

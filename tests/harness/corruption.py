@@ -24,7 +24,7 @@ from rsir.config import to_dict
 from rsir.data import Sequences
 from rsir.errors import BackboneError, CheckpointError, ConfigError, DataError, Interrupted, RunError
 from rsir.models import checkpoint
-from rsir.runs import directory
+from rsir.runs import layout
 from rsir.runs.directory import RunDirectory
 from rsir.runtime.resume import Checkpointer, Snapshot
 from tests.harness import tiny
@@ -86,7 +86,7 @@ def prepare(folder: Path) -> None:
         assert tiny.start(folder, resume=False) == 0
     loaded = Sequences.load(folder / "round-01" / "trajectories.parquet")
     loaded.save(folder / "round-01" / "trajectories.arrow")
-    partial = folder / "round-03" / directory.PARTIAL
+    partial = folder / "round-03" / layout.PARTIAL
     partial.mkdir(parents=True)
     tensors = {"a": torch.arange(12.0), "b": torch.arange(5, dtype=torch.uint8)}
     with suppress(Interrupted):

@@ -129,7 +129,7 @@ MUTATIONS = [
         "a reader takes the finished rounds after the manifest",
         "rsir.runs.directory",
         "directory._rounds, directory._done = rounds, done",
-        "directory._rounds, directory._done = rounds, _finished_in(path)",
+        "directory._rounds, directory._done = rounds, finished_in(path)",
         DIRECTORY,
     ),
     Mutation(
