@@ -24,6 +24,7 @@ from rsir.data.load import split
 from rsir.data.sequences import item_popularity
 from rsir.errors import ConfigError, DataError
 from rsir.models.protocol import Backbone, check_backbone
+from rsir.models.times import uses_times
 from rsir.objects.address import Address, place
 from rsir.recursion.loop import recurse
 from rsir.runs.directory import RunDirectory
@@ -171,9 +172,10 @@ def evaluate(
     if isinstance(given, EvaluationSet):
         return evaluation.evaluate(net, given, table=table, runtime=runtime)
     if isinstance(model, Run):
-        parts = split(_over_catalogue_of(model, given), model.config.data, model.config.seed)
+        own = _over_catalogue_of(model, given)
+        parts = split(own, model.config.data, model.config.seed, timed=uses_times(net))
     else:
-        parts = leave_one_out(given)
+        parts = leave_one_out(given, timed=uses_times(net))
     popularity = item_popularity(parts.train)
     return evaluation.evaluate(net, getattr(parts, part), popularity=popularity, table=table, runtime=runtime)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +180,8 @@ def recommend(
     ----------
     model : Backbone
     histories : Ragged
-        Item ids 1..N (nnz,) of any integer type, oldest first; none is empty.
+        Item ids 1..N (nnz,) of any integer type, oldest first; none is empty. :class:`~rsir.data.ragged.Timed` ones for
+        a model that uses times.
     k : int, default 10
     exclude_history : bool, default True
         Do not recommend what the user had already.
@@ -201,7 +202,7 @@ def recommend(
     """
     require(model, Backbone)
     _check_ids("history", histories.values, model.num_items)
-    histories = Ragged(histories.values.astype(np.int32, copy=False), histories.offsets)
+    histories = replace(histories, values=histories.values.astype(np.int32, copy=False))
     queries = encode_sequences(model, histories)
     excluded = None
     if exclude_history:

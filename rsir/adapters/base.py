@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rsir.data.alignment import align, ids_in
-from rsir.data.ragged import Ragged
 from rsir.data.sequences import Sequences
 from rsir.data.splits import EvaluationSet
 from rsir.errors import BackboneError, RsirError
@@ -96,11 +96,11 @@ class Adapter(nn.Module):
         """
         own = ids_in(data, self.item_labels, type(self.network).__name__)
         items, targets = own[tasks.histories.values], own[tasks.targets]
-        known = Ragged(items.astype(np.int32), tasks.histories.offsets).where(items > 0)
+        known = replace(tasks.histories, values=items.astype(np.int32)).where(items > 0)
         kept = (known.lengths > 0) & (targets > 0)
         return EvaluationSet(
             rows=tasks.rows[kept],
-            histories=Ragged.windows(known.values, known.offsets[:-1][kept], known.lengths[kept]),
+            histories=known.take(np.flatnonzero(kept)),
             targets=targets[kept].astype(np.int32),
             repeats=tasks.repeats,
         )

@@ -1,7 +1,8 @@
-"""RecTools' SASRec as a backbone (written against RecTools 0.19)."""
+"""RecTools' SASRec and HSTU as backbones (written against RecTools 0.19)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from rsir.errors import BackboneError
 __all__ = ["from_rectools"]
 
 
-def from_rectools(model: Any) -> Adapter:
-    """A fitted ``rectools.models.SASRecModel`` as a backbone.
+def from_rectools(model: Any, *, per_second: int = 1) -> Adapter:
+    """A fitted ``rectools.models.SASRecModel`` or ``HSTUModel`` as a backbone.
 
     Its catalogue is the items it was fitted on, under their external ids, in the order of RecTools' internal ones.
     Histories are padded on the left to the model's ``session_max_len``, as it pads them itself.
@@ -23,14 +24,21 @@ def from_rectools(model: Any) -> Adapter:
     Parameters
     ----------
     model : rectools.models.SASRecModel
-        Or another causal transformer of RecTools whose only extra token is the padding. Dot and cosine similarity.
+        Or another causal transformer of RecTools whose only extra token is the padding. Dot and cosine similarity. One
+        that attends to times, as its HSTU does by default, uses those of the data; items of histories without times
+        are taken to have come a day apart.
+    per_second : int, default 1
+        How many of the units of the data's times a second has, as RecTools counts seconds: 1,000,000 where rsir has
+        read dates.
 
     Raises
     ------
     BackboneError
-        It is not fitted, is no transformer (ALS), needs times (HSTU by default), uses other extra tokens (BERT4Rec), or
-        does not score by dot products.
+        It is not fitted, is no transformer (ALS), uses other extra tokens (BERT4Rec), or does not score by dot
+        products; or ``per_second`` is no whole number of at least 1.
     """
+    if isinstance(per_second, bool) or not isinstance(per_second, int) or per_second < 1:
+        raise BackboneError(f"per_second: expected a whole number of at least 1, got {per_second!r}")
     name = type(model).__name__
     if not getattr(model, "is_fitted", False):
         raise BackboneError(f"{name}: expected a fitted model of RecTools; call fit(dataset) on it first")
@@ -44,13 +52,17 @@ def from_rectools(model: Any) -> Adapter:
     cosine = str(getattr(network.similarity_module, "distance", "dot")).lower().endswith("cosine")
     with torch.no_grad():
         table = network.eval().item_model.get_all_embeddings()
-    return _RecTools(f"RecTools {name}", network, list(labels), table, preparator.session_max_len, cosine)
+    own = _RecTools if not getattr(preparator, "add_unix_ts", False) else partial(_Timed, per_second=per_second)
+    return own(f"RecTools {name}", network, list(labels), table, preparator.session_max_len, cosine)
 
 
-_HINT = "give a fitted SASRecModel, or an HSTUModel made with relative_time_attention=False"
+_HINT = "give a fitted SASRecModel or HSTUModel"
+_DAY = 86_400
 
 
 class _RecTools(Adapter):
+    uses_times = False
+
     def __init__(self, name: str, network: Any, labels: list[Any], table: Tensor, max_len: int, cosine: bool) -> None:
         super().__init__(network, labels, table, max_len)
         self.inputs, self.cosine = table.detach().clone(), cosine
@@ -59,17 +71,42 @@ class _RecTools(Adapter):
         check_scores(self, self._own_scores, name, _HINT)
 
     def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        table = self.inputs.to(items.device)
+        return self._queries(self._batch(items, lengths))
+
+    def _queries(self, batch: dict[str, Tensor]) -> Tensor:
         network: Any = self.network
-        query: Tensor = network.encode_sessions({"x": self._left(items, lengths)}, table)[:, -1]
+        query: Tensor = network.encode_sessions(batch, self.inputs.to(batch["x"].device))[:, -1]
         return F.normalize(query, dim=1, eps=1e-8) if self.cosine else query
 
-    def _left(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Padding moved from the right to the left, (B, max_len)."""
-        place = torch.arange(self.max_len, device=items.device) - (self.max_len - lengths[:, None])
-        moved = items.gather(1, place.clamp(min=0))
+    def _batch(self, items: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return {"x": self._left(items, lengths, self.max_len)}
+
+    def _left(self, values: Tensor, lengths: Tensor, width: int) -> Tensor:
+        """Padding moved from the right to the left, (B, width)."""
+        place = torch.arange(width, device=values.device) - (self.max_len - lengths[:, None])
+        moved = values.gather(1, place.clamp(min=0))
         return torch.where(place >= 0, moved, 0)
 
     def _own_scores(self, items: Tensor, lengths: Tensor) -> Tensor:
-        scores: Tensor = self.network({"x": self._left(items, lengths)})[:, -1, 1:]
+        scores: Tensor = self.network(self._batch(items, lengths))[:, -1, 1:]
         return scores
+
+
+class _Timed(_RecTools):
+    """One that attends to times."""
+
+    uses_times = True
+
+    def __init__(self, *arguments: Any, per_second: int) -> None:
+        self.per_second = per_second
+        super().__init__(*arguments)
+
+    def encode(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        return self._queries(self._batch(items, lengths, times))
+
+    def _batch(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> dict[str, Tensor]:
+        if times is None:
+            apart = torch.arange(items.shape[1] + 1, device=items.device)
+            times = apart.expand(len(items), -1) * _DAY * self.per_second
+        seconds = torch.div(times, self.per_second, rounding_mode="floor")
+        return super()._batch(items, lengths) | {"unix_ts": self._left(seconds, lengths, self.max_len + 1)}

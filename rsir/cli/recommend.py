@@ -132,15 +132,13 @@ def _histories(options: Namespace, run: Run, recommender: Recommender) -> Histor
 
 def _some(histories: Histories, users: list[object], path: Path) -> Histories:
     """The histories of some users of a file."""
-    from rsir.data.ragged import Ragged
     from rsir.serving.names import Names
 
     ids = Names("user", histories.users, len(histories.users)).ids(users)
     if not ids.all():
         raise DataError(f"{path}: has no user {users[int((ids == 0).argmax())]!r}")
-    lists, rows = histories.lists, ids - 1
-    some = Ragged.windows(lists.values, lists.offsets[rows], lists.lengths[rows])
-    return dataclasses.replace(histories, users=histories.users.take(rows), lists=some)
+    rows = ids - 1
+    return dataclasses.replace(histories, users=histories.users.take(rows), lists=histories.lists.take(rows))
 
 
 def _print(found: Recommendations) -> None:

@@ -48,6 +48,9 @@ class ModelConfig:
         Share of the low-pass filter in a layer, beside attention (bsarec only; alpha in its paper).
     filter_decay
         What the filter weighs an item by, for each item that came after it (bsarec only).
+    times
+        Whether attention sees when items came (hstu, and backbones of one's own that use times): on, off, or auto: on
+        where the data have times.
     """
 
     name: str = "bsarec"
@@ -63,6 +66,7 @@ class ModelConfig:
     reorder: float = 0.6
     filter_share: float = 0.7
     filter_decay: float = 0.8
+    times: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         check_types(self, "model")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rsir.data.ragged import counts_of
+from rsir.data.ragged import counts_of, ragged_indices
 from rsir.data.sequences import Sequences
 from rsir.errors import DataError
 from rsir.runtime import interrupts, memory
@@ -55,6 +55,8 @@ class TrainingBatch:
         Whether the negatives are the whole catalogue, each item once, so that a loss may take the item table itself.
     part : Part, optional
         Where these are some rows of a larger batch, whose others are computed by other processes.
+    times : (R, W, 2) int64, optional
+        When each input came, and when its target did; 0 where a row is not filled. Of a backbone that uses times.
     """
 
     items: Tensor
@@ -67,6 +69,7 @@ class TrainingBatch:
     corrections: Tensor | None = None
     full: bool = False
     part: Part | None = None
+    times: Tensor | None = None
 
     def divided(self, world: World) -> tuple[TrainingBatch, Tensor | float]:
         """The rows that this process computes, and how much their loss, a weighted mean, counts in the batch's.
@@ -79,7 +82,7 @@ class TrainingBatch:
         if rows < world.size:
             return self, 1 / world.size
         first, last = (rows * rank // world.size for rank in (world.rank, world.rank + 1))
-        tensors = ("items", "targets", "positions", "segments", "weights")
+        tensors = ["items", "targets", "positions", "segments", "weights"] + ["times"] * (self.times is not None)
         own = {name: getattr(self, name)[first:last] for name in tensors}
         share = own["weights"].sum() / self.weights.sum()
         return replace(self, **own, part=Part(self, first, last, share, world)), share
@@ -177,11 +180,13 @@ class Batches:
     proposal : {"uniform", "popularity"}
         What negatives are drawn from: all items alike, or each in proportion to one more than how often it occurs in
         the training set.
+    timed : bool, default False
+        Whether batches have the times of the training set, which then must have some.
 
     Raises
     ------
     DataError
-        When no sequence can be trained on.
+        When no sequence can be trained on, or there are no times to hand on.
     ValueError
         Weights of the wrong shape, negative or not finite; soft targets of another training set.
     """
@@ -199,7 +204,10 @@ class Batches:
         weights: npt.ArrayLike | None = None,
         soft: SoftTargets | None = None,
         proposal: Literal["uniform", "popularity"] = "uniform",
+        timed: bool = False,
     ) -> None:
+        if timed and train.times is None:
+            raise DataError("train: expected sequences with times, for a backbone that uses them, got some without")
         weight = np.ones(len(train), np.float32) if weights is None else np.asarray(weights, np.float32)
         if weight.shape != (len(train),):
             raise ValueError(f"weights: expected one a sequence, ({len(train)},), got {weight.shape}")
@@ -217,6 +225,7 @@ class Batches:
         if soft is not None and len(soft.ids) != len(train.items):
             raise ValueError(f"soft: expected one row for each of {len(train.items)} interactions, got {len(soft.ids)}")
         self._train, self._weight, self._soft = train, weight, soft
+        self._times = train.times if timed else None
         self._batch_size, self._width, self._full = batch_size, max_len, negatives == 0
         self._negatives = negatives or train.num_items
         self._seed, self._device, self._generator = seed, device, generator
@@ -278,7 +287,7 @@ class Batches:
             stop.set()
             worker.join(_PATIENCE)
 
-    def _build(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _build(self, start: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]]:
         epoch, skipped = divmod(start, self.steps_per_epoch)
         step = start
         while True:
@@ -286,20 +295,24 @@ class Batches:
             np.random.default_rng([self._seed, _SHUFFLE, epoch]).shuffle(order)
             for first in range(skipped * self._batch_size, order.size, self._batch_size):
                 memory.release()
-                grid, weights = self._pack(order[first : first + self._batch_size].astype(np.int64), step)
-                yield grid, weights, self._draw(step)
+                grid, weights, times = self._pack(order[first : first + self._batch_size].astype(np.int64), step)
+                yield grid, weights, self._draw(step), times
                 step += 1
             epoch, skipped = epoch + 1, 0
 
-    def _to_device(self, grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray) -> tuple[TrainingBatch, Tensor]:
+    def _to_device(
+        self, grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray, times: np.ndarray | None
+    ) -> tuple[TrainingBatch, Tensor]:
         tokens = int(np.count_nonzero(grid[3]))
         items, targets, positions, segments = torch.from_numpy(grid).to(self._device)
         weight = torch.from_numpy(weights).to(self._device)
         noise, corrections = self._generator, self._corrections
         batch = TrainingBatch(items, targets, positions, segments, weight, noise, tokens, corrections, self._full)
+        if times is not None:
+            batch = replace(batch, times=torch.from_numpy(times).to(self._device))
         return batch, torch.from_numpy(negatives).to(self._device)
 
-    def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         from rsir.data import packing
 
         ends = self._train.offsets[rows + 1]
@@ -312,7 +325,13 @@ class Batches:
             numbers = np.random.default_rng([self._seed, _SOFT, step]).random((2, lengths.sum()))
             soft = self._soft
             packing.soften(soft.ids, soft.cumulative, soft.share, numbers, ends, lengths, row, column, grid[1])
-        return grid, weights
+        if self._times is None:
+            return grid, weights, None
+        times = np.zeros((height * self._width, 2), np.int64)
+        place = ragged_indices(row * self._width + column, lengths)
+        came = ragged_indices(ends - 1 - lengths, lengths)
+        times[place, 0], times[place, 1] = self._times[came], self._times[came + 1]
+        return grid, weights, times.reshape(height, self._width, 2)
 
     def _draw(self, step: int) -> npt.NDArray[np.int64]:
         size = self._train.num_items

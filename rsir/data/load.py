@@ -29,11 +29,12 @@ def load_log(config: RecursionConfig) -> tuple[Sequences, Reading]:
     return read_log(config.data.path, config.data)
 
 
-def split(data: Sequences, config: DataConfig, seed: int = 0) -> Split:
-    """Training, validation and test part of the data, as the configuration says."""
+def split(data: Sequences, config: DataConfig, seed: int = 0, *, timed: bool = False) -> Split:
+    """Training, validation and test part of the data, as the configuration says; histories with times if `timed`."""
     if config.split == "leave-one-out":
-        parts = leave_one_out(data)
+        parts = leave_one_out(data, timed=timed)
     else:
-        parts = global_time(data, config.validation_fraction, config.test_fraction, config.target, seed)
+        fractions = config.validation_fraction, config.test_fraction
+        parts = global_time(data, *fractions, config.target, seed, timed=timed)
     validation, test = (replace(tasks, repeats=config.repeats) for tasks in (parts.validation, parts.test))
     return Split(parts.train, validation, test)

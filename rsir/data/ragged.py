@@ -89,6 +89,54 @@ class Ragged:
         """The values for which ``kept`` (nnz,) is true; as many rows as before."""
         return Ragged(self.values[kept], np.concatenate([[0], np.cumsum(kept)])[self.offsets])
 
+    def take(self, rows: Int64Array) -> Ragged:
+        """Some rows, (m,) int64, in the order given."""
+        return Ragged.windows(self.values, self.offsets[:-1][rows], self.lengths[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Timed(Ragged):
+    """Histories that know when each of their items came, and when what comes next is asked for.
+
+    Attributes
+    ----------
+    times : (nnz,) int64
+        Of each value, never falling within a row.
+    asked : (n,) int64
+        After each row.
+
+    Raises
+    ------
+    DataError
+        Not one time a value, or not one a row.
+    """
+
+    times: Int64Array
+    asked: Int64Array
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.times.shape != self.values.shape or self.asked.shape != (len(self),):
+            raise DataError(
+                f"times: expected one for each of {len(self.values)} values and one to ask at for each of {len(self)} "
+                f"rows, got shapes {self.times.shape} and {self.asked.shape}"
+            )
+
+    def rows(self, first: int, last: int) -> Timed:
+        own = super().rows(first, last)
+        start = int(self.offsets[first])
+        return Timed(own.values, own.offsets, self.times[start : start + len(own.values)], self.asked[first:last])
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Timed:
+        own = super().where(kept)
+        return Timed(own.values, own.offsets, self.times[kept], self.asked)
+
+    def take(self, rows: Int64Array) -> Timed:
+        own = super().take(rows)
+        return Timed(
+            own.values, own.offsets, gathered(self.times, self.offsets[:-1][rows], own.offsets), self.asked[rows]
+        )
+
 
 def ragged_indices(starts: Int64Array, lengths: Int64Array) -> Int64Array:
     """Indices (sum of lengths,) int64 of ``starts[r] .. starts[r] + lengths[r] - 1``, row after row."""

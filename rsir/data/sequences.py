@@ -19,6 +19,7 @@ from rsir.data.ragged import (
     Int32Array,
     Int64Array,
     Ragged,
+    Timed,
     checked_items,
     checked_labels,
     checked_offsets,
@@ -184,6 +185,18 @@ class Sequences:
     def lists(self) -> Ragged:
         """Items and offsets as one value."""
         return Ragged(self.items, self.offsets)
+
+    def windows(self, starts: Int64Array, lengths: Int64Array, *, timed: bool = False) -> Ragged:
+        """Histories: row r is the ``lengths[r]`` items from ``starts[r]`` on, an index of `items`.
+
+        With `timed`, and where there are times, :class:`~rsir.data.ragged.Timed` ones, asked at the time of the item
+        that follows them.
+        """
+        own = Ragged.windows(self.items, starts, lengths)
+        if not timed or self.times is None:
+            return own
+        asked = self.times[starts + lengths]
+        return Timed(own.values, own.offsets, gathered(self.times, starts, own.offsets), asked)
 
     @property
     def lengths(self) -> Int64Array:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsir.data.ragged import Ragged, gathered, sealed
+from rsir.data.ragged import Ragged, Timed, gathered, sealed
 from rsir.data.sequences import Int32Array, Int64Array, Sequences, offsets_of
 from rsir.errors import DataError
 from rsir.runtime import memory
@@ -27,7 +27,8 @@ class EvaluationSet:
     rows : (n,) int64
         Row of the data set that each task was made from; a row may have more than one task, or none.
     histories : Ragged
-        Items (nnz,) int32 that a task's target follows: oldest first, never empty, untruncated.
+        Items (nnz,) int32 that a task's target follows: oldest first, never empty, untruncated. Where the data have
+        times, :class:`~rsir.data.ragged.Timed` ones, asked at the time of the target.
     targets : (n,) int32
         The item that came next.
     repeats : {"excluded", "included", "targets"}, default "excluded"
@@ -43,6 +44,9 @@ class EvaluationSet:
     def __post_init__(self) -> None:
         for array in (self.rows, self.histories.values, self.histories.offsets, self.targets):
             array.flags.writeable = False
+        if isinstance(self.histories, Timed):
+            for array in (self.histories.times, self.histories.asked):
+                array.flags.writeable = False
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -75,11 +79,18 @@ class Split:
     test: EvaluationSet
 
 
-def leave_one_out(data: Sequences) -> Split:
+def leave_one_out(data: Sequences, *, timed: bool = True) -> Split:
     """Hold out the last item of each row for test and the one before for validation.
 
     Rows of at least 3 items take part; shorter ones stay in the training data whole. The test history
     includes the validation item.
+
+    Parameters
+    ----------
+    data : Sequences
+        Real rows.
+    timed : bool, default True
+        Whether the histories to rank after have the times that the data have.
 
     Raises
     ------
@@ -100,8 +111,8 @@ def leave_one_out(data: Sequences) -> Split:
     ends = data.offsets[1:][rows]
     return Split(
         train=_prefixes(data, lengths - 2 * taking_part),
-        validation=_tasks(data, rows, ends - 2),
-        test=_tasks(data, rows, ends - 1),
+        validation=_tasks(data, rows, ends - 2, timed),
+        test=_tasks(data, rows, ends - 1, timed),
     )
 
 
@@ -111,6 +122,8 @@ def global_time(
     test_fraction: float = 0.1,
     target: Target = "last",
     seed: int = 0,
+    *,
+    timed: bool = True,
 ) -> Split:
     """Hold out everything that happened at or after two points in time, the same for all users.
 
@@ -129,6 +142,8 @@ def global_time(
         leave-one-out does; the first, closest to the end of training; every one in turn; or one at random.
     seed : int, default 0
         For ``target="random"``; the choice depends on the seed, the period and the row alone.
+    timed : bool, default True
+        As for `leave_one_out`.
 
     Raises
     ------
@@ -178,7 +193,7 @@ def global_time(
                 "by leave-one-out"
             )
         events = _choose(events, row_of[events], target, np.random.Generator(np.random.Philox(key=[seed, number])))
-        sets.append(_tasks(data, row_of[events], events))
+        sets.append(_tasks(data, row_of[events], events, timed))
     return Split(train, *sets)
 
 
@@ -220,11 +235,11 @@ def _prefixes(data: Sequences, lengths: npt.NDArray[np.int64]) -> Sequences:
     )
 
 
-def _tasks(data: Sequences, rows: Int64Array, events: Int64Array) -> EvaluationSet:
+def _tasks(data: Sequences, rows: Int64Array, events: Int64Array, timed: bool) -> EvaluationSet:
     """One task for each event (index into `data.items`) of the row named; what precedes it is its history."""
     starts = data.offsets[rows]
     return EvaluationSet(
         rows=rows,
-        histories=Ragged.windows(data.items, starts, events - starts),
+        histories=data.windows(starts, events - starts, timed=timed),
         targets=gathered(data.items, events, np.arange(len(events) + 1)),
     )

@@ -24,10 +24,12 @@ from rsir.data.sequences import Sequences
 from rsir.errors import DataError, ExportError
 from rsir.generation.neighbours import index_bytes
 from rsir.models.protocol import Backbone, check_backbone
+from rsir.models.times import uses_times
 
 __all__ = ["SUFFIXES", "encoder_program", "export", "write_items"]
 
 SUFFIXES = (".faiss", ".onnx", ".pt2")
+_USER_INPUT = torch.export.graph_signature.InputKind.USER_INPUT
 _ONE_FILE = 2**31 - 2**24
 """Most bytes of weights that go into the ONNX file itself: with its graph it cannot have more than 2 GiB."""
 
@@ -36,9 +38,11 @@ def export(model: Backbone, catalogue: Sequences, path: str | os.PathLike[str]) 
     """Write a model's encoder or items, by the extension, and beside it the table of items.
 
     - ``.onnx``: the encoder. Inputs ``items`` (batch, length) int64, right-padded with 0, and ``lengths`` (batch,)
-      int64; output ``query`` (batch, d) float32. Needs ``rsir[onnx]``. Weights of 2 GiB and more lie beside it in a
-      file whose name ends in ``.onnx.data`` and which goes wherever it goes.
-    - ``.pt2``: the same as a ``torch.export`` program; ``torch.export.load(path).module()(items, lengths)``.
+      int64; of a model that uses times also ``times`` (batch, length + 1) int64, as
+      :class:`rsir.models.TimedBackbone` has them; output ``query`` (batch, d) float32. Needs ``rsir[onnx]``. Weights of
+      2 GiB and more lie beside it in a file whose name ends in ``.onnx.data`` and which goes wherever it goes.
+    - ``.pt2``: the same as a ``torch.export`` program; ``torch.export.load(path).module()(items, lengths)``, or with
+      ``times`` after them.
     - ``.faiss``: a flat index of the item embeddings by inner product; what it finds for a query are item ids, and
       their scores are the model's logits.
 
@@ -96,26 +100,40 @@ class _Encoder(nn.Module):
         return query
 
 
+class _TimedEncoder(_Encoder):
+    def forward(self, items: Tensor, lengths: Tensor, times: Tensor) -> Tensor:  # type: ignore[override]
+        query: Tensor = self.model.encode(items, lengths, times)
+        return query
+
+
 def encoder_program(model: Backbone) -> torch.export.ExportedProgram:
-    """The encoder as a program of its own, (items, lengths) -> queries, in evaluation mode."""
+    """The encoder as a program of its own in evaluation mode: (items, lengths) -> queries, or with times after them."""
     if not isinstance(model, nn.Module):
         raise ExportError(f"{type(model).__name__}: expected a torch.nn.Module, whose weights can go into a file")
     if any(value.device.type != "cpu" for value in model.state_dict().values()):
         model = copy.deepcopy(model).cpu()  # a program runs where its weights were when it was written
     was_training = model.training
-    encoder = _Encoder(model).eval()
+    timed = uses_times(model)
+    encoder = (_TimedEncoder if timed else _Encoder)(model).eval()
     batch = torch.export.Dim("batch", min=1, max=2**20)
     length = torch.export.Dim("length", min=2, max=model.max_len)
     lengths = torch.tensor([1, 2, 2])
+
+    def program(width: int, free: dict[int, Any], more: dict[int, Any]) -> torch.export.ExportedProgram:
+        given: tuple[Tensor, ...] = (torch.ones(3, width, dtype=torch.int64), lengths)
+        shapes: tuple[dict[int, Any], ...] = ({0: batch, **free}, {0: batch})
+        if timed:
+            given += (torch.arange(width + 1).expand(3, -1).contiguous(),)
+            shapes += ({0: batch, **more},)
+        return torch.export.export(encoder, given, dynamic_shapes=shapes)
+
     try:
         with torch.no_grad(), _quiet():
             try:
                 # of a width below the largest, which would be taken for a constant
-                rows = torch.ones(3, max(model.max_len - 1, 2), dtype=torch.int64)
-                return torch.export.export(encoder, (rows, lengths), dynamic_shapes=({0: batch, 1: length}, {0: batch}))
+                return program(max(model.max_len - 1, 2), {1: length}, {1: length + 1})
             except Exception:  # the length cannot be left open
-                rows = torch.ones(3, model.max_len, dtype=torch.int64)
-                return torch.export.export(encoder, (rows, lengths), dynamic_shapes=({0: batch}, {0: batch}))
+                return program(model.max_len, {}, {})
     except Exception as cause:
         reason = str(cause).strip().partition("\n")[0]
         raise ExportError(f"{type(model).__name__}: its encode cannot be traced by torch.export: {reason}") from cause
@@ -130,7 +148,11 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
         raise ExportError("ONNX needs two packages more: pip install 'rsir[onnx]'") from cause
     with _quiet():
         made: Any = torch.onnx.export(
-            program, input_names=["items", "lengths"], output_names=["query"], dynamo=True, verbose=False
+            program,
+            input_names=[spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is _USER_INPUT],
+            output_names=["query"],
+            dynamo=True,
+            verbose=False,
         )
     if sum(value.nbytes for value in program.state_dict.values()) <= _ONE_FILE:
         files.replace(path, made.model_proto.SerializeToString(), ExportError)

@@ -21,6 +21,7 @@ from rsir.errors import Interrupted
 from rsir.generation.drawing import Slots, adds
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.open_items import Targets
+from rsir.generation.times import are_timed, times_at
 from rsir.models.protocol import Backbone, IncrementalBackbone
 from rsir.models.recomputing import Recomputed
 from rsir.ops import ItemTable
@@ -108,6 +109,9 @@ class Engine(Slots):
         self.refused = torch.zeros(slots, dtype=torch.bool, device=device)
         self.scanned = torch.zeros_like(self.length)
         self.scanned_refused = torch.zeros_like(self.length)
+        self.clock: Tensor | None = None  # of each slot: the times of its places, and of what comes after the last
+        if are_timed(model, sources):
+            self.clock = torch.zeros(slots, self.max_length + 1, dtype=torch.int64, device=device)
 
     def run(self, checkpointer: Checkpoints = NO_CHECKPOINTS) -> Found:
         """Decode every job that ``checkpointer`` does not hold already, and save there what is finished now and then.
@@ -236,6 +240,8 @@ class Engine(Slots):
         first = np.append(True, row[1:] != row[:-1])
         self.leader[slots] = slots[self._tensor(np.maximum.accumulate(np.where(first, np.arange(len(row)), 0)))]
         self.state.reset(slots)
+        if self.clock is not None:
+            self.clock[slots] = self._tensor(times_at(self.sources, row[:, None], np.arange(self.max_length + 1)))
 
     def _start_lengths(self, row: np.ndarray, number: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         if self.config.start == "first":
@@ -249,7 +255,7 @@ class Engine(Slots):
         self.items[slots, self.length[slots]] = self.pending[slots]
         leaders = slots[self.leader[slots] == slots]
         self.targets.use(leaders, self.pending[leaders])
-        self.query[leaders] = self.step(self.state, leaders, self.pending[leaders])
+        self.query[leaders] = self.step(self.state, leaders, self.pending[leaders], **self._times(leaders))
         self.length[slots] += 1
         length = self.length[slots]
         ended = length == self.max_length
@@ -264,6 +270,13 @@ class Engine(Slots):
             ended[deciding] = self._decide(slots[deciding])
         self._part(slots[~ended])
         return slots[ended]
+
+    def _times(self, slots: Tensor) -> dict[str, Tensor]:
+        """When the items that slots append come, and when the next ones are asked for; empty without times."""
+        if self.clock is None:
+            return {}
+        place = self.length[slots, None] + torch.arange(2, device=self.device)
+        return {"times": self.clock[slots[:, None], place]}
 
     def _part(self, slots: Tensor) -> None:
         """Let slots that had one leader and now append different items follow leaders of their own."""

@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from rsir.data.ragged import Ragged
 from rsir.data.sequences import Sequences, ragged_indices
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone
+from rsir.models.times import uses_times
 from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["disagreement"]
@@ -70,7 +70,7 @@ def disagreement(
         first = blocks[number]
         part = targets[first : first + _POSITIONS]
         lengths = place[part]
-        histories = Ragged.windows(sequences.items, part - lengths, lengths)
+        histories = sequences.windows(part - lengths, lengths, timed=uses_times(model))
         ids = torch.from_numpy(sequences.items[part].astype(np.int64)).to(table.device)
         log_p = torch.empty(passes, len(part), dtype=torch.float64)
         with torch.random.fork_rng(devices=devices):

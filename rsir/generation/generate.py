@@ -17,6 +17,7 @@ from rsir.generation.decoding import Found
 from rsir.generation.fidelity import Fidelity
 from rsir.generation.on_device import engine_of
 from rsir.generation.stats import GenerationStats
+from rsir.generation.times import are_timed, with_times
 from rsir.models.protocol import Backbone
 from rsir.ops import ItemTable
 from rsir.runtime import memory
@@ -39,7 +40,7 @@ class Generated:
     ----------
     trajectories : Sequences
         Generated rows alone, ordered by source row and trajectory number; join them to their sources with
-        ``Sequences.concat``.
+        ``Sequences.concat``. They have times (:mod:`rsir.generation.times`) if the model uses them and the sources do.
     stats : GenerationStats
     """
 
@@ -160,7 +161,10 @@ def generate(
         ) from cause
     finally:
         torch.set_num_threads(torch_threads)
-    return _together(shards)
+    together = _together(shards)
+    if are_timed(model, sources):
+        together = replace(together, trajectories=with_times(together.trajectories, sources))
+    return together
 
 
 def _sources_at_once(model: Backbone, config: GenerationConfig) -> int:

@@ -17,6 +17,7 @@ from rsir.generation.drawing import adds
 from rsir.generation.fidelity import Fidelity, Policy, Rank
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, SteppingBackbone
+from rsir.models.times import uses_times
 from rsir.ops import ItemTable
 from rsir.ops.slots import slots_of
 from rsir.runtime.memory import first_line, out_of_memory
@@ -49,7 +50,7 @@ def engine_of(
     table = pack_items(model, table if fidelity.table is None else fidelity.table, world=runtime.world)
     unscreened = type(fidelity).screen is Policy.screen or (isinstance(fidelity, Rank) and fidelity.index is None)
     kernels = table.backend.name == "triton" and table.weights.device.type in DEVICES
-    all_slots = kernels and isinstance(model, SteppingBackbone)
+    all_slots = kernels and isinstance(model, SteppingBackbone) and not uses_times(model)
     checked = fidelity.checks_items or fidelity.judges or adds(model, config)
     made = DeviceEngine if all_slots and unscreened and not checked else Engine
     return made(model, sources, rows, config, fidelity, table=table, runtime=runtime, **options)

@@ -20,6 +20,7 @@ from rsir.models.encoding import width_buckets
 from rsir.models.losses import full_softmax, sampled_softmax
 from rsir.models.packed import pack_rows
 from rsir.models.stepping import KeyValueState, step_in_tiles
+from rsir.models.times import bucket_of
 from rsir.ops import Ragged
 from rsir.ops.slots import attend_cached
 
@@ -38,10 +39,14 @@ class Reach(NamedTuple):
         0 where a query may look, -inf elsewhere.
     distance : int64
         How many items a key lies before its query; what stands where the mask is -inf means nothing.
+    bucket : int64, optional
+        Of the time between a key and what is asked for after its query (:func:`rsir.models.times.bucket_of`), where the
+        backbone uses times.
     """
 
     mask: Tensor
     distance: Tensor
+    bucket: Tensor | None = None
 
 
 class AttentionBlock(nn.Module):
@@ -140,6 +145,7 @@ class AttentionBackbone(nn.Module):
     """
 
     draws_for_whole_batch = True
+    uses_times = False
 
     def __init__(
         self,
@@ -195,6 +201,7 @@ class AttentionBackbone(nn.Module):
         segments: Tensor,
         generator: torch.Generator | None = None,
         rows: Rows | None = None,
+        times: Tensor | None = None,
     ) -> Tensor:
         """Query at every position of packed rows, (R, W, d).
 
@@ -207,20 +214,26 @@ class AttentionBackbone(nn.Module):
             Draws dropout, in training mode.
         rows : Rows, optional
             Which rows these are of those that dropout is drawn for; default all.
+        times : (R, W, 2) int64, optional
+            When each item came, and when the one after it did, for a backbone that uses times.
         """
         dropout = self._dropout(segments, generator, rows)
         x = dropout(self.embed(items, positions))
-        return self.norm(self.packed_layers(x, segments, dropout))
+        return self.norm(self.packed_layers(x, segments, dropout, times))
 
-    def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
+    def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout, times: Tensor | None = None) -> Tensor:
         """All layers over packed rows, (R, W, d), within each segment of (R, W) alone."""
         reach = _within(segments, x.dtype)
+        if self.uses_times:
+            if times is None:
+                raise ValueError(f"{type(self).__name__}: expected times of packed rows, got none")
+            reach = reach._replace(bucket=_since(times[:, :, 1], times[:, :, 0]))
         for block in self.layers:
             x = block(x, reach, dropout)
         return x
 
-    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Query after each history; see :class:`rsir.models.Backbone`."""
+    def encode(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        """Query after each history; see :class:`rsir.models.Backbone` and :class:`rsir.models.TimedBackbone`."""
         width = items.shape[1]
         if width > self.max_len:
             raise ValueError(f"items: expected at most max_len = {self.max_len} columns, got {width}; keep the newest")
@@ -228,16 +241,32 @@ class AttentionBackbone(nn.Module):
         place = torch.arange(width, device=items.device)
         x = dropout(self.embed(self.items(items), place))
         mask = torch.full((width, width), -torch.inf, device=x.device).triu_(1)
-        reach = Reach(mask, place[:, None] - place)
+        reach, last = Reach(mask, place[:, None] - place), _up_to(lengths - 1, width)
+        if self.uses_times:
+            clock = self.clock(times, items.shape[0], width)
+            reach = reach._replace(bucket=_since(clock[:, 1:], clock[:, :-1]))
+            last = last._replace(bucket=_since(clock.gather(1, lengths[:, None]), clock[:, :-1]))
         for block in self.layers[:-1]:
             x = block(x, reach, dropout)
-        reach = _up_to(lengths - 1, width)
+        reach = last
         return self.norm(self.layers[-1].at_last(x, lengths, reach, dropout)[:, 0])
 
-    def encode_prefixes(self, sequences: Ragged) -> Tensor:
+    def clock(self, times: Tensor | None, rows: int, width: int) -> Tensor:
+        """Times (rows, width + 1) as :meth:`encode` takes them, or those that stand in for them."""
+        raise NotImplementedError
+
+    def encode_prefixes(self, sequences: Ragged, times: Tensor | None = None) -> Tensor:
         """Query after every item of sequences; see :class:`rsir.models.PrefixBackbone`."""
         rows = pack_rows(sequences, self.items.weight.device)
-        queries = self.read(self.items(rows.items), rows.positions, rows.segments)
+        grid = None
+        if self.uses_times:
+            if times is None:
+                gap = self.clock(None, 1, self.max_len)[0].to(rows.items.device)
+                times = torch.stack([gap[rows.positions], gap[rows.positions + 1]], -1).flatten(0, 1)[rows.places]
+            grid = times.new_zeros(rows.items.numel(), 2)
+            grid[rows.places] = times.to(grid.device)
+            grid = grid.view(*rows.items.shape, 2)
+        queries = self.read(self.items(rows.items), rows.positions, rows.segments, times=grid)
         return queries.flatten(0, 1)[rows.places]
 
     def loss(self, batch: TrainingBatch, negatives: Tensor) -> Tensor:
@@ -247,7 +276,12 @@ class AttentionBackbone(nn.Module):
         ids = [batch.items.flatten()] if batch.full else [batch.items.flatten(), targets, negatives]
         inputs, *others = self.items(torch.cat(ids)).split([len(part) for part in ids])
         x = self.read(
-            inputs.view(*batch.items.shape, -1), batch.positions, batch.segments, batch.generator, rows_of(batch)
+            inputs.view(*batch.items.shape, -1),
+            batch.positions,
+            batch.segments,
+            batch.generator,
+            rows_of(batch),
+            batch.times,
         ).flatten(0, 1)
         weights = (batch.weights / batch.weights.sum()).flatten().to(x.dtype)
         rounded = self.loss_precision == "bfloat16"
@@ -270,6 +304,9 @@ class AttentionBackbone(nn.Module):
         x = self.embed(self.items(items), at)[:, None]
         none = Dropout(0.0, 0, x.device)
         reach = _up_to(at, width)
+        if state.clock is not None:
+            clock = state.clock[slots]
+            reach = reach._replace(bucket=_since(clock.gather(1, at[:, None] + 1), clock[:, :width]))
         # A cache as a table with one row for each (slot, head, position): index_select then copies whole rows, many
         # times faster than indexing slots and slicing positions.
         heads = self.config.heads
@@ -324,6 +361,11 @@ def _up_to(last: Tensor, width: int) -> Reach:
     distance = (last[:, None] - torch.arange(width, device=last.device))[:, None, None]
     mask = torch.zeros(distance.shape, device=last.device).masked_fill_(distance < 0, -torch.inf)
     return Reach(mask, distance)
+
+
+def _since(asked: Tensor, times: Tensor) -> Tensor:
+    """(B, 1, Q, K): buckets of the times between keys (B, K) and what is asked for after queries, (B, Q)."""
+    return bucket_of(asked[:, :, None] - times[:, None])[:, None]
 
 
 def _within(segments: Tensor, dtype: torch.dtype) -> Reach:

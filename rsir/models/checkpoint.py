@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rsir import files
 from rsir.config import ModelConfig, from_dict, to_dict
 from rsir.errors import BackboneError, CheckpointError, ConfigError
 from rsir.models.registry import build
+from rsir.models.times import uses_times
 from rsir.runtime.resume import tensors_to_bytes
 from rsir.runtime.torch_state import plain_torch
 
@@ -46,6 +48,8 @@ def to_files(
     trained that has no metrics of its own.
     """
     content = tensors_to_bytes(model.state_dict())
+    if uses_times(model):  # as the data decided, where the settings say auto
+        config = replace(config, times="on")
     card = {
         "format": _FORMAT,
         "rsir": rsir.__version__,

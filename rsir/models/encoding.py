@@ -7,6 +7,7 @@ its own length alone; a tile that is not full is filled with dummies.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from rsir import ops
-from rsir.data.ragged import Ragged
+from rsir.data.ragged import Ragged, Timed
 from rsir.models.protocol import AddingBackbone, Backbone, HistoryBackbone, PrefixBackbone, require
+from rsir.models.times import given, prefix_times, uses_times
 
 __all__ = ["added_scores", "encode_prefixes", "encode_sequences", "tile_rows", "width_buckets"]
 
@@ -44,7 +46,8 @@ def encode_sequences(model: Backbone, histories: Ragged, *, dropout: bool = Fals
     model : Backbone
         Encodes in evaluation mode (but see `dropout`); its mode is restored.
     histories : Ragged
-        Item ids (nnz,) int32, oldest first; only the last ``max_len`` items of a history are used.
+        Item ids (nnz,) int32, oldest first; only the last ``max_len`` items of a history are used. A backbone that uses
+        times is given those of :class:`~rsir.data.ragged.Timed` ones.
     dropout : bool, default False
         Encode in training mode, with the dropout of a torch module drawn from torch's global generator.
 
@@ -86,7 +89,12 @@ def encode_sequences(model: Backbone, histories: Ragged, *, dropout: bool = Fals
                 for first in range(0, len(rows), size):
                     part = rows[first : first + size]
                     tile, tile_lengths = _tile(items, starts[part], lengths[part], size, width)
-                    encoded = model.encode(tile.to(table.device), tile_lengths.to(table.device))
+                    times = None
+                    if isinstance(histories, Timed) and uses_times(model):
+                        times = _tile_of_times(histories, part, starts[part], lengths[part], size, width)
+                        times = times.to(table.device)
+                    timed: Any = model  # for one that uses times
+                    encoded = timed.encode(tile.to(table.device), tile_lengths.to(table.device), **given(model, times))
                     queries[torch.from_numpy(part).to(table.device)] = encoded[: len(part)]
     finally:
         if isinstance(model, nn.Module):
@@ -116,7 +124,12 @@ def encode_prefixes(model: Backbone, sequences: Ragged) -> Tensor | None:
             queries = []
             for first, last in pairwise(firsts):
                 own = sequences.rows(first, last)
-                queries.append(model.encode_prefixes(ops.Ragged.from_numpy(own.values, own.offsets)))
+                times = None
+                if isinstance(own, Timed) and uses_times(model):
+                    times = torch.from_numpy(prefix_times(own.times, own.offsets, own.asked))
+                timed: Any = model  # for one that uses times
+                rows = ops.Ragged.from_numpy(own.values, own.offsets)
+                queries.append(timed.encode_prefixes(rows, **given(model, times)))
     finally:
         if isinstance(model, nn.Module):
             model.train(was_training)
@@ -142,6 +155,23 @@ def tile_rows(about: int, threads: int) -> int:
     within a vector, whose rest would be rounded by other code."""
     unit = 8 * threads
     return max(1, about // unit) * unit
+
+
+def _tile_of_times(
+    histories: Timed,
+    rows: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    size: int,
+    width: int,
+) -> Tensor:
+    """(size, width + 1) int64: when the items of a tile came, and after them when the next is asked for."""
+    columns = np.arange(width + 1)
+    tile = np.zeros((size, width + 1), np.int64)
+    own, filled = tile[: len(starts)], columns < lengths[:, None]
+    own[filled] = histories.times[(starts[:, None] + columns)[filled]]
+    own[np.arange(len(starts)), lengths] = histories.asked[rows]
+    return torch.from_numpy(tile)
 
 
 def _tile(

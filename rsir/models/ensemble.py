@@ -14,6 +14,7 @@ from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError
 from rsir.models.encoding import encode_sequences
 from rsir.models.protocol import Backbone, IncrementalBackbone, PrefixBackbone, State, require
+from rsir.models.times import given, uses_times
 
 __all__ = ["Ensemble"]
 
@@ -56,17 +57,21 @@ class Ensemble(nn.Module):
         self.networks = nn.ModuleList(member for member in members if isinstance(member, nn.Module))
         self.num_items = sizes[0]
         self.max_len = min(member.max_len for member in members)
+        self.uses_times = any(uses_times(member) for member in members)
+        if not self.uses_times:  # one that does encodes tiles, which have times
+            self.encode_histories = self._encode_histories
         if all(isinstance(member, IncrementalBackbone) for member in members):
             self.new_state, self.step = self._new_state, self._step
         if all(isinstance(member, PrefixBackbone) for member in members):
             self.encode_prefixes = self._encode_prefixes
         self.eval()
 
-    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
         """Query after each history; see :class:`rsir.models.Backbone`. (B, sum of the members' d)"""
-        return torch.cat([member.encode(items, lengths) for member in self.members], 1) / len(self.members)
+        queries = [member.encode(items, lengths, **given(member, times)) for member in self.members]
+        return torch.cat(queries, 1) / len(self.members)
 
-    def encode_histories(self, histories: ops.Ragged) -> Tensor:
+    def _encode_histories(self, histories: ops.Ragged) -> Tensor:
         """Query after each history, each member in its own fastest way; see :class:`rsir.models.HistoryBackbone`."""
         lists = Ragged(histories.ids.numpy(), histories.offsets.numpy())
         if any(member.max_len > self.max_len for member in self.members):
@@ -74,8 +79,9 @@ class Ensemble(nn.Module):
             lists = Ragged.windows(lists.values, lists.offsets[1:] - lengths, lengths)
         return torch.cat([encode_sequences(member, lists) for member in self.members], 1) / len(self.members)
 
-    def _encode_prefixes(self, sequences: ops.Ragged) -> Tensor:
-        return torch.cat([member.encode_prefixes(sequences) for member in self.members], 1) / len(self.members)
+    def _encode_prefixes(self, sequences: ops.Ragged, times: Tensor | None = None) -> Tensor:
+        queries = [member.encode_prefixes(sequences, **given(member, times)) for member in self.members]
+        return torch.cat(queries, 1) / len(self.members)
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, sum of the members' d) float32; row 0 is zero."""
@@ -84,9 +90,10 @@ class Ensemble(nn.Module):
     def _new_state(self, slots: int) -> EnsembleState:
         return EnsembleState([member.new_state(slots) for member in self.members])
 
-    def _step(self, state: EnsembleState, slots: Tensor, items: Tensor) -> Tensor:
+    def _step(self, state: EnsembleState, slots: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         steps = zip(self.members, state.states, strict=True)
-        return torch.cat([member.step(its, slots, items) for member, its in steps], 1) / len(self.members)
+        queries = [member.step(its, slots, items, **given(member, times)) for member, its in steps]
+        return torch.cat(queries, 1) / len(self.members)
 
 
 class EnsembleState:

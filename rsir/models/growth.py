@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from rsir.config import ModelConfig
 from rsir.errors import BackboneError
 from rsir.models.itemknn import ItemKnn
 from rsir.models.registry import build
+from rsir.models.times import uses_times
 
 __all__ = ["grown"]
 
@@ -48,6 +51,7 @@ def grown(model: nn.Module, config: ModelConfig, knn: ItemKnn, *, seed: int) -> 
     if after == before:
         return weights
     with torch.device("meta"):
+        config = replace(config, times="on" if uses_times(model) else "off")
         shapes = {name: tuple(value.shape) for name, value in build(config, after).state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     neighbours, known = _neighbours(knn, before)

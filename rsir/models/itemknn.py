@@ -22,6 +22,7 @@ from rsir.errors import BackboneError, DataError
 from rsir.models.cold_items import Lists, cold_items, with_cold_items
 from rsir.models.itemknn_reference import ReferenceItemKnn, reference_with_cold_items
 from rsir.models.protocol import Backbone, HistoryBackbone, IncrementalBackbone, PrefixBackbone
+from rsir.models.times import given, uses_times
 from rsir.ops import Ragged, SparseScores
 from rsir.ops.backend import load
 from rsir.ops.checks import thread_count
@@ -330,6 +331,7 @@ class WithItemKnn(nn.Module):
         self.network: Any = network
         self.knn, self.weight = knn, weight
         self.num_items, self.max_len = network.num_items, network.max_len
+        self.uses_times = uses_times(network)
         if isinstance(network, IncrementalBackbone):
             self.new_state, self.step = network.new_state, network.step
         if isinstance(network, HistoryBackbone):
@@ -343,9 +345,9 @@ class WithItemKnn(nn.Module):
         """The count beside a network that has no opinion: logarithms of shares as logits."""
         return cls(knn, knn, 1.0)
 
-    def encode(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
         """Query of the network after each history; see :class:`rsir.models.Backbone`."""
-        query: Tensor = self.network.encode(items, lengths)
+        query: Tensor = self.network.encode(items, lengths, **given(self.network, times))
         return query
 
     def item_embeddings(self) -> Tensor:

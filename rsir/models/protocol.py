@@ -22,6 +22,7 @@ __all__ = [
     "PrefixBackbone",
     "State",
     "SteppingBackbone",
+    "TimedBackbone",
     "TrainableBackbone",
     "check_backbone",
     "require",
@@ -64,6 +65,36 @@ class Backbone(Protocol):
 
     def item_embeddings(self) -> Tensor:
         """(N + 1, d) float32; row 0 belongs to the padding and is never scored."""
+        ...
+
+
+@runtime_checkable
+class TimedBackbone(Backbone, Protocol):
+    """Optional: attends to when items came, too.
+
+    Where it also has ``step`` or ``encode_prefixes``, these take ``times``, int64 of (n, 2) or (nnz, 2): when each item
+    came, and when what comes after it is asked for. A registered one is built with ``config.times`` on or off, and its
+    class says that it can use times by ``uses_times = True``. Batches then have ``times``. An int64 buffer ``gap``, if
+    it has one, is set by training to the usual time between two events.
+
+    Attributes
+    ----------
+    uses_times : bool
+        Whether this one is to be given times.
+    """
+
+    uses_times: bool
+
+    def encode(self, items: Tensor, lengths: Tensor, times: Tensor | None = None) -> Tensor:
+        """As of :class:`Backbone`.
+
+        Parameters
+        ----------
+        items, lengths
+        times : (B, L + 1) int64, optional
+            When each item came, and at place ``lengths`` when what comes next is asked for; what comes after means
+            nothing. Default: of a history whose times are not known, where the backbone says what stands in for them.
+        """
         ...
 
 

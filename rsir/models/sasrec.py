@@ -88,7 +88,7 @@ class SASRec(AttentionBackbone):
     ) -> None:
         super().__init__(config, num_items, generator, block, positions=positions)
 
-    def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout) -> Tensor:
+    def packed_layers(self, x: Tensor, segments: Tensor, dropout: Dropout, times: Tensor | None = None) -> Tensor:
         for block in cast("list[Block]", self.layers):
             x = block.packed(x, segments, dropout, self.threads)
         return x

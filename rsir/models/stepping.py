@@ -61,13 +61,20 @@ class KeyValueState(SlotState):
     keys, values : (layers, slots + 1, heads, max_len, d / heads) float32
     low : (layers, slots + 1, d) float32, or None
         What the filters of the layers have averaged, where they have some; of a slot without items it means nothing.
+    clock : (slots + 1, max_len + 1) int64, or None
+        When each item came, and after the last one when the next is asked for, where the backbone uses times.
     """
 
-    def __init__(self, config: ModelConfig, slots: int, device: torch.device, filtered: bool = False) -> None:
+    def __init__(
+        self, config: ModelConfig, slots: int, device: torch.device, filtered: bool = False, timed: bool = False
+    ) -> None:
         super().__init__(slots, device)
         shape = (config.layers, slots + 1, config.heads, config.max_len, config.dim // config.heads)
         self.keys, self.values = (_zeros(shape, device) for _ in range(2))
         self.low = _zeros((config.layers, slots + 1, config.dim), device) if filtered else None
+        self.clock = None
+        if timed:
+            self.clock = torch.zeros(slots + 1, config.max_len + 1, dtype=torch.int64, device=device)
 
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         super().copy(sources, targets)
@@ -76,6 +83,8 @@ class KeyValueState(SlotState):
             cache[:, targets, :, :width] = cache[:, sources, :, :width]
         if self.low is not None:
             self.low[:, targets] = self.low[:, sources]
+        if self.clock is not None:
+            self.clock[targets] = self.clock[sources]
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -24,8 +24,10 @@ from rsir.evaluation import Evaluation, by_thirds, evaluate
 from rsir.files import plain
 from rsir.generation.acquisition import novel_share
 from rsir.generation.enrich import Enricher
+from rsir.generation.times import with_times
 from rsir.models import ItemKnn, pack_items
 from rsir.models.itemknn import Unseen, WithItemKnn, network_of, with_vote
+from rsir.models.times import decided
 from rsir.objects.address import Address
 from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
@@ -115,8 +117,9 @@ def recurse(
     items = None
     if config.data.items is not None:
         data, items = with_items(data, *items_of(config, start, out if resume else None))
+    config = replace(config, model=decided(config.model, data))
     check()
-    parts = split(data, config.data, config.seed)
+    parts = split(data, config.data, config.seed, timed=config.model.times == "on")
     if on_data is not None:
         world.on_main(on_data)(summary(data, parts, reading))
     check_run(config, data, parts.train, base)
@@ -300,6 +303,8 @@ class _Loop:
         return None if self.knn is None else partial(Unseen, self.knn, self.parts.train)
 
     def _take(self, new: Sequences) -> None:
+        if self.config.model.times == "on" and new.times is None:  # of a generator that knows none
+            new = with_times(new, self.parts.train)
         self.acquired = [*self.acquired, new] if self.config.accumulate else [new]
 
     def _training_set(self) -> Sequences:

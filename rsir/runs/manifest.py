@@ -87,6 +87,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     did: dict[str, dict[str, Any]] = {
         "data": {"repeats": "targets"},
         "itemknn": {"vote": "off", "cold_neighbours": 0},
+        "model": {"times": "off"},
         "simulation": {"order": 0.0},
         "training": {"real_last": 0},
     }

@@ -19,7 +19,7 @@ from rsir.config.values import shown
 from rsir.data import Sequences
 from rsir.data.io.events import Histories
 from rsir.data.io.items import ItemVectors
-from rsir.data.ragged import Ragged, offsets_of
+from rsir.data.ragged import Ragged, Timed, offsets_of
 from rsir.data.sequences import item_popularity
 from rsir.data.splits import Repeats
 from rsir.errors import DataError
@@ -27,6 +27,7 @@ from rsir.models.encoding import added_scores, encode_sequences
 from rsir.models.itemknn import ItemKnn, WithItemKnn, network_of
 from rsir.models.items import pack_items
 from rsir.models.protocol import Backbone, require
+from rsir.models.times import uses_times
 from rsir.ops import ItemTable
 from rsir.ops.types import SparseScores
 from rsir.runtime.torch_state import plain_torch
@@ -158,8 +159,7 @@ class Recommender:
             A user that is not in the data; names the first one.
         """
         if users is None:
-            real = self.data.num_real
-            return Histories(self.users.labels, self.data.lists.rows(0, real))
+            return Histories(self.users.labels, self._lists.rows(0, self.data.num_real))
         names = list(users)
         ids = self.users.ids(names)
         if len(ids) and not ids.all():
@@ -167,9 +167,15 @@ class Recommender:
                 f"user {names[int((ids == 0).argmax())]!r} is not in the data of the run, which has "
                 f"{self.users.labels[0].as_py()!r} for one; give a history, which may be empty"
             )
-        rows = ids - 1
-        lengths = self.data.offsets[rows + 1] - self.data.offsets[rows]
-        return Histories(self.users.of(ids), Ragged.windows(self.data.items, self.data.offsets[rows], lengths))
+        return Histories(self.users.of(ids), self._lists.take(ids - 1))
+
+    @property
+    def _lists(self) -> Ragged:
+        """The sequences of the data; for a model that uses times with theirs, asked at the newest time of all."""
+        lists, times = self.data.lists, self.data.times
+        if not uses_times(self.model) or times is None or not len(times):
+            return lists
+        return Timed(lists.values, lists.offsets, times, np.full(len(lists), times.max()))
 
     def offer(self, candidates: Iterable[Any] | None = None, exclude: Iterable[Any] | None = None) -> Offer:
         """What may be recommended, by names: candidates alone, and nothing that is excluded.
@@ -239,7 +245,7 @@ class Recommender:
         ids, scores = np.zeros((len(lengths), k), np.int64), np.full((len(lengths), k), -np.inf, np.float32)
         ids[popular], scores[popular] = self._popular(k, offer)
         if len(filled):
-            some = Ragged(histories.values, offsets_of(lengths[filled]))
+            some = histories.take(filled)
             ids[filled], scores[filled] = self._by_model(some, k, offer, repeats)
         return Best(ids, scores, popular)
 

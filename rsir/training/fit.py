@@ -17,6 +17,7 @@ from rsir.data.splits import EvaluationSet
 from rsir.errors import TrainingError
 from rsir.models.protocol import TrainableBackbone, require
 from rsir.models.registry import build
+from rsir.models.times import decided, uses_times, usual_gap
 from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
@@ -51,7 +52,7 @@ def fit(
     Parameters
     ----------
     model_config : ModelConfig
-        Names a registered backbone.
+        Names a registered backbone. Of one that uses times ``times`` auto is on where ``train`` has times.
     config : TrainingConfig
     train : Sequences
         Real sequences, and generated ones whose loss weighs ``config.synthetic_weight``.
@@ -82,6 +83,8 @@ def fit(
 
     Raises
     ------
+    ConfigError, DataError
+        ``model_config.times`` is on for a backbone that does not use times, or for data that have none.
     TrainingError
         A loss that is not finite or memory that ran out (names the step), or weights in ``init`` that do not fit.
     BackboneError
@@ -97,7 +100,7 @@ def fit(
         raise TrainingError("steps: expected numbers where there is no validation, and none where there is one")
     device = torch.device(runtime.device)
     weights_seed, noise_seed = (int(word) >> 1 for word in np.random.SeedSequence(seed).generate_state(2, np.uint64))
-    model: Any = build(model_config, train.num_items, seed=weights_seed)
+    model: Any = build(decided(model_config, train), train.num_items, seed=weights_seed)
     require(model, TrainableBackbone)
     if config.loss_precision == "bfloat16":
         if not hasattr(model, "loss_precision"):
@@ -108,6 +111,8 @@ def fit(
         model.loss_precision = "bfloat16"
     if init is not None:
         _start_from(model, init)
+    if uses_times(model) and hasattr(model, "gap"):
+        model.gap.fill_(usual_gap(train))
     model.to(device)
     generator = torch.Generator(device).manual_seed(noise_seed)
     weights = np.where(train.is_real, np.float32(1), np.float32(config.synthetic_weight))
@@ -124,6 +129,7 @@ def fit(
             weights=weights,
             soft=soft,
             proposal=config.proposal,
+            timed=uses_times(model),
         )
 
     first, last = (None, None) if steps is None else steps

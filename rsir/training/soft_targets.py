@@ -15,6 +15,7 @@ from rsir.data.sequences import Sequences, ragged_indices
 from rsir.models.encoding import added_scores, encode_prefixes, encode_sequences
 from rsir.models.itemknn import ItemKnn
 from rsir.models.protocol import Backbone
+from rsir.models.times import uses_times
 from rsir.runtime.runtime import RUNTIME, Runtime
 
 __all__ = ["counted_targets", "soft_targets"]
@@ -52,7 +53,10 @@ def soft_targets(
     """
     world = runtime.world
     place, positions = _positions(sequences, config)
-    distinct, copies = _distinct_prefixes(sequences, positions)
+    if uses_times(model):  # the same items may have come at other times
+        distinct, copies = positions, np.arange(len(positions))
+    else:
+        distinct, copies = _distinct_prefixes(sequences, positions)
     ids = np.zeros((len(distinct), config.k), np.int32)
     cumulative = np.zeros((len(distinct), config.k), np.float32)
     table = ops.pack(model.item_embeddings().detach())
@@ -112,17 +116,19 @@ def _queries(
     starts, row = np.unique(positions[short] - lengths[short], return_inverse=True)
     longest = np.zeros(len(starts), np.int64)
     np.maximum.at(longest, row, lengths[short])
-    read = Ragged.windows(sequences.items, starts, longest)
+    timed = uses_times(model)
+    read = sequences.windows(starts, longest, timed=timed)
     found = encode_prefixes(model, read) if len(short) else None
     if found is None:
-        return encode_sequences(model, Ragged.windows(sequences.items, positions - lengths, lengths))
+        return encode_sequences(model, sequences.windows(positions - lengths, lengths, timed=timed))
     queries = found.new_empty(len(positions), found.shape[1])
     queries[torch.from_numpy(short).to(found.device)] = found[
         torch.from_numpy(read.offsets[row] + lengths[short] - 1).to(found.device)
     ]
     rest = np.flatnonzero(lengths > model.max_len)
     if len(rest):
-        windows = Ragged.windows(sequences.items, positions[rest] - model.max_len, np.full(len(rest), model.max_len))
+        lengths = np.full(len(rest), model.max_len)
+        windows = sequences.windows(positions[rest] - model.max_len, lengths, timed=timed)
         queries[torch.from_numpy(rest).to(found.device)] = encode_sequences(model, windows)
     return queries
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import pytest
 import torch
 
 from rsir.adapters import from_rectools
-from rsir.data import to_table
+from rsir.data import leave_one_out, to_table
 from rsir.data.ragged import Ragged
 from rsir.errors import BackboneError
 from tests.adapters.contract import check, log
@@ -17,21 +18,22 @@ rectools = pytest.importorskip("rectools")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.peers]
 
 
-def fitted(data, **settings):
-    """A SASRec of RecTools, one epoch."""
+def fitted(data, kind="SASRecModel", **settings):
+    """A SASRec of RecTools, or another transformer, one epoch."""
     import pandas as pd
     from pytorch_lightning import Trainer
-    from rectools import Columns
+    from rectools import Columns, models
     from rectools.dataset import Dataset
-    from rectools.models import SASRecModel
 
     frame = to_table(data).to_pandas().rename(columns={"user_id": Columns.User, "item_id": Columns.Item})
+    seconds = range(len(frame)) if data.times is None else data.times
     frame[Columns.Weight], frame[Columns.Datetime] = (
         1.0,
-        pd.Timestamp("2020-01-01") + pd.to_timedelta(range(len(frame)), unit="s"),
+        pd.Timestamp("2020-01-01") + pd.to_timedelta(seconds, unit="s"),
     )
+    frame = frame[[Columns.User, Columns.Item, Columns.Weight, Columns.Datetime]]
     quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False)
-    model = SASRecModel(
+    model = getattr(models, kind)(
         n_blocks=1,
         n_heads=2,
         n_factors=16,
@@ -78,17 +80,57 @@ def test_recommends_what_the_library_recommends():
         assert ours == theirs[theirs["user_id"] == user]["item_id"].tolist()
 
 
+def test_hstu_with_its_default_attends_to_times():
+    """Relative time attention: after the same items at the same times it recommends what the library does."""
+    import numpy as np
+    import pandas as pd
+
+    from rsir.config import FidelityConfig
+    from rsir.data.ragged import Timed
+    from rsir.evaluation import evaluate, recommend
+    from rsir.generation.enrich import enrich
+    from rsir.models import encode_sequences
+
+    plain = log()
+    gaps = np.random.default_rng(0).integers(1, 10**6, plain.num_interactions)
+    data = dataclasses.replace(plain, times=np.cumsum(gaps))
+    model, dataset = fitted(data, "HSTUModel")
+    adapter = from_rectools(model)
+    assert adapter.uses_times
+    aligned, now = adapter.align(data), int(data.times.max()) + 10**6
+    asked = pd.DataFrame(
+        {"user_id": ["u3", "u50"], "datetime": pd.Timestamp("2020-01-01") + pd.to_timedelta([now] * 2, "s")}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = model.recommend(users=["u3", "u50"], dataset=dataset, k=5, filter_viewed=True, context=asked)
+    for user, row in (("u3", 3), ("u50", 50)):
+        a, b = aligned.offsets[row : row + 2]
+        history = Timed(aligned.items[a:b], np.array([0, b - a]), aligned.times[a:b], np.array([now]))
+        best = recommend(adapter, history, 5).ids[0]
+        ours = [adapter.item_labels[int(i) - 1].as_py() for i in best]
+        assert ours == theirs[theirs["user_id"] == user]["item_id"].tolist()
+        micros = dataclasses.replace(history, times=history.times * 10**6, asked=history.asked * 10**6)
+        again = encode_sequences(from_rectools(model, per_second=10**6), micros)
+        assert torch.equal(again, encode_sequences(adapter, history))
+    assert 0 <= evaluate(adapter, leave_one_out(aligned).test).metrics["ndcg@10"] <= 1
+    enriched = enrich(leave_one_out(aligned).train, adapter, fidelity=FidelityConfig(policy="off"))
+    assert len(enriched) > len(aligned)
+    assert enriched.times is not None
+    assert recommend(adapter, Ragged.from_lists([[1, 2]]), 3).ids.shape == (1, 3)  # without times
+    with pytest.raises(BackboneError, match=r"per_second: expected a whole number of at least 1, got 0\.5"):
+        from_rectools(model, per_second=0.5)
+
+
 def test_its_metrics_of_our_recommendations(tmp_path):
     """Recall and NDCG of a run's recommendations, written as Parquet, are what the run says of them."""
-    import dataclasses
-
     import numpy as np
     import pandas as pd
     import pyarrow as pa
     from rectools.metrics import NDCG, Recall, calc_metrics
 
     from rsir.config import SimulationConfig
-    from rsir.data import leave_one_out, simulate
+    from rsir.data import simulate
     from rsir.recursion.loop import recurse
     from tests.runs.test_results import SMALL
 

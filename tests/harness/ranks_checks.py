@@ -36,6 +36,7 @@ from rsir.generation.fidelity import build as build_policy
 from rsir.generation.generate import Generated, generate
 from rsir.models import build, register
 from rsir.models.losses import sampled_softmax
+from rsir.models.times import decided
 from rsir.runtime import resume as partials
 from rsir.runtime.launch import join
 from rsir.runtime.progress import silent
@@ -69,7 +70,12 @@ def _rows() -> list[np.ndarray]:
     return [(np.cumsum(draw.integers(1, 3, draw.integers(3, 9))) + draw.integers(ITEMS)) % ITEMS + 1 for _ in range(75)]
 
 
-PARTS = leave_one_out(Sequences.from_lists(_rows(), ITEMS))
+def _times() -> np.ndarray:
+    draw = np.random.default_rng(1)
+    return np.concatenate([np.sort(draw.integers(0, 10**7, len(row))) for row in _rows()])
+
+
+PARTS = leave_one_out(Sequences.from_lists(_rows(), ITEMS, times=_times()))  # which hstu uses
 
 
 def in_ranks(count: int, scratch: Path, work: Callable[[World], Any]) -> list[Any]:
@@ -119,7 +125,7 @@ class Halving(nn.Module):
 def _fit(
     name: str, world: World, saved: Checkpoints = NO_CHECKPOINTS, stop: Callable[[], bool] = never
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
-    config = MODEL.for_backbone(name) if hasattr(MODEL, "for_backbone") else MODEL
+    config = decided(MODEL.for_backbone(name), PARTS.train)
     weights = np.where(np.arange(len(PARTS.train)) % 3 == 0, 0.5, 1.0)
     assert len(weights) == len(PARTS.train)
     runtime = Runtime(stop=stop, world=world)
@@ -134,7 +140,7 @@ def _fit(
 def _training(name: str) -> Callable[[Path], None]:
     def run(scratch: Path) -> None:
         expected, losses = _fit(name, ALONE)
-        config = MODEL.for_backbone(name)
+        config = decided(MODEL.for_backbone(name), PARTS.train)
         seeds = int(np.random.SeedSequence(3).generate_state(2, np.uint64)[0]) >> 1
         start = build(config, ITEMS, seed=seeds).state_dict()
         for count in (2, 3) if name in ("gru4rec", "cl4srec") else (2,):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rsir.config import DataConfig
 from rsir.data.io.ordering import by_block, core, in_order, where
-from rsir.data.ragged import Ragged, counts_of, sealed
+from rsir.data.ragged import Ragged, Timed, counts_of, sealed
 from rsir.data.sequences import Int64Array, Sequences, offsets_of
 from rsir.data.warn import warn
 from rsir.errors import DataError
@@ -113,7 +113,8 @@ class Histories:
     users : (n,) pyarrow array
         Labels, in their order.
     lists : Ragged
-        Items (nnz,) int32 of each user, oldest first; may be empty.
+        Items (nnz,) int32 of each user, oldest first; may be empty. Of events with times over a catalogue that has some
+        :class:`~rsir.data.ragged.Timed` ones, asked at the newest time of both.
     unknown_events, unknown_users : int
         Events left out as their item is not in the catalogue, and users of whom nothing is left, as none of theirs is.
     """
@@ -140,9 +141,13 @@ def to_histories(events: Events, catalogue: Sequences, config: DataConfig) -> Hi
     users, user_labels = _dense(events.users, events.user_labels)
     counts = np.zeros(len(user_labels), np.int64)
     counts[np.unique(users[ids > 0])] = np.bincount(known.users)  # both in the order of the labels
+    lists = Ragged(known.items.astype(np.int32), offsets_of(counts))
+    if known.times is not None and catalogue.times is not None:
+        newest = max(int(known.times.max()), int(catalogue.times.max(initial=known.times[0])))
+        lists = Timed(lists.values, lists.offsets, known.times, np.full(len(lists), newest))
     return Histories(
         users=user_labels,
-        lists=Ragged(known.items.astype(np.int32), offsets_of(counts)),
+        lists=lists,
         unknown_events=int(np.count_nonzero(ids == 0)),
         unknown_users=int(np.count_nonzero(counts == 0)),
     )
