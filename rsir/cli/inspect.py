@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         raise RunError(f"{given}: holds no run: there is no {MANIFEST} in it")
     directory = RunDirectory.open(run)
     from rsir.runs.ancestry import read_lineage
-    from rsir.runs.baselines import read_baselines, remarks
+    from rsir.runs.baselines import read_baselines, remarks, said_of_the_search
     from rsir.runs.inputs import read_data
     from rsir.runs.layout import DATA
     from rsir.runs.rounds import best_round, is_over, read_round
@@ -67,6 +67,8 @@ def main(arguments: list[str]) -> int:
         best, asked = best_round(rounds), config.rounds if over else len(rounds) - 1
         beside = read_baselines(directory)
         print(rounds_table(rounds, best, beside), verdict(rounds, best, asked, guard=config.guard), sep="\n\n")
+        if searched := said_of_the_search(rounds, beside, config.itemknn):
+            print(f"Count:     {searched}")
         for sentence in remarks(rounds, beside):
             print(f"Note:      {sentence}")
         print(cut_short(rounds, config.training), end="")

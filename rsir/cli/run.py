@@ -189,12 +189,14 @@ def _beside(out: Path | Address) -> Path:
 
 
 def _summarise(run: Run, out: Path | Address, world: World) -> None:
-    from rsir.runs.baselines import remarks
+    from rsir.runs.baselines import remarks, said_of_the_search
 
     print()
     print(rounds_table(run.rounds, run.best, run.baselines))
     print()
     print(verdict(run.rounds, run.best, run.config.rounds, guard=run.config.guard))
+    if searched := said_of_the_search(run.rounds, run.baselines, run.config.itemknn):
+        print(f"Count:     {searched}")
     for sentence in remarks(run.rounds, run.baselines):
         print(f"Note:      {sentence}")
     print(cut_short(run.rounds, run.config.training), end="")

@@ -79,6 +79,7 @@ def main(arguments: list[str]) -> int:
     if options.resume and options.out is None:
         raise ConfigError("--resume: needs --out DIR, the folder of the update to resume")
     check_folder(out, resume=options.resume)
+    from rsir.runs.baselines import said_of_the_search
     from rsir.runs.results import load
 
     run = load(options.run, device=device)
@@ -102,6 +103,8 @@ def main(arguments: list[str]) -> int:
             bars.close()
     print(f"\n{rounds_table(made.rounds, made.best, made.baselines)}\n")
     print(verdict(made.rounds, made.best, made.config.rounds, guard=made.config.guard))
+    if searched := said_of_the_search(made.rounds, made.baselines, made.config.itemknn):
+        print(f"Count:     {searched}")
     print(f"The run:   {out}, which goes on from {options.run}")
     print(f"Serve it:  rsir recommend {shlex.quote(str(out))} --out FILE.parquet")
     return 0

@@ -66,6 +66,7 @@ class ItemKnn:
     max_len : int
         Items of a history that are looked at.
     config : ItemKnnConfig
+        None of its parameters is none.
     counted
         The lists before cold items were added to them; ``lists`` themselves where there are none.
     """
@@ -90,6 +91,7 @@ class ItemKnn:
         ----------
         train : Sequences
         config : ItemKnnConfig, optional
+            Parameters that are none have their fixed values; nothing is searched.
         items : ItemVectors, optional
             With vectors, an item without an event is counted as its nearest seen ones (``config.cold_neighbours``).
         backend : {"auto", "cpp", "reference"}
@@ -102,7 +104,7 @@ class ItemKnn:
         ItemKnn
             Its memory is 8 bytes for each pair of items that was seen, at most ``config.neighbours`` an item.
         """
-        config = ItemKnnConfig() if config is None else config
+        config = (ItemKnnConfig() if config is None else config).filled()
         choice("backend", backend, ("auto", "cpp", "reference"))
         counter = _counter(backend)
         lists = counter.fit(

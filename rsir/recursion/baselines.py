@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from rsir.models.protocol import Backbone
 from rsir.runs.baselines import Baselines
 from rsir.runtime import memory
 from rsir.runtime.runtime import RUNTIME, Runtime
+from rsir.training.counting import GRID, searched
 
 __all__ = ["baselines", "counted"]
 
@@ -28,7 +31,7 @@ def baselines(
     knn: ItemKnn | None,
     runtime: Runtime = RUNTIME,
 ) -> Baselines:
-    """The metrics of the item-kNN and of popularity on validation and test.
+    """The metrics of the item-kNN and of popularity on validation and test, and the parameters of the former.
 
     Parameters
     ----------
@@ -44,34 +47,63 @@ def baselines(
     if knn is not None:
         models["item-kNN"] = knn
     models["popularity"] = Popularity(popularity)
-    return {
+    found: dict[str, Any] = {
         name: {
             part: evaluate(model, tasks, popularity=popularity, runtime=runtime).metrics
             for part, tasks in (("validation", parts.validation), ("test", parts.test))
         }
         for name, model in models.items()
     }
+    if knn is not None:
+        found["item-kNN"]["parameters"] = knn.config.parameters()
+    return found
 
 
 def counted(
-    parts: Split, config: ItemKnnConfig, threads: int | None = None, *, items: ItemVectors | None = None
+    parts: Split,
+    config: ItemKnnConfig,
+    runtime: Runtime = RUNTIME,
+    *,
+    items: ItemVectors | None = None,
+    known: Mapping[str, float] | None = None,
 ) -> ItemKnn | None:
     """The item-kNN of the training part, with items by their vectors where there are any; None, and a warning, where it
-    might not stay within the limit on memory."""
+    might not stay within the limit on memory.
+
+    Parameters
+    ----------
+    parts : Split
+    config : ItemKnnConfig
+        Parameters that are none are searched on validation, unless there is no memory for it.
+    runtime : Runtime, optional
+        Threads, and the processes that call this together, of which the first one searches.
+    items : ItemVectors, optional
+    known : mapping, optional
+        The parameters by name where they have been searched before.
+    """
     cold = items is not None and config.cold_neighbours > 0
-    return ItemKnn.fit(parts.train, config, items=items, threads=threads) if _fits(parts, config, cold) else None
+    limit = memory.current()
+    if known is None and config.searches and (limit is None or not _refused(limit, parts, config, cold)):
+        known = runtime.world.broadcast_object(
+            lambda: searched(config, parts.train, parts.validation, runtime.threads).parameters()
+        )
+    config = config.filled(known)
+    cause = None if limit is None else _refused(limit, parts, config, cold)
+    if cause:
+        warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
+        return None
+    return ItemKnn.fit(parts.train, config, items=items, threads=runtime.threads)
 
 
-def _fits(parts: Split, config: ItemKnnConfig, cold: bool) -> bool:
-    """Whether the item-kNN is sure to stay within the limit on memory; where it is not, users are told."""
-    limit, events = memory.current(), parts.train.num_interactions
-    if limit is None:
-        return True
-    pairs = min(2 * config.window * events, config.neighbours * parts.train.num_items)
+def _refused(limit: memory.Budget, parts: Split, config: ItemKnnConfig, cold: bool) -> str:
+    """Why the item-kNN might not stay within the limit on memory; "" where it is sure to."""
+    events, window, lists = parts.train.num_interactions, config.parameters()["window"], 1
+    if config.searches:  # beside the one with the fixed values
+        window, lists = max(GRID["window"]) if config.window is None else window, 2
+    pairs = min(2 * window * events, config.neighbours * parts.train.num_items)
     try:
         added = held_at_most(config.neighbours * parts.train.num_items) if cold else 0
-        limit.left({"the item-kNN": 16 * events + 16 * pairs + added})
+        limit.left({"the item-kNN": 16 * events + (8 + 8 * lists) * pairs + added})
     except ConfigError as cause:
-        warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
-        return False
-    return True
+        return str(cause)
+    return ""

@@ -32,7 +32,8 @@ from rsir.objects.address import Address
 from rsir.recursion.baselines import baselines, counted
 from rsir.recursion.checks import check_run
 from rsir.recursion.comparison import Comparison
-from rsir.recursion.start import Start, data_of, items_of
+from rsir.recursion.counts import Counts
+from rsir.recursion.start import Start, data_of, items_of, known_parameters
 from rsir.report.page import REPORT, Report
 from rsir.runs.layout import BASELINES, METRICS, UPDATE
 from rsir.runs.lineage import Lineage
@@ -48,7 +49,6 @@ from rsir.runtime.torch_state import plain_torch
 from rsir.training.fit import fit, training_seed
 from rsir.training.projection import fold
 from rsir.training.soft_targets import counted_targets, soft_targets
-from rsir.training.voting import vote_weight
 
 __all__ = ["Interrupted", "recurse"]
 
@@ -127,7 +127,7 @@ def recurse(
     store = open_run(out, config, data, resume, world, runtime.device)
     try:
         traced = replace(runtime, progress=store.traced(runtime.progress)) if runtime.profile else runtime
-        knn = counted(parts, config.itemknn, runtime.threads, items=items)
+        knn = counted(parts, config.itemknn, runtime, items=items, known=known_parameters(store, base))
         _begin(store, start)
         loop = _Loop(config, parts, store, base, start, knn, items, traced)
         if items is not None:
@@ -193,6 +193,7 @@ class _Loop:
         self.comparison = Comparison(self._evaluate_round, self._evaluate_network, config.guard_noise)
         self.acquired: list[Sequences] = []
         self.results: list[RoundResult] = []
+        self.counts = Counts(config, parts, knn, items, self.results, runtime)
         if store.finished:
             self.lineage.read_back(store.finished - 1)
 
@@ -231,8 +232,8 @@ class _Loop:
         self.lineage.append(round_, trained.model)
         with timed(seconds, "evaluate"):
             networks = self.lineage.recommender()
-            vote = self._vote(networks)
-            recommender = with_vote(networks, self.knn, vote)
+            voter, vote = self.counts.choose(networks)
+            recommender = with_vote(networks, voter, vote)
             found = {part: self._evaluate(recommender, part) for part in ("validation", "test")}
             alone, itself = found, recommender is trained.model
             if not itself:
@@ -248,6 +249,7 @@ class _Loop:
             alone_test={} if itself else alone["test"].metrics,
             groups=self._groups(found["test"]),
             vote=vote,
+            itemknn={} if voter is None else voter.config.parameters(),
             **compared,
             history=trained.curves,
             steps=trained.steps,
@@ -295,8 +297,7 @@ class _Loop:
             )
         if kind == "itemknn":
             return WithItemKnn.alone(self.knn)
-        voted = self.config.itemknn.vote == "auto"
-        return with_vote(networks, self.knn, self.results[-1].vote if voted else self._weight(networks, self.knn))
+        return self.counts.beside_generator(networks)
 
     def _unseen(self) -> Callable[[], Unseen] | None:
         """What makes the item-kNN without the user; None where there is no item-kNN."""
@@ -325,7 +326,7 @@ class _Loop:
             return None
         teacher = self.lineage.recommender()
         if config.teacher == "recommender":
-            teacher = with_vote(teacher, self.knn, self.results[-1].vote)
+            teacher = self.counts.beside(teacher, -1)
         return soft_targets(teacher, train, config, runtime=self.runtime)
 
     def _evaluate(self, model: Any, part: str) -> Evaluation:
@@ -351,17 +352,7 @@ class _Loop:
 
     def recommender(self, round_: int) -> Any:
         """What a finished round recommends with, the item-kNN's vote included."""
-        return with_vote(self.lineage.recommender(round_), self.knn, self.results[round_].vote)
-
-    def _vote(self, networks: Any) -> float:
-        """The weight of the item-kNN beside the newest networks."""
-        if self.knn is None or self.config.itemknn.vote == "off":
-            return 0.0
-        return self._weight(networks, self.knn)
-
-    def _weight(self, networks: Any, knn: ItemKnn) -> float:
-        table = pack_items(networks, dtype=self.config.item_table)
-        return vote_weight(networks, knn, self.parts.validation, table=table, runtime=self.runtime)
+        return self.counts.beside(self.lineage.recommender(round_), round_)
 
     def _read(self, round_: int) -> RoundResult:
         if round_ > 0:

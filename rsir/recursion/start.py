@@ -16,11 +16,14 @@ from rsir.data.sequences import Sequences
 from rsir.errors import DataError
 from rsir.objects.address import Address, place
 from rsir.objects.copies import exists
+from rsir.runs.baselines import parameters_of, read_baselines
 from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_data
 from rsir.runs.layout import DATA
+from rsir.runs.results import Run
+from rsir.runs.store import RunStore
 
-__all__ = ["Start", "data_of", "items_of"]
+__all__ = ["Start", "data_of", "items_of", "known_parameters"]
 
 
 class Start(Protocol):
@@ -59,3 +62,10 @@ def items_of(config: RecursionConfig, start: Start | None, resumed: str | Path |
     if kept is not None and (kept / ITEMS).exists() and not exists(path, DataError):
         return read_items(kept / ITEMS), str(kept / ITEMS)
     return read_items(path), path
+
+
+def known_parameters(store: RunStore, base: Run | None) -> Mapping[str, float] | None:
+    """The item-kNN's parameters where the run, or the one whose base it takes, has searched them already."""
+    if store.path is None or not store.finished:
+        return None if base is None else parameters_of(base.baselines)
+    return parameters_of(read_baselines(RunDirectory.open(store.path)))

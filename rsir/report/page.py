@@ -12,7 +12,7 @@ from rsir.metrics import HEADLINE, change, title
 from rsir.report import charts
 from rsir.report.examples import example_users
 from rsir.report.html import document, section, table, text
-from rsir.runs.baselines import Baselines, remarks
+from rsir.runs.baselines import Baselines, remarks, said_of_the_search
 from rsir.runs.rounds import RoundResult, best_round, is_over
 
 __all__ = ["REPORT", "Report"]
@@ -74,7 +74,9 @@ class Report:
             section("gains", "Gains by round", charts.gains(rounds), charts.INTERVALS),
         ]
         if self._baselines:
-            sections.append(section("baselines", "Beside the baselines", _beside(rounds, self._baselines)))
+            sections.append(
+                section("baselines", "Beside the baselines", _beside(rounds, self._baselines, self._config))
+            )
         if any(result.groups for result in rounds):
             best = rounds[best_round(rounds)]
             sections.append(section("groups", "Gains by group of users", charts.groups(rounds[0], best)))
@@ -132,13 +134,14 @@ def _lead(config: RecursionConfig, data: Sequences, rounds: Sequence[RoundResult
     return f'{intro}</p><dl class="tiles">{cells}</dl>'
 
 
-def _beside(rounds: Sequence[RoundResult], baselines: Baselines) -> str:
+def _beside(rounds: Sequence[RoundResult], baselines: Baselines, config: RecursionConfig) -> str:
     """A table of the rounds and the baselines, and what is to be said of them."""
     rows = [
         [f"round {one.round}", *(f"{getattr(one, part)[metric]:.4f}" for part, metric in HEADLINE)] for one in rounds
     ]
     rows += [[text(name), *(f"{by[part][metric]:.4f}" for part, metric in HEADLINE)] for name, by in baselines.items()]
-    said = "".join(f"<p>{text(sentence)}</p>" for sentence in remarks(rounds, baselines))
+    sentences = [said_of_the_search(rounds, baselines, config.itemknn), *remarks(rounds, baselines)]
+    said = "".join(f"<p>{text(sentence)}</p>" for sentence in sentences if sentence)
     caption = "The rounds, and recommenders that are counted and not trained"
     return table(caption, ["recommender", *(title(metric, part) for part, metric in HEADLINE)], rows) + said
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rsir.config import ItemKnnConfig, as_text
 from rsir.metrics import CRITERION
 from rsir.runs.directory import RunDirectory
 from rsir.runs.layout import BASELINES
 from rsir.runs.rounds import RoundResult
 
-__all__ = ["Baselines", "read_baselines", "remarks"]
+__all__ = ["Baselines", "parameters_of", "read_baselines", "remarks", "said_of_the_search"]
 
 Baselines = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Metrics by name of the baseline, part ("validation", "test") and name of the metric."""
+"""Metrics by name of the baseline, part ("validation", "test") and name of the metric; the item-kNN has "parameters",
+too."""
 
 _COVERAGE = "coverage@10"
 _NARROW = 0.05  # a share of the catalogue; of trained models that rank well, the first ten places hold half of it
@@ -23,6 +25,26 @@ def read_baselines(directory: RunDirectory) -> Baselines:
     """Those of a run; none of one that an earlier version wrote."""
     found: Baselines = directory.read_json(BASELINES) if (directory.path / BASELINES).exists() else {}
     return found
+
+
+def parameters_of(baselines: Baselines) -> Mapping[str, float] | None:
+    """The parameters of the item-kNN that was measured; None where there are none."""
+    return baselines.get("item-kNN", {}).get("parameters")
+
+
+def said_of_the_search(rounds: Sequence[RoundResult], baselines: Baselines, config: ItemKnnConfig) -> str:
+    """What the search of the item-kNN's parameters came to, a sentence; "" where nothing was searched."""
+    found, fixed = parameters_of(baselines), config.parameters()
+    if found is None or not config.searches:
+        return ""
+    other = [f"{name} {as_text(value)}" for name, value in found.items() if value != fixed[name]]
+    if not other:
+        return "The search of the item-kNN's parameters found none that are better on validation than the fixed ones."
+    said = f"The item-kNN has {', '.join(other)}, which a search on validation found"
+    votes = rounds[0].itemknn
+    if votes and votes == fixed:
+        said += "; beside the networks the one with the fixed values votes, which is better there"
+    return said + "."
 
 
 def remarks(rounds: Sequence[RoundResult], baselines: Baselines) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rsir import files
 from rsir.config import RecursionConfig, flat, from_dict, to_dict
+from rsir.config.counting import FIXED
 from rsir.errors import ConfigError, RunError
 
 __all__ = ["CHANGEABLE", "compare", "encode", "read", "settled"]
@@ -86,7 +87,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that is older than some of them, with what such a run did where today's default does not."""
     did: dict[str, dict[str, Any]] = {
         "data": {"repeats": "targets"},
-        "itemknn": {"vote": "off", "cold_neighbours": 0},
+        "itemknn": {"vote": "off", "cold_neighbours": 0, "search": "off", **FIXED},
         "model": {"times": "off"},
         "simulation": {"order": 0.0},
         "training": {"real_last": 0},

@@ -25,6 +25,7 @@ from rsir.data.io.items import ITEMS, ItemVectors
 from rsir.errors import CheckpointError, ConfigError, DataError, RunError
 from rsir.models import Ensemble, ItemKnn, checkpoint
 from rsir.models.itemknn import with_vote
+from rsir.runs.baselines import parameters_of
 from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_counted_vectors, read_vectors
 from rsir.runs.layout import DATA, REFIT
@@ -73,7 +74,9 @@ def _train(run: Run, items: ItemVectors | None, runtime: Runtime) -> dict[int, A
     chained = config.successor == "finetune" or teaching
     knn = None
     if config.distillation.share > 0 and config.distillation.teacher != "generator":
-        knn = ItemKnn.fit(run.data, config.itemknn, items=items, threads=runtime.threads)
+        parameters = run.rounds[0].itemknn if teaching else parameters_of(run.baselines)
+        counting = config.itemknn.filled(parameters)
+        knn = ItemKnn.fit(run.data, counting, items=items, threads=runtime.threads)
     lineage = Lineage(MemoryRun(config), config.retention, runtime.device)
     models: dict[int, Any] = {}
     updated = _networks_of_an_update(run)
@@ -127,8 +130,9 @@ def _initial(config: RecursionConfig, round_: int, lineage: Lineage, updated: Fo
 
 
 def _together(run: Run, models: list[Any], folder: Path | None, items: ItemVectors | None, threads: int | None) -> Run:
-    vote = run.rounds[run.best].vote
-    knn = ItemKnn.fit(run.data, run.config.itemknn, items=items, threads=threads) if vote else None
+    vote, parameters = run.rounds[run.best].vote, run.rounds[run.best].itemknn
+    counting = run.config.itemknn.filled(parameters)
+    knn = ItemKnn.fit(run.data, counting, items=items, threads=threads) if vote else None
     model = with_vote(Ensemble(models) if len(models) > 1 else models[0], knn, vote)
     return Run(run.config, run.data, run.rounds, run.best, model, folder, run.baselines, refitted=True)
 

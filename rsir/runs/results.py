@@ -26,7 +26,7 @@ from rsir.objects.copies import fetched
 from rsir.ops import ItemTable
 from rsir.runs import summary
 from rsir.runs.ancestry import read_lineage
-from rsir.runs.baselines import Baselines, read_baselines
+from rsir.runs.baselines import Baselines, parameters_of, read_baselines
 from rsir.runs.directory import RunDirectory
 from rsir.runs.inputs import read_counted_vectors, read_data
 from rsir.runs.layout import MANIFEST, REFIT
@@ -182,7 +182,8 @@ class Run:
             raise DataError(f"item {item!r} is not in the catalogue, which has {example!r} for one")
         offer = recommender.offer(candidates, exclude)
         items = self._item_vectors if by == "count" else None
-        found, scores = recommender.similar(int(ids[0]), k, by=by, offer=offer, config=self.config.itemknn, items=items)
+        counting = self.config.itemknn.filled(parameters_of(self.baselines))
+        found, scores = recommender.similar(int(ids[0]), k, by=by, offer=offer, config=counting, items=items)
         return list(zip(recommender.items.of(found).to_pylist(), scores.tolist(), strict=True))
 
     def refit(self, out: str | os.PathLike[str] | None = None, *, runtime: Runtime = RUNTIME) -> Run:
@@ -316,7 +317,8 @@ def _recommender(
     if not result.vote:
         return networks
     items = read_counted_vectors(directory.path, config, data)
-    knn = ItemKnn.fit(split(data, config.data, config.seed).train, config.itemknn, items=items)
+    counting = config.itemknn.filled(result.itemknn)
+    knn = ItemKnn.fit(split(data, config.data, config.seed).train, counting, items=items)
     return with_vote(networks, knn, result.vote)
 
 

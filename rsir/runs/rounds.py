@@ -55,6 +55,9 @@ class RoundResult:
         (:func:`rsir.evaluation.by_thirds`).
     vote : float
         Weight of the item-kNN beside the networks; 0: it does not vote.
+    itemknn : dict
+        Parameters of the item-kNN that votes, by name; empty where none is to vote, and in runs of versions that
+        searched none.
     against_best : dict
         The best "round" before this one, and the "difference" in validation NDCG@20 from it with the "low" and "high"
         end of its 95% interval (:func:`rsir.evaluation.difference_beyond_seeds`); empty in round 0.
@@ -87,6 +90,7 @@ class RoundResult:
     alone_test: dict[str, float] = field(default_factory=dict)
     groups: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     vote: float = 0.0
+    itemknn: dict[str, float] = field(default_factory=dict)
     against_best: dict[str, float] = field(default_factory=dict)
     against_base: dict[str, list[float]] = field(default_factory=dict)
     alone_against_base: dict[str, list[float]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rsir.config.counting import FIXED
 from rsir.metrics import CRITERION, HEADLINE, title
 from rsir.studies.comparisons import BEFORE, BESIDE_BASES, BESIDE_RUNS, COUNTED
 from rsir.studies.lines import BASES, METRICS, WITH_COUNT, Lines
@@ -13,6 +14,7 @@ from rsir.studies.tables import (
     Group,
     Line,
     groups_of,
+    holm,
     interval,
     known,
     mean_and_deviation,
@@ -26,6 +28,8 @@ Trained = dict[tuple[str, int], list[Line]]
 
 _RUN = f"rsir, all{WITH_COUNT}"
 _BASE = f"base{WITH_COUNT}", 0
+_NETWORKS = {"base": "base network", "rsir": "round {}: newest network", "rsir, all": "round {}: all networks"}
+_VOTERS = {"found": "the found values", "fixed": "the fixed ones"}
 _PUBLISHED: dict[
     str, list[tuple[str, float, float | None, str]]
 ] = {  # one network each, the same files and protocol: test Recall@10 and NDCG@10
@@ -116,16 +120,44 @@ def _published(lines: Lines) -> list[str]:
 
 def group_tables(lines: Lines, group: Group) -> list[str]:
     """Of one data set and backbone: what recommends, what it is compared with, and the networks alone."""
-    trained = trainings(lines, group)
+    tested, trained = _corrected(lines), trainings(lines, group)
     return [
         f"### {group[0]}, {group[1]}",
         "",
-        *_recommenders(trained, trainings(lines, group, COUNTED)),
+        *_of_the_search(trained),
+        *_recommenders(trained, trainings(tested, group, COUNTED)),
         "",
-        *_against(trained, lines, group),
+        *_against(trained, tested, group),
         "",
-        *_networks(trained, trainings(lines, group, "comparison")),
+        *_networks(trained, trainings(tested, group, "comparison")),
     ]
+
+
+def _corrected(lines: Lines) -> list[Line]:
+    """The lines, every test that is shown with "held": whether it holds among all of them, of all data."""
+    shown = [
+        (line, name)
+        for line in lines
+        for name, test in line.items()
+        if line["kind"] != "training" and isinstance(test, dict) and "p_value" in test
+        if line["kind"] != "comparison" or line["arm"] in _NETWORKS
+    ]
+    held = holm([line[name]["p_value"] for line, name in shown])
+    marks: dict[int, Line] = {}
+    for (line, name), holds in zip(shown, held, strict=True):
+        marks.setdefault(id(line), {})[name] = line[name] | {"held": holds}
+    return [line | marks.get(id(line), {}) for line in lines]
+
+
+def _of_the_search(trained: Trained) -> list[str]:
+    """What the search of the count's parameters found, and whether that votes."""
+    found = next((line["parameters"] for line in trained.get(("count", 0), []) if "parameters" in line), None)
+    if found is None:
+        return []
+    names = ", ".join(f"`{name}` {value:g}" for name, value in found.items() if value != FIXED[name])
+    seeds = {by: [line["seed"] for line in trained.get(_BASE, []) if line.get("voter") == by] for by in _VOTERS}
+    votes = [f"{what} (seed {', '.join(map(str, seeds[by]))})" for by, what in _VOTERS.items() if seeds[by]]
+    return [f"The count: {names or 'no value'} found; beside the networks vote {' and '.join(votes)}.", ""]
 
 
 def _recommenders(trained: Trained, compared: Trained) -> list[str]:
@@ -162,7 +194,7 @@ def _rows(trained: Trained) -> dict[str, tuple[str, int]]:
     return {name: key for name, key in rows.items() if key in trained}
 
 
-def _against(trained: Trained, lines: Lines, group: Group) -> list[str]:
+def _against(trained: Trained, lines: Sequence[Line], group: Group) -> list[str]:
     """Each round against the one before, and against as many other networks, all with the count."""
     heads = " | ".join(title(metric, part) for part, metric in HEADLINE)
     rows = [f"| change, 95% interval | seeds | {heads} |", "|---|---|" + "---|" * len(HEADLINE)]
@@ -193,15 +225,14 @@ def _networks(trained: Trained, compared: Trained) -> list[str]:
         + " |",
         "|---|---|---|---|---|" + "---|---|" * len(METRICS),
     ]
-    names = {"base": "base network", "rsir": "round {}: newest network", "rsir, all": "round {}: all networks"}
-    keys = sorted((key for key in trained if key[0] in names), key=lambda key: (list(names).index(key[0]), key[1]))
+    keys = sorted((k for k in trained if k[0] in _NETWORKS), key=lambda k: (list(_NETWORKS).index(k[0]), k[1]))
     for arm, round_ in keys:
         found = trained[arm, round_]
         same = of_same_seeds(trained["base", 0], found)
         added = [line["acquired"] for line in found if line.get("acquired") is not None]
         value = mean_and_deviation(np.array([line["validation"][CRITERION] for line in found]), ".4f")
         gain = _mean(found, "validation", CRITERION) / _mean(same, "validation", CRITERION) - 1
-        cells = [names[arm].format(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else "", value]
+        cells = [_NETWORKS[arm].format(round_), str(len(found)), f"{np.mean(added):,.0f}" if added else "", value]
         cells.append("" if arm == "base" else f"{gain:+.1%}")
         for metric in METRICS:
             cells += [

@@ -29,8 +29,9 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult, voters
 from rsir.runtime.runtime import Runtime
 from rsir.studies.lines import BASES, METRICS, WITH_COUNT, Lines, file_name, ranks_file
+from rsir.training.counting import searched
 from rsir.training.fit import fit
-from rsir.training.voting import vote_weight
+from rsir.training.voting import best_vote, vote_weight
 
 __all__ = ["RETAINED", "Lab", "recipe", "spent"]
 
@@ -82,8 +83,18 @@ class Lab:
 
     @cached_property
     def knn(self) -> ItemKnn:
-        """The count of the training part."""
-        return ItemKnn.fit(self.parts.train, self.config.itemknn)
+        """The count of the training part, its parameters searched where none are given."""
+        config, parts = self.config.itemknn, self.parts
+        return ItemKnn.fit(parts.train, searched(config, parts.train, parts.validation) if config.searches else config)
+
+    @cached_property
+    def voter(self) -> ItemKnn:
+        """The count that votes: with the fixed parameters or those that were found, which the base chooses."""
+        fixed = self.config.itemknn.filled()
+        if self.knn.config == fixed:
+            return self.knn
+        counts = [ItemKnn.fit(self.parts.train, fixed), self.knn]
+        return best_vote(network_of(self.base().model), counts, self.parts.validation)[0]
 
     def check(self) -> None:
         """RunError if there are lines of other settings or data, which new ones would replace or be averaged with."""
@@ -184,7 +195,7 @@ class Lab:
 
     def record_count(self) -> None:
         """The line of the item-kNN alone."""
-        self._record("count", 0, self.knn, self.config)
+        self._record("count", 0, self.knn, self.config, parameters=self.knn.config.parameters())
 
     def record_popularity(self) -> None:
         """The line of the most popular items."""
@@ -202,8 +213,9 @@ class Lab:
         the item-kNN's vote, where the lab counts."""
         self._record(arm, round_, model, config, **extra)
         if self.counting and not self.lines.has(**self._cell(arm + WITH_COUNT, round_, config)):
-            weight = vote_weight(model, self.knn, self.parts.validation)
-            self._record(arm + WITH_COUNT, round_, with_vote(model, self.knn, weight), config, **extra, vote=weight)
+            weight = vote_weight(model, self.voter, self.parts.validation)
+            said = {"vote": weight, "voter": "found" if self.voter is self.knn else "fixed"}
+            self._record(arm + WITH_COUNT, round_, with_vote(model, self.voter, weight), config, **extra, **said)
 
     def _record(self, arm: str, round_: int, model: Any, config: RecursionConfig, **extra: Any) -> None:
         cell = self._cell(arm, round_, config)
@@ -241,7 +253,8 @@ class Lab:
             begun = RunDirectory.open(folder).config
             # of the base, only what a base depends on has to be the same
             config = begun if base is None else replace(config, rounds=max(config.rounds, begun.rounds))
-        config = replace(config, stop_after=config.rounds + 1, guard=False, itemknn=replace(config.itemknn, vote="off"))
+        alone = replace(config.itemknn, vote="off", search="off")
+        config = replace(config, stop_after=config.rounds + 1, guard=False, itemknn=alone)
         if not resume:
             self.say(f"{self._where()} {arm}: {config.rounds} rounds" if base else f"{self._where()} {arm}: training")
         runtime = Runtime(device=self.device)

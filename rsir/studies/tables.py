@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ __all__ = [
     "Group",
     "Line",
     "groups_of",
+    "holm",
     "interval",
     "known",
     "mean_and_deviation",
@@ -45,12 +46,24 @@ def of_same_seeds(base: list[Line], found: list[Line]) -> list[Line]:
     return [line for line in base if line["seed"] in seeds]
 
 
+def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several tests hold so that a single false one among them is no likelier than `level` (Holm, 1979)."""
+    order, held = np.argsort(p_values, kind="stable"), [False] * len(p_values)
+    for place, number in enumerate(order):
+        if p_values[number] > level / (len(order) - place):
+            break
+        held[number] = True
+    return held
+
+
 def interval(test: Line | None, before: float) -> str:
-    """A difference and the ends of its interval, in percent of what it is a difference from."""
+    """A difference and the ends of its interval, in percent of what it is a difference from; with a mark where the
+    interval leaves 0 out, and the test does not hold among all others ("held")."""
     if test is None or not before > 0:
         return ""
     gain, low, high = (f"{test[name] / before:+.1%}" for name in ("difference", "low", "high"))
-    return f"{gain} ({low} to {high})"
+    doubtful = not test.get("held", True) and not test["low"] <= 0 <= test["high"]
+    return f"{gain} ({low} to {high}){'°' if doubtful else ''}"
 
 
 def mean_and_deviation(values: np.ndarray, format_: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,7 +24,7 @@ from rsir.runtime import memory
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
 
-__all__ = ["WEIGHTS", "ranks_by_weight", "vote_weight"]
+__all__ = ["WEIGHTS", "best_vote", "ranks_by_weight", "vote_weight"]
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """What is tried; 0: no vote."""
@@ -49,8 +51,27 @@ def vote_weight(
     table, runtime
         As for :func:`rsir.evaluation.evaluate`.
     """
-    found = ranks_by_weight(network, knn, validation, table=table, runtime=runtime)
-    return WEIGHTS[int(np.argmax([Evaluation({}, ranks).gains(CRITERION).mean() for ranks in found]))]
+    return best_vote(network, [knn], validation, table=table, runtime=runtime)[1]
+
+
+def best_vote(
+    network: Backbone,
+    counts: Sequence[ItemKnn],
+    validation: EvaluationSet,
+    *,
+    table: ItemTable | None = None,
+    runtime: Runtime = RUNTIME,
+) -> tuple[ItemKnn, float]:
+    """Which of several counts votes with which weight, by validation NDCG@20; among equals the first and the lowest."""
+    table = pack_items(network, table, world=runtime.world)
+    values = np.array(
+        [
+            [Evaluation({}, ranks).gains(CRITERION).mean() for ranks in found]
+            for found in (ranks_by_weight(network, knn, validation, table=table, runtime=runtime) for knn in counts)
+        ]
+    )
+    number, weight = np.unravel_index(int(values.argmax()), values.shape)
+    return counts[int(number)], WEIGHTS[int(weight)]
 
 
 @plain_torch()

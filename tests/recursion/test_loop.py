@@ -33,11 +33,12 @@ from rsir.generation.enrich import Enricher
 from rsir.models import BSARec, Ensemble, ItemKnn, checkpoint, registry
 from rsir.models.itemknn import WithItemKnn, with_vote
 from rsir.recursion import loop
+from rsir.recursion.baselines import counted
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.runtime import Runtime
-from rsir.training.voting import vote_weight
+from rsir.training.voting import best_vote
 from tests.harness.small import SMALL, small
 
 NETWORKS = ItemKnnConfig(vote="off")
@@ -90,7 +91,7 @@ def test_metrics_hold_the_training_and_what_it_gains_over_the_base(run: Run) -> 
     assert run.path is not None
     parts = split(run.data, SMALL.data)
     models = [checkpoint.load(run.path / f"round-{number:02d}") for number in range(3)]
-    knn = ItemKnn.fit(parts.train)
+    knn = ItemKnn.fit(parts.train, SMALL.itemknn.filled(run.rounds[0].itemknn))
     base, newest = (
         with_vote(networks, knn, run.rounds[number].vote)
         for networks, number in ((models[0], 0), (Ensemble(models), 2))
@@ -308,10 +309,12 @@ def test_the_count_generates_beside_the_networks_or_alone(run: Run, generator: A
     result = recurse(small(rounds=1, generation=generation, itemknn=ItemKnnConfig(vote=vote))).rounds[1]
     assert run.path is not None
     parts, network = split(load_data(SMALL), SMALL.data), checkpoint.load(run.path / "round-00")
-    knn = ItemKnn.fit(parts.train)
-    weight = vote_weight(network, knn, parts.validation)
+    fixed, knn = ItemKnn.fit(parts.train), counted(parts, ItemKnnConfig())
+    assert knn is not None
+    voters = [fixed, knn] if vote == "auto" else [knn]  # the one that was found draws where none votes
+    voter, weight = best_vote(network, voters, parts.validation)
     assert weight > 0
-    model = with_vote(network, knn, weight) if generator == "recommender" else WithItemKnn.alone(knn)
+    model = with_vote(network, voter, weight) if generator == "recommender" else WithItemKnn.alone(knn)
     bound = Enricher(generation, SMALL.fidelity, SMALL.acquisition).bind(model, 1)
     expected = bound.generate(parts.train).trajectories
     assert (result.acquired, result.mean_length) == (len(expected), expected.lengths.mean())

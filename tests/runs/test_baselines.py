@@ -19,8 +19,9 @@ from rsir.evaluation import evaluate
 from rsir.models import ItemKnn, Popularity
 from rsir.recursion.baselines import baselines, counted
 from rsir.report.page import Report
-from rsir.runs.baselines import remarks
+from rsir.runs.baselines import remarks, said_of_the_search
 from rsir.runtime.memory import Budget, memory_limit
+from rsir.training.counting import searched
 from tests.cli.fake_loop import result
 
 BESIDE = {
@@ -77,7 +78,10 @@ def test_a_run_measures_them_and_keeps_what_it_measured(tmp_path: Path, capsys: 
     run = rsir.run(out=tmp_path / "run", **SMALL)
     parts = leave_one_out(run.data)
     popularity = item_popularity(parts.train)
-    for name, model in (("item-kNN", ItemKnn.fit(parts.train)), ("popularity", Popularity(popularity))):
+    for name, model in (
+        ("item-kNN", ItemKnn.fit(parts.train, searched(run.config.itemknn, parts.train, parts.validation))),
+        ("popularity", Popularity(popularity)),
+    ):
         for part in ("validation", "test"):
             found = evaluate(model, getattr(parts, part), popularity=popularity).metrics
             assert run.baselines[name][part] == found
@@ -104,7 +108,7 @@ def test_a_count_that_might_not_stay_within_the_limit_on_memory_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = rsir.Sequences.from_lists([[1, 2, 3, 4]] * 10, 4)
-    parts, config = leave_one_out(data), rsir.ItemKnnConfig()
+    parts, config = leave_one_out(data), rsir.ItemKnnConfig(search="off")
     popularity, needs = item_popularity(parts.train), []
 
     def left(self: Budget, asked: dict[str, int]) -> int:
@@ -125,3 +129,48 @@ def test_popularity_recommends_what_occurs_most() -> None:
     data = rsir.Sequences.from_lists([[1, 2, 3], [3, 2], [3, 4, 1]], 4)
     best = rsir.evaluation.recommend(Popularity(item_popularity(data)), data.lists, 2).ids
     assert best.tolist() == [[4, 0], [1, 4], [2, 0]]
+
+
+def test_without_memory_for_a_search_the_fixed_values_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = leave_one_out(rsir.Sequences.from_lists([[1, 2, 3, 4]] * 10, 400))
+    needs: list[int] = []
+
+    def left(self: Budget, asked: dict[str, int]) -> int:
+        needs.append(asked["the item-kNN"])
+        if len(needs) == 1:
+            raise ConfigError("memory: expected more")
+        return 0
+
+    monkeypatch.setattr(Budget, "left", left)
+    with memory_limit(2**40, tmp_path):
+        knn = counted(parts, rsir.ItemKnnConfig())
+    assert knn is not None
+    assert knn.config == rsir.ItemKnnConfig().filled()
+    assert needs == [16 * 20 + 24 * 2 * 50 * 20, 16 * 20 + 16 * 2 * 20 * 20]  # two counts of a window of up to 50
+
+
+@pytest.mark.parametrize(
+    ("found", "votes", "said"),
+    [
+        (
+            {},
+            {},
+            "The search of the item-kNN's parameters found none that are better on validation than the fixed ones.",
+        ),
+        ({"window": 50}, {"window": 50}, "The item-kNN has window 50, which a search on validation found."),
+        (
+            {"window": 50, "decay": 0.95},
+            {},
+            "The item-kNN has window 50, decay 0.95, which a search on validation found; beside the networks the one "
+            "with the fixed values votes, which is better there.",
+        ),
+    ],
+)
+def test_what_a_search_came_to_is_said(found: dict[str, float], votes: dict[str, float], said: str) -> None:
+    config = rsir.ItemKnnConfig()
+    fixed = config.parameters()
+    base = dataclasses.replace(result(0), itemknn=fixed | votes)
+    beside = {"item-kNN": {**BESIDE["item-kNN"], "parameters": fixed | found}}
+    assert said_of_the_search([base], beside, config) == said
+    assert said_of_the_search([base], BESIDE, config) == ""  # of a run that an earlier version wrote
+    assert said_of_the_search([base], beside, config.filled()) == ""

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from rsir.config.counting import FIXED
 from rsir.studies.lines import Lines
 from rsir.studies.results import page, write
+from rsir.studies.tables import holm
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -50,6 +52,32 @@ def test_the_default_s_page_says_what_validation_chooses_and_what_it_is_compared
     assert "| amazon-beauty | BSARec | 0.1008 | 0.0611 | [arXiv 2312.10325]" in text
     put("rsir, all + count", 1, 0.5, 0.5, vote=1.0)
     assert f"{both(0.5)} (+25.0% / +25.0%) | 120 |" in page({"default": study})
+    doubtful = test | {"p_value": 0.03}
+    study.put(
+        {"kind": "comparison with the count", **compared, "against": "base + count", **tests, "recall@10": doubtful}
+    )
+    assert f"| 0.5000 | {gain} | 0.5000 | {gain} | 0.5000 | {gain} |" in page({"default": study})  # one among six
+    study.put({"kind": "comparison", **compared, "arm": "rsir", "against": "base", "recall@10": doubtful})
+    assert f"| 0.5000 | {gain} | 0.5000 | {gain}° | 0.5000 | {gain} |" in page({"default": study})  # above 0.05 / 2
+
+
+def test_tests_hold_among_many_by_holm_s_rule() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]  # 0.03 is above 0.05 / 2, which ends it
+    assert holm([0.01, 0.02, 0.04]) == [True, True, True]
+    assert holm([]) == []
+
+
+def test_the_page_names_what_the_search_found_and_who_votes(tmp_path: Path) -> None:
+    study = Lines(tmp_path / "default.jsonl")
+    for seed, voter in ((0, "found"), (1, "fixed"), (2, "found")):
+        place = {"kind": "training", "data": "d", "backbone": "bsarec", "seed": seed, "round": 0, "settings": "x"}
+        metrics = dict.fromkeys(("recall@10", "ndcg@10", "ndcg@20", "coverage@10"), 0.5)
+        both = {"validation": metrics, "test": metrics, "seconds": 1.0}
+        study.put({**place, "arm": "count", **both, "parameters": FIXED | {"window": 50, "decay": 0.95}})
+        study.put({**place, "arm": "base", **both})
+        study.put({**place, "arm": "base + count", **both, "vote": 1.0, "voter": voter})
+    said = "The count: `window` 50, `decay` 0.95 found; beside the networks vote the found values (seed 0, 2)"
+    assert f"{said} and the fixed ones (seed 1)." in page({"default": study})
 
 
 def test_the_page_has_the_figures_of_the_paper_beside_ours(tmp_path: Path) -> None:

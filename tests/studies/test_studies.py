@@ -27,7 +27,8 @@ from rsir.studies.lines import Lines
 from rsir.studies.main import inserted, reordered
 from rsir.studies.noise import noisy
 from rsir.studies.results import page
-from rsir.training.voting import vote_weight
+from rsir.training.counting import searched
+from rsir.training.voting import best_vote, vote_weight
 from tests.studies.small import CONFIG, TINY, lines, main
 
 MAIN = ["main", "--models", "sasrec", "--seeds", "0", "1", "--rounds", "2"]
@@ -86,7 +87,8 @@ def test_the_count_votes_in_arms_of_its_own(out: Path) -> None:
     found = {(line["arm"], line["round"], line["seed"]): line for line in study if line["kind"] == "training"}
     config = dataclasses.replace(CONFIG, seed=0)
     parts = Lab("simulated", load_data(CONFIG), config, Lines(out / "none"), out / "work", print).parts
-    knn, networks = ItemKnn.fit(parts.train), []
+    fixed, networks = ItemKnn.fit(parts.train), []
+    knn = ItemKnn.fit(parts.train, searched(config.itemknn, parts.train, parts.validation))
     for seed in (0, 1):
         (own,) = (
             run
@@ -95,8 +97,9 @@ def test_the_count_votes_in_arms_of_its_own(out: Path) -> None:
         )
         networks += [checkpoint.load(own / f"round-{k:02d}") for k in (0, 1)]
     four, line = Ensemble(networks), found[name, 1, 0]
-    assert line["vote"] == vote_weight(four, knn, parts.validation)
-    assert line["test"] == evaluate(with_vote(four, knn, line["vote"]), parts.test).metrics
+    voter, _ = best_vote(networks[0], [fixed, knn], parts.validation)
+    assert line["vote"] == vote_weight(four, voter, parts.validation)
+    assert line["test"] == evaluate(with_vote(four, voter, line["vote"]), parts.test).metrics
     assert found["one round, two seeds", 1, 0]["test"] == evaluate(four, parts.test).metrics
     assert found["count", 0, 0]["test"] == evaluate(knn, parts.test).metrics
     compared = {(line["arm"], line["round"]): line for line in study if line["kind"] == "comparison with the count"}

@@ -139,7 +139,7 @@ def test_a_run_with_a_vote_can_be_resumed(tmp_path: Path) -> None:
 def test_the_recommender_teaches_with_its_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voting, "WEIGHTS", (0.5,))
     runs = [
-        rsir.run(**SMALL, distillation={"share": 0.5, "teacher": teacher, "temperature": 2.0})
+        rsir.run(**SMALL, itemknn={"search": "off"}, distillation={"share": 0.5, "teacher": teacher, "temperature": 2})
         for teacher in ("generator", "recommender", "recommender")
     ]
     weights = [network_of(run.model).item_embeddings().detach() for run in runs]
