@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import inspect
 import re
 import subprocess
 import sys
@@ -75,19 +74,6 @@ def test_modules_are_no_attributes_before_they_are_imported() -> None:
     printed(code)
     with pytest.raises(AttributeError, match="no attribute 'enlarge'; its names are AcquisitionConfig"):
         _ = rsir.enlarge  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "most"),
-    [
-        ("rsir.recursion.loop", "recurse", 8),
-        ("rsir.generation.generate", "generate", 10),
-        ("rsir.training.fit", "fit", 10),
-    ],
-)
-def test_what_a_run_goes_through_takes_few_parameters(module: str, name: str, most: int) -> None:
-    """What travels together is one object: settings, a Runtime, a store, what a run starts from."""
-    assert len(inspect.signature(getattr(importlib.import_module(module), name)).parameters) <= most
 
 
 # settings by name

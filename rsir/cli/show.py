@@ -149,10 +149,11 @@ def cut_short(rounds: list[RoundResult], training: TrainingConfig) -> str:
             found.append(str(result.round))
     if not found:
         return ""
+    limit = f"{training.max_evaluations} validation{'' if training.max_evaluations == 1 else 's'}"
     return (
-        f"Note:      the {training.max_evaluations} validations of a training (training.max_evaluations) ended round "
-        f"{', '.join(found)} before its patience did;\n"
-        "           more of them, or a larger training.evaluate_every (steps between them), may do better\n"
+        f"Note:      training ended at its limit of {limit} (training.max_evaluations) and not by its patience in "
+        f"round {', '.join(found)};\n"
+        "           a higher limit, or a larger training.evaluate_every (steps between validations), may do better\n"
     )
 
 

@@ -132,7 +132,7 @@ def test_its_metrics_of_our_recommendations(tmp_path):
     from rsir.config import SimulationConfig
     from rsir.data import simulate
     from rsir.recursion.loop import recurse
-    from tests.runs.test_results import SMALL
+    from tests.harness.small import ON_DATA as SMALL
 
     data = simulate(SimulationConfig(num_users=80, num_items=50, mean_length=7)).sequences
     data = dataclasses.replace(data, item_labels=pa.array([f"item {row}" for row in range(50)]))

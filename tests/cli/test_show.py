@@ -78,7 +78,8 @@ def test_trainings_that_were_cut_short_are_named() -> None:
     rounds = [replace(result(i), steps=40, best_step=best, history=history) for i, best in enumerate((20, 30, 40))]
     assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=5, real_last=0)) == ""
     assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4, real_last=0)).startswith(
-        "Note:      the 4 validations of a training (training.max_evaluations) ended round 1, 2 before its patience"
+        "Note:      training ended at its limit of 4 validations (training.max_evaluations) and not by its patience in "
+        "round 1, 2;"
     )
     assert cut_short(rounds, TrainingConfig(patience=2, max_evaluations=4, real_last=0, schedule="cosine")) == ""
     assert (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from importlib import import_module
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -16,9 +15,8 @@ from rsir.cli.commands import COMMANDS
 from rsir.cli.options import OPTIONS
 from rsir.cli.studies import results_parser
 from rsir.data import Sequences, leave_one_out, write
+from tests.docs.pages import DOCS, ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 GUIDES = [
     *(
         "quickstart",
@@ -39,13 +37,6 @@ GUIDES = [
 ]
 SMALLER = {"num_users=1500, num_items=900": "num_users=200, num_items=120", "patience=5": "max_evaluations=2"}
 """What of the code takes long, and what the tests run in its place."""
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Python and shell of a page, in order."""
-    text = ((ROOT if page == "README" else DOCS) / f"{page}.md").read_text("utf-8")
-    found = re.findall(r"^( *)```(python|bash)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-    return [(kind, re.sub(f"^{indent}", "", code, flags=re.MULTILINE)) for indent, kind, code in found]
 
 
 def check(line: str, run: bool) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from rsir.cli.main import main
 from tests.browser import BROWSER, shown
-from tests.docs.test_guides import blocks
+from tests.docs.pages import blocks
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")

@@ -15,7 +15,7 @@ from rsir.config import ItemKnnConfig, SimulationConfig
 from rsir.data import simulate
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 
 @pytest.fixture(scope="module")

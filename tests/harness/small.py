@@ -1,4 +1,4 @@
-"""Settings of a run of seconds, on simulated users."""
+"""Settings of runs of seconds."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ SMALL = RecursionConfig(
     generation=GenerationConfig(m=2, slots=64),
     fidelity=FidelityConfig(tau=15),
 )
+"""On simulated users."""
+
+ON_DATA = RecursionConfig(
+    rounds=2,
+    stop_after=9,
+    guard=False,
+    accumulate=True,
+    model=ModelConfig(dim=8, layers=1, heads=2, feedforward=8, dropout=0.1, max_len=12),
+    training=TrainingConfig(batch_size=32, negatives=16, max_evaluations=2, learning_rate=1e-2, real_last=0),
+    generation=GenerationConfig(m=2),
+    fidelity=FidelityConfig(tau=15),
+)
+"""On users that a test makes."""
 
 
 def small(**changes: object) -> RecursionConfig:

@@ -23,7 +23,7 @@ from rsir.evaluation import evaluate
 from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 UNSEEN = ["i3", "i9", "new 1"]
 

@@ -24,7 +24,7 @@ from rsir.recursion.update import update
 from rsir.runs.results import Run
 from rsir.runtime.runtime import Runtime
 from rsir.training.fit import fit, training_seed
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 CONFIG = dataclasses.replace(SMALL, rounds=1, retention="all", accumulate=False)
 

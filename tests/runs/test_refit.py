@@ -24,7 +24,7 @@ from rsir.runs import refit
 from rsir.runs.results import Run, enriched
 from rsir.runs.rounds import best_steps
 from rsir.training.fit import fit, training_seed
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 
 @pytest.fixture(scope="module")

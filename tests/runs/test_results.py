@@ -16,27 +16,14 @@ from rsir.config import (
     FidelityConfig,
     GenerationConfig,
     ItemKnnConfig,
-    ModelConfig,
-    RecursionConfig,
     SimulationConfig,
-    TrainingConfig,
 )
 from rsir.data import Sequences, from_frame, leave_one_out, simulate, to_table, write
 from rsir.errors import BackboneError, ConfigError, DataError, RunError
 from rsir.recursion.loop import recurse
 from rsir.runs.results import enriched
+from tests.harness.small import ON_DATA as SMALL
 from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
-
-SMALL = RecursionConfig(
-    rounds=2,
-    stop_after=9,
-    guard=False,
-    accumulate=True,
-    model=ModelConfig(dim=8, layers=1, heads=2, feedforward=8, dropout=0.1, max_len=12),
-    training=TrainingConfig(batch_size=32, negatives=16, max_evaluations=2, learning_rate=1e-2, real_last=0),
-    generation=GenerationConfig(m=2),
-    fidelity=FidelityConfig(tau=15),
-)
 
 
 @pytest.fixture(scope="module")

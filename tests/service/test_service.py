@@ -26,7 +26,7 @@ from rsir.data import simulate
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run
 from tests.browser import BROWSER, shown
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 uvicorn = pytest.importorskip("uvicorn")
 application = pytest.importorskip("rsir.service.app").application

@@ -22,8 +22,8 @@ from rsir.recursion.loop import recurse
 from rsir.serving import recommender as engine
 from rsir.serving.names import Names
 from rsir.serving.recommender import Recommender
+from tests.harness.small import ON_DATA as SMALL
 from tests.harness.toys import ToyBackbone
-from tests.runs.test_results import SMALL
 
 N = 12
 ROWS = st.lists(st.lists(st.integers(1, N), max_size=5), min_size=1, max_size=6)
