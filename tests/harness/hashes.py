@@ -37,7 +37,7 @@ TINY = [
     *("--generation.m", "2", "--generation.slots", "48", "--fidelity.tau", "15"),
 ]
 SMALL = ["--simulation.num_users", "300"]
-BACKBONES = ("sasrec", "cl4srec", "esasrec", "gru4rec", "hstu")
+BACKBONES = ("bsarec", "sasrec", "cl4srec", "esasrec", "gru4rec", "hstu")  # the default first
 SETTINGS = {
     "neighbours": ["--fidelity.policy", "neighbours"],
     "both": ["--fidelity.policy", "both"],
@@ -56,6 +56,11 @@ SETTINGS = {
         *("--distillation.targets", "synthetic", "--seed", "7"),
     ],
     "memory": ["--memory", "1GiB"],
+    "no-vote": ["--itemknn.vote", "off"],
+    "both-generate": ["--generation.generator", "recommender", "--fidelity.policy", "rank-itemknn"],
+    "counted-teacher": ["--distillation.share", "0.5", "--distillation.teacher", "itemknn"],
+    "full-softmax": ["--training.negatives", "0", "--training.loss_precision", "bfloat16"],
+    "cosine": ["--training.schedule", "cosine"],
 }
 EXPORTS = ("parquet", "arrow", "csv", "inter", "txt", "faiss")
 PUBLIC = {"toys": "amazon-toys.txt", "movielens": "ml-100k.inter"}
@@ -91,6 +96,11 @@ def cases(data: Path) -> dict[str, Steps]:
         "text": [run(*TINY, *some, *log, "--data", "../inputs/log.txt"), *uses("txt")],
         "text-memory": [run(*TINY, *some, *log, "--data", "../inputs/log.txt", "--memory", "1GiB"), *uses("parquet")],
         "csv": [run(*TINY, *some, *log, *by_time, "--data", "../inputs/log.csv"), *uses("inter")],
+        "update": [
+            run(*TINY, "--rounds", "1", "--data.k_core", "2", "--fidelity.tau", "20", "--data", "../inputs/log.csv"),
+            ["rsir", "update", "run", "--data", "../inputs/next.csv", "--rounds", "1", "--out", "updated"],
+            ["rsir", "refit", "run", "--out", "refitted"],
+        ],
         "enrich": [["@enrich", "enriched.json"]],
         "two-processes": [together(run(*TINY, *some))],
     }
@@ -130,6 +140,8 @@ def write_inputs(folder: Path, data: Path) -> None:
         for item in row
     ]
     (folder / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    later = [f"u{user},film {draw.randrange(60)},{1_700_000_000 + user},{draw.randrange(1, 6)}" for user in range(20)]
+    (folder / "next.csv").write_text("\n".join([lines[0], *later]) + "\n", encoding="utf-8")
     for file in PUBLIC.values():
         if (data / file).exists():
             (folder / file).symlink_to((data / file).resolve())
