@@ -14,7 +14,7 @@ from rsir.data.ragged import Timed
 from rsir.generation.enrich import enrich
 from rsir.generation.times import times_at, with_times
 from rsir.models import Ensemble, build, encode_sequences
-from tests.models.test_times import ITEMS, MAX_LEN, sequences, timed_model
+from tests.models.timed import ITEMS, MAX_LEN, sequences, timed_model
 
 GENERATION = GenerationConfig(m=2, p=0.5, k=1, min_length=2)
 FREE = FidelityConfig(policy="off")

@@ -6,14 +6,7 @@ import torch
 
 from rsir.config import ModelConfig
 from rsir.models import build
-
-
-def silu(x):
-    return x / (1 + torch.exp(-x))
-
-
-def norm(x):
-    return (x - x.mean()) / torch.sqrt(x.var(unbiased=False) + 1e-6)
+from tests.models.naive import norm, silu
 
 
 def naive_layer(block, x, longest):

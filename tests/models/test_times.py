@@ -24,20 +24,8 @@ from rsir.models.recomputing import Recomputed
 from rsir.models.times import bucket_of, decided, prefix_times, usual_gap
 from rsir.runtime.world import World
 from rsir.training.fit import fit
-from tests.models.test_hstu import norm, silu
-
-ITEMS, MAX_LEN = 30, 7
-HSTU = ModelConfig(name="hstu", dim=8, heads=2, max_len=MAX_LEN, dropout=0.0, times="on")
-DAY = 86_400
-
-
-def timed_model(seed=1):
-    model = build(HSTU, ITEMS, seed=seed).eval()
-    with torch.no_grad():
-        for number, parameter in enumerate(model.parameters()):
-            parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(number + seed))
-        model.gap.fill_(3600)
-    return model
+from tests.models.naive import norm, silu
+from tests.models.timed import DAY, HSTU, ITEMS, MAX_LEN, sequences, timed_model
 
 
 def rows(count=20, longest=MAX_LEN, seed=0):
@@ -215,14 +203,6 @@ class Second(World):
     def __init__(self) -> None:
         super().__init__()
         self.rank, self.size = 1, 2
-
-
-def sequences(count=25, seed=3, timed=True):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, 12, count)
-    lists = [rng.integers(1, ITEMS + 1, length).tolist() for length in lengths]
-    times = np.concatenate([np.sort(rng.integers(0, 400 * DAY, length)) for length in lengths])
-    return Sequences.from_lists(lists, ITEMS, times=times if timed else None)
 
 
 def trained(config, data):

@@ -25,7 +25,7 @@ from rsir.models.itemknn import network_of
 from rsir.recursion.loop import recurse
 from rsir.runs.results import Run, enriched
 from rsir.runtime.runtime import Runtime
-from tests.runs.test_results import SMALL
+from tests.harness.small import ON_DATA as SMALL
 
 CONFIG = dataclasses.replace(
     SMALL, rounds=1, retention="all", model=ModelConfig(name="hstu", dim=8, layers=1, heads=2, max_len=12)
