@@ -37,7 +37,7 @@ def said_of_the_search(rounds: Sequence[RoundResult], baselines: Baselines, conf
     found, fixed = parameters_of(baselines), config.parameters()
     if found is None or not config.searches:
         return ""
-    other = [f"{name} {as_text(value)}" for name, value in found.items() if value != fixed[name]]
+    other = [f"{name} {as_text(found[name])}" for name, value in fixed.items() if found[name] != value]
     if not other:
         return "The search of the item-kNN's parameters found none that are better on validation than the fixed ones."
     said = f"The item-kNN has {', '.join(other)}, which a search on validation found"

@@ -154,7 +154,7 @@ def _of_the_search(trained: Trained) -> list[str]:
     found = next((line["parameters"] for line in trained.get(("count", 0), []) if "parameters" in line), None)
     if found is None:
         return []
-    names = ", ".join(f"`{name}` {value:g}" for name, value in found.items() if value != FIXED[name])
+    names = ", ".join(f"`{name}` {value:g}" for name in FIXED if (value := found[name]) != FIXED[name])
     seeds = {by: [line["seed"] for line in trained.get(_BASE, []) if line.get("voter") == by] for by in _VOTERS}
     votes = [f"{what} (seed {', '.join(map(str, seeds[by]))})" for by, what in _VOTERS.items() if seeds[by]]
     return [f"The count: {names or 'no value'} found; beside the networks vote {' and '.join(votes)}.", ""]

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 import rsir
 from rsir.cli import main as command
@@ -20,8 +21,10 @@ from rsir.config import (
 )
 from rsir.data import Sequences, from_frame, leave_one_out, simulate, to_table, write
 from rsir.errors import BackboneError, ConfigError, DataError, RunError
+from rsir.recursion import loop
 from rsir.recursion.loop import recurse
 from rsir.runs.results import enriched
+from rsir.training.fit import fit
 from tests.harness.small import ON_DATA as SMALL
 from tests.harness.toys import IncrementalToyBackbone, ToyBackbone
 
@@ -95,6 +98,39 @@ def test_a_device_that_is_not_there(run, monkeypatch):
 
 def test_open_is_load(run):
     assert type(run).open(run.path).best == run.best
+
+
+def test_a_run_whose_rounds_lose_recommends_with_its_base(data, tmp_path, monkeypatch):
+    """From memory, from its folder and refitted: as if there had been no rounds."""
+    trainings = []
+
+    def spoiled(*args, **settings):
+        trained = fit(*args, **settings)
+        trainings.append(trained)
+        if len(trainings) > 1:
+            draw = torch.Generator().manual_seed(len(trainings))
+            with torch.no_grad():
+                for value in trained.model.parameters():
+                    value.normal_(generator=draw)
+        return trained
+
+    base = recurse(dataclasses.replace(SMALL, rounds=0), data=data, out=tmp_path / "base")
+    monkeypatch.setattr(loop, "fit", spoiled)
+    run = recurse(SMALL, data=data, out=tmp_path / "run")
+    assert len(run.rounds) == 3
+    assert max(result.validation["ndcg@20"] for result in run.rounds[1:]) < run.rounds[0].validation["ndcg@20"]
+    users = [[f"item {item - 1}" for item in row] for row in list(data.lists)[:20]]
+    expected = base.recommend(users, 5)
+    for one in (run, rsir.load(run.path)):
+        assert one.best == 0
+        assert one.recommend(users, 5) == expected
+    refit = run.refit(tmp_path / "refit")
+    assert [path.name for path in sorted((tmp_path / "refit").glob("round-*"))] == ["round-00"]
+    assert (
+        refit.recommend(users, 5)
+        == rsir.load(tmp_path / "refit").recommend(users, 5)
+        == base.refit().recommend(users, 5)
+    )
 
 
 def test_data_that_is_gone_or_damaged(data, run, tmp_path):
