@@ -4,7 +4,7 @@ from .attention import attend_cached
 from .decode import FRESH, Slots
 from .fused import best_items, count_above, rank_and_best, rank_within
 from .gumbel import draw
-from .plan import PRECISIONS, platform
+from .plan import PRECISIONS, fastest_precision, platform
 from .pool import logits_of, pool_best
 from .softmax import sampled_softmax
 from .types import Best, ItemTable, Lists
@@ -20,6 +20,7 @@ __all__ = [
     "best_items",
     "count_above",
     "draw",
+    "fastest_precision",
     "logits_of",
     "platform",
     "pool_best",

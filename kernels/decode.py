@@ -14,8 +14,9 @@ from torch import Tensor
 from .arithmetic import order_key, philox
 from .gumbel import signed
 from .plan import launching
+from .recheck import complete, recount
 from .scan import NO_TARGET, Bars, Scan
-from .select import exclusion_bits, pick, repair, row_scores
+from .select import best_keys, exclusion_bits, pick, repair, row_scores
 from .types import ItemTable, Lists
 
 __all__ = ["FRESH", "Slots"]
@@ -368,20 +369,22 @@ class Slots:
         """Verify and draw by queries (count, d) float32; -> (count,) int32, whether each trajectory ends here."""
         table, device = self.table, queries.device
         scan = Scan.of(queries, table, picks=self.k, tau=self.tau)
-        num_picks = min(scan.num_groups, self.k if table.precision == "ieee" else 2 * self.k)
-        scanned = table.scanning(queries)
+        num_picks = scan.picks(self.k)
         maxima = torch.empty(self.count, scan.num_groups, dtype=torch.float32, device=device)
         if scan.phases > 1:
             maxima.fill_(-torch.inf)
         bars = None
         if self.tau is not None:
-            bars = Bars(scan.best_targets(scanned, Lists(self.open, self.offsets)), self.above)
-        scan.run(scanned, bars, maxima)
+            best = scan.best_targets(queries, Lists(self.open, self.offsets))
+            bars = Bars(best, self.above, scan.open_bits(queries))
+        scan.run(table.scanning(queries), bars, maxima)
+        if bars is not None:
+            recount(queries, scan, bars)
 
         used = Lists(self.records.view(-1), self.begins, self.ends)
         bits = exclusion_bits(used, self.count, table.num_items, device)
         repair(queries, scan, maxima, bits, used)
-        picks = pick(maxima, num_picks)
+        picks, bar = pick(maxima, num_picks)
         width = max(num_picks * scan.group, self.longest, self.k)
         keys = torch.empty(self.count, width, dtype=torch.int64, device=device)
         with launching():
@@ -401,7 +404,13 @@ class Slots:
                 GROUP=scan.group,
                 **scan.plan.lone_rows(table.dim),
             )
-            best = keys.amax(dim=1, keepdim=True) if self.k == 1 else keys.topk(self.k, dim=1).values
+        best = best_keys(keys, self.k)
+        if not table.exact:
+            draws = self.kinds == 4
+            if self.tau is not None:
+                draws &= self.above < self.tau
+            complete(queries, scan, maxima, bar, best, bits, ~draws)
+        with launching():
             settle_kernel[(self.count,)](
                 self.tasks,
                 self.records,

@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import attention, decode, fused, gumbel, pool, scan, select, softmax, types
+from . import attention, decode, fused, gumbel, margin, pool, recheck, scan, select, softmax, types
 from .plan import PRECISIONS, platform
 
 __all__ = ["ARCHITECTURES", "Launch", "Report", "compile_launch", "record_launches"]
@@ -42,6 +42,7 @@ _POINTERS = {
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
     torch.int32: "*i32",
+    torch.bool: "*i1",
 }
 
 
@@ -83,7 +84,7 @@ class Report:
 class _Recorder:
     """Stands in for a kernel, notes the launch and runs nothing."""
 
-    def __init__(self, kernel: Any, launches: dict[tuple[Any, ...], Launch]) -> None:
+    def __init__(self, kernel: Any, launches: dict[str, Launch]) -> None:
         self.kernel, self.launches = kernel, launches
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
@@ -110,7 +111,7 @@ class _Recorder:
             kinds = ("COUNT", "MAXIMA", "PERMUTED")
             name += "".join(f" {kind.lower()}" for kind in kinds if constants[kind])
         launch = Launch(name, self.kernel, signature, constants, tuple(divisible), options)
-        self.launches.setdefault((name, *constants.values(), *options.values()), launch)
+        self.launches.setdefault(repr(launch), launch)
 
 
 def record_launches(
@@ -124,7 +125,7 @@ def record_launches(
     kept: torch.dtype = torch.float32,
 ) -> list[Launch]:
     """Every different launch that all ops make on ``platform`` ("cuda" or "hip") at this shape, of items so kept."""
-    launches: dict[tuple[Any, ...], Launch] = {}
+    launches: dict[str, Launch] = {}
     queries, items = torch.zeros(rows, dim), torch.zeros(num_items + 1, dim, dtype=kept)
     lists = types.Lists(torch.ones(2 * rows, dtype=torch.int32), torch.arange(0, 2 * rows + 1, 2))
     counters = torch.zeros(rows, 3, dtype=torch.int64)
@@ -157,20 +158,22 @@ def record_launches(
             slots.start(torch.zeros(rows, decode.FRESH, dtype=torch.int64))
             slots.append()
             slots.decide(queries)
+        ids, one_each = torch.ones(rows, dtype=torch.int64), torch.ones(rows)
+        if precision in ("ieee", "bfloat16"):
+            arguments = queries, queries, queries, ids, ids, one_each, one_each, one_each
+            softmax.sampled_softmax(*arguments, bfloat16=precision == "bfloat16")
         if precision == "ieee":
             heads = torch.zeros(rows, 3, 2, dim // 2)
             cache = torch.zeros(2, rows, 2, 64, dim // 2)
             attention.attend_cached(*heads.unbind(1), torch.zeros(rows, dtype=torch.int64), *cache)
-            ids, one_each = torch.ones(rows, dtype=torch.int64), torch.ones(rows)
-            softmax.sampled_softmax(queries, queries, queries, ids, ids, one_each, one_each, one_each)
     return list(launches.values())
 
 
 @contextlib.contextmanager
-def _recording(platform: str, launches: dict[tuple[Any, ...], Launch]) -> Iterator[None]:
+def _recording(platform: str, launches: dict[str, Launch]) -> Iterator[None]:
     """Note every launch in ``launches``, as on ``platform``, and run none."""
     with contextlib.ExitStack() as stack:
-        for module in (attention, decode, gumbel, pool, scan, select, softmax, types):
+        for module in (attention, decode, gumbel, margin, pool, recheck, scan, select, softmax, types):
             stand_ins: dict[str, Any] = {
                 name: _Recorder(kernel, launches) for name, kernel in vars(module).items() if name.endswith("_kernel")
             }

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,26 +19,26 @@ import triton
 
 __all__ = [
     "PRECISIONS",
-    "SCRATCH_BYTES",
     "TUNED",
     "Plan",
     "aligned_rows",
     "chunks",
     "device_file",
+    "fastest_key",
+    "fastest_precision",
     "group_size",
     "launching",
     "make_plan",
     "measured_plan",
     "platform",
     "rows_per_chunk",
+    "scratch_of",
     "shape_class",
 ]
 
-PRECISIONS = ("ieee", "tf32x3", "tf32", "float16", "bfloat16")
-"""How the scan multiplies. ieee is exact float32; the others choose candidates less exactly (see ItemTable)."""
-
-SCRATCH_BYTES = 64 * 2**20
-"""Cap on group maxima, exclusion bits and candidates together; rows beyond it are processed in further chunks."""
+PRECISIONS = ("ieee", "tf32", "float16", "bfloat16")
+"""How the pass over the catalogue multiplies. ieee is float32; the others decide what they can and leave the rest to it
+(:mod:`rsir.kernels.margin`)."""
 
 TUNED = {"block_m": (16, 32, 64, 128, 256), "num_warps": (1, 2, 4, 8, 16), "num_stages": (1, 2, 3, 4, 5, 6, 7, 8)}
 """What is measured, and what it may be; the rest of a plan follows from the shape. Pieces of k and tiles of lone rows
@@ -144,8 +145,6 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
     if platform == "interpreter":
-        if precision not in ("ieee", "float16"):
-            raise ValueError(f"precision {precision!r} is not emulated by the Triton interpreter; use 'ieee' there")
         block_k = _block_k(dim, 64)
         return Plan(32, 128, block_k, 128, 4, 1, precision != "ieee", 32, 128, block_k, "ieee")
     rounded = precision in ("float16", "bfloat16")
@@ -161,8 +160,7 @@ def make_plan(platform: str, precision: str, dim: int, rows: int) -> Plan:
     if rounded:
         return Plan(64, 128, _block_k(dim, 64), 64, 8, 2, True, 1, 128, 16, "ieee")
     if precision != "ieee":
-        block_k = _block_k(dim, 16 if precision == "tf32x3" else 32)  # tf32x3 at 32 spills on sm_80
-        return Plan(64, 128, block_k, 64, 8, 2, True, 1, 128, 16, precision, max_registers=255)
+        return Plan(64, 128, _block_k(dim, 32), 64, 8, 2, True, 1, 128, 16, precision, max_registers=255)
     if rows <= 16:
         return Plan(16, 128, _block_k(dim, 32), 128, 4, 2, False, 1, 128, 16, "ieee")
     return Plan(64, 128, 16, 128, 8, 1, False, 1, 128, 16, "ieee", max_registers=255)
@@ -174,6 +172,18 @@ def measured_plan(platform: str, device: torch.device, precision: str, dim: int,
     if half:  # measured are items of float32
         return plan
     return replace(plan, **_measured(device).get(shape_class(precision, dim, rows), {}))
+
+
+def fastest_precision(items: torch.Tensor) -> str:
+    """The precision that was measured as the fastest for tables like this one (N + 1, d) on its device, else ieee."""
+    if items.dtype != torch.float32:  # measured are items of float32
+        return "ieee"
+    return _measured(items.device).get(fastest_key(items.shape[1]), {}).get("precision", "ieee")
+
+
+def fastest_key(dim: int) -> str:
+    """Under which the fastest precision is kept, as ``{"precision": ...}``."""
+    return f"fastest d={dim}"
 
 
 def shape_class(precision: str, dim: int, rows: int) -> str:
@@ -189,14 +199,15 @@ def device_file(device: torch.device) -> Path:
 
 
 @functools.cache
-def _measured(device: torch.device) -> dict[str, dict[str, int]]:
+def _measured(device: torch.device) -> dict[str, dict[str, Any]]:
     file: Path | str = "the file of measured tile sizes"
     try:
         file = device_file(device)
-        known: dict[str, dict[str, int]] = json.loads(file.read_text())
-        for values in known.values():
-            if set(values) != set(TUNED) or not all(values[name] in allowed for name, allowed in TUNED.items()):
-                raise ValueError(f"expected {TUNED}, got {values}")
+        known: dict[str, dict[str, Any]] = json.loads(file.read_text())
+        for key, values in known.items():
+            expected = {"precision": PRECISIONS} if key.startswith("fastest ") else TUNED
+            if set(values) != set(expected) or not all(values[name] in allowed for name, allowed in expected.items()):
+                raise ValueError(f"expected {expected}, got {values}")
     except FileNotFoundError:
         return {}
     except (OSError, RuntimeError, ValueError, AttributeError, TypeError) as cause:
@@ -218,14 +229,20 @@ def group_size(num_items: int, dim: int, picks: int) -> int:
     return size
 
 
-def rows_per_chunk(num_items: int, group: int, picks: int, excluding: bool, scratch_bytes: int) -> int:
-    """Rows whose group maxima (float32), candidates' keys (int64) and exclusion bits fit the cap; at least 1.
+def scratch_of(device: torch.device) -> int:
+    """Bytes of group maxima, bits and candidates together; rows beyond it are processed in further chunks.
+
+    1/64 of a GPU's memory, which never changes an answer.
+    """
+    return 2**26 if device.type == "cpu" else int(torch.cuda.get_device_properties(device).total_memory) // 64
+
+
+def rows_per_chunk(num_items: int, group: int, picks: int, others: int, scratch_bytes: int) -> int:
+    """Rows whose group maxima (float32), candidates' keys (int64) and other bytes fit the cap; at least 1.
 
     A multiple of 16, if it can be: every chunk then begins at an aligned address, and no kernel is compiled for others.
     """
-    bytes_per_row = 4 * triton.cdiv(num_items, group) + 8 * picks * group
-    if excluding:
-        bytes_per_row += 4 * triton.cdiv(num_items, 32)
+    bytes_per_row = 4 * triton.cdiv(num_items, group) + 8 * picks * group + others
     return aligned_rows(scratch_bytes // bytes_per_row)
 
 

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .arithmetic import order_key
-from .plan import SCRATCH_BYTES, aligned_rows, chunks, launching, make_plan, platform
-from .select import best_of_keys, exclusion_bits, join, row_scores
+from .plan import aligned_rows, chunks, launching, make_plan, platform, scratch_of
+from .select import best_keys, best_of_keys, exclusion_bits, join, row_scores
 from .types import Best, ItemTable, Lists
 
 __all__ = ["logits_of", "pool_best"]
@@ -71,7 +71,7 @@ def pool_best(
     k: int,
     excluded: Lists | None,
     *,
-    scratch_bytes: int = SCRATCH_BYTES,
+    scratch_bytes: int | None = None,
 ) -> Best:
     """The k best items of each row's own pool, less the excluded ones. Always exact float32."""
     rows = len(queries)
@@ -79,6 +79,7 @@ def pool_best(
     words = triton.cdiv(table.num_items, 32)
     widest = max(1, int(pool.offsets.diff().max())) if rows else 1
     parts = []
+    scratch_bytes = scratch_of(queries.device) if scratch_bytes is None else scratch_bytes
     for first, last in chunks(rows, aligned_rows(scratch_bytes // (4 * words + 8 * widest))):
         part = queries[first:last]
         seen = exclusion_bits(excluded and excluded.rows(first, last), last - first, table.num_items, part.device)
@@ -96,7 +97,7 @@ def pool_best(
                 words,
                 **plan.lone_rows(table.dim),
             )
-        parts.append(best_of_keys(keys, k))
+        parts.append(best_of_keys(best_keys(keys, k)))
     return join(parts, k, queries.device)
 
 

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .arithmetic import dot_block
-from .plan import Plan, group_size, launching, measured_plan, platform
-from .types import ItemTable, Lists
+from .plan import Plan, group_size, launching, make_plan, measured_plan, platform
+from .types import Factors, ItemTable, Lists
 
 __all__ = ["NO_TARGET", "Bars", "Scan"]
 
@@ -70,8 +70,24 @@ def best_target_kernel(
     tl.store(best_ptr + rows, best, mask=row_mask)
 
 
+@triton.jit
+def by_group(values, SUM: tl.constexpr, GROUP: tl.constexpr, STRIDED: tl.constexpr):
+    """Sum or maximum of (M, N) values over the items of each group: (M, N / GROUP)."""
+    GROUPS: tl.constexpr = values.shape[1] // GROUP
+    if STRIDED:
+        grouped = tl.reshape(values, (values.shape[0], GROUP, GROUPS))
+    else:
+        grouped = tl.reshape(values, (values.shape[0], GROUPS, GROUP))
+    if SUM:
+        return tl.sum(grouped, axis=1 if STRIDED else 2)
+    else:
+        return tl.max(grouped, axis=1 if STRIDED else 2)
+
+
 @triton.jit(
-    do_not_specialize=["num_rows", "num_items", "num_groups", "first_tile", "last_tile", "tiles_per_program"],
+    do_not_specialize=[
+        *("num_rows", "num_items", "num_groups", "words_per_row", "first_tile", "last_tile", "tiles_per_program")
+    ],
 )
 def scan_kernel(
     query_ptr,
@@ -81,14 +97,19 @@ def scan_kernel(
     maxima_ptr,
     row_ptr,
     alive_ptr,
+    margin_ptr,
+    norm_ptr,
+    open_ptr,
     num_rows,
     num_items,
     num_groups,
+    words_per_row,
     first_tile,
     last_tile,
     tiles_per_program,
     D: tl.constexpr,
     GROUP: tl.constexpr,
+    MARGIN: tl.constexpr,
     COUNT: tl.constexpr,
     MAXIMA: tl.constexpr,
     PERMUTED: tl.constexpr,
@@ -102,6 +123,9 @@ def scan_kernel(
 
     COUNT adds to ``count`` the items that score strictly above ``best``: equal bits never count, so neither does the
     target itself. MAXIMA writes each group's maximum, NaN counting as -inf; programs own disjoint groups.
+    MARGIN: a score is known up to ``margin * norm``. COUNT then counts what is surely above, and sets a bit of ``open``
+    for what may be or may not (column c of a tile of N: bit c // (N / 32) of word c % (N / 32)); MAXIMA are upper
+    bounds.
     PERMUTED takes rows in the order of ``row_ptr`` and leaves out those from ``alive`` on.
     STRIDED deals the items of a group to columns BLOCK_N / GROUP apart, which on NVIDIA tensor cores puts a whole
     group into one thread's registers (4 shuffles in place of 128 a tile for half precision on sm_90).
@@ -123,8 +147,12 @@ def scan_kernel(
     if STRIDED:
         column = (column % GROUPS) * GROUP + column // GROUPS
     if COUNT:
-        best = tl.load(best_ptr + rows, mask=row_mask, other=float("inf"))
+        best = tl.load(best_ptr + rows, mask=row_mask, other=float("inf"))[:, None]
         above = tl.zeros((BLOCK_M, GROUPS), tl.int32)
+    if MARGIN:
+        WORDS: tl.constexpr = BLOCK_N // 32
+        margin = tl.load(margin_ptr + rows, mask=row_mask, other=0.0)
+        bit = tl.full((BLOCK_N,), 1, tl.int32) << (tl.arange(0, BLOCK_N) // WORDS)
     for tile in range(first, last):
         index = tile * BLOCK_N + column  # item id - 1
         scores = dot_block(
@@ -142,14 +170,26 @@ def scan_kernel(
         )
         if (tile + 1) * BLOCK_N > num_items:
             scores = tl.where((index < num_items)[None, :], scores, float("-inf"))
-        if STRIDED:
-            grouped = tl.reshape(scores, (BLOCK_M, GROUP, GROUPS))
-        else:
-            grouped = tl.reshape(scores, (BLOCK_M, GROUPS, GROUP))
         if COUNT:
-            above += tl.sum((grouped > best[:, None, None]).to(tl.int32), axis=1 if STRIDED else 2)
+            is_above = scores > best
+        if MARGIN:
+            slack = margin[:, None] * tl.load(norm_ptr + 1 + index, mask=index < num_items, other=0.0)[None, :]
+            upper = scores + slack
+            upper = tl.where(upper == upper, upper, float("inf"))
+            if COUNT:
+                is_above = scores - slack > best
+                bits = tl.where((upper <= best) | is_above, 0, bit[None, :])
+                word = tile * WORDS + tl.arange(0, WORDS)
+                tl.store(
+                    open_ptr + rows[:, None] * words_per_row + word[None, :],
+                    tl.sum(tl.reshape(bits, (BLOCK_M, 32, WORDS)), axis=1),
+                    mask=row_mask[:, None] & (word < words_per_row)[None, :],
+                )
+            scores = upper
+        if COUNT:
+            above += by_group(is_above.to(tl.int32), True, GROUP, STRIDED)
         if MAXIMA:
-            maxima = tl.max(grouped, axis=1 if STRIDED else 2)
+            maxima = by_group(scores, False, GROUP, STRIDED)
             # not tl.maximum, which lets NaN through in the interpreters of Triton before 3.8
             maxima = tl.where(maxima == maxima, maxima, float("-inf"))
             group = tile * GROUPS + tl.arange(0, GROUPS)
@@ -163,10 +203,14 @@ def scan_kernel(
 
 
 class Bars(NamedTuple):
-    """What items are counted against: best (B,) float32, and counters (B,) int32 of those above it."""
+    """What items are counted against, and their counts."""
 
     best: Tensor
+    """(B,) float32 bars."""
     count: Tensor
+    """(B,) int32 counters of the items above them."""
+    open: Tensor | None = None
+    """(B, words) int32 bits of the items that the pass does not decide; None where it decides all."""
 
 
 @dataclass(frozen=True)
@@ -211,23 +255,36 @@ class Scan:
     def num_groups(self) -> int:
         return triton.cdiv(self.table.num_items, self.group)
 
+    def picks(self, k: int) -> int:
+        """Groups to look into for the k best items: k where maxima are exact, else what nearly always holds them."""
+        return min(self.num_groups, k if self.table.exact else 2 * k + 8)
+
     def bars(self, queries: Tensor, targets: Lists) -> Bars:
         """Each row's best target logit, and its counter: 0, or beyond every tau for rows without targets."""
-        return Bars(self.best_targets(queries, targets), targets.offsets.diff().eq(0).int() * NO_TARGET)
+        count = targets.offsets.diff().eq(0).int() * NO_TARGET
+        return Bars(self.best_targets(queries, targets), count, self.open_bits(queries))
+
+    def open_bits(self, queries: Tensor) -> Tensor | None:
+        """Room for the bits of what a pass leaves open; None where it decides all."""
+        if self.table.exact:
+            return None
+        words = triton.cdiv(self.table.num_items, self.plan.block_n) * self.plan.block_n // 32
+        return torch.empty(len(queries), words, dtype=torch.int32, device=queries.device)
 
     def best_targets(self, queries: Tensor, targets: Lists) -> Tensor:
-        """(B,) float32 each row's best target logit, -inf without targets."""
+        """(B,) float32 each row's best target logit of queries (B, d) float32, -inf without targets."""
         rows = len(queries)
         best = torch.empty(rows, dtype=torch.float32, device=queries.device)
-        constants = self.plan.tiles(self.table.dim) | {"BLOCK_N": self.plan.target_block_n}
+        plan = self.plan if self.table.exact else make_plan(platform(), "ieee", self.table.dim, rows)
+        constants = plan.tiles(self.table.dim) | {"BLOCK_N": plan.target_block_n}
         with launching():
-            best_target_kernel[(triton.cdiv(rows, self.plan.block_m),)](
-                queries, self.table.scanned, targets.ids, targets.offsets, best, rows, **constants
+            best_target_kernel[(triton.cdiv(rows, plan.block_m),)](
+                queries, self.table.weights, targets.ids, targets.offsets, best, rows, **constants
             )
         return best
 
-    def run(self, queries: Tensor, bars: Bars | None, maxima: Tensor | None) -> None:
-        """Count items above the bars and write maxima (B, num_groups), of queries as the table is multiplied.
+    def run(self, factors: Factors, bars: Bars | None, maxima: Tensor | None) -> None:
+        """Count items above the bars and write maxima (B, num_groups), or what the margin knows of both.
 
         In several phases the catalogue comes in growing pieces (of three: 1/16, to 1/4, the rest), and rows that have
         been counted beyond tau are left out of the later ones; their maxima there stay as they were.
@@ -241,34 +298,42 @@ class Scan:
                 dead = bars.count.ge(self.table.num_items if self.tau is None else self.tau)
                 alive = dead.sort(stable=True).indices, (~dead).sum(dtype=torch.int32)
             if first < last:
-                self._launch(queries, bars, maxima, range(first, last), alive)
+                self._launch(factors, bars, maxima, range(first, last), alive)
             first = last
 
     def _launch(
         self,
-        queries: Tensor,
+        factors: Factors,
         bars: Bars | None,
         maxima: Tensor | None,
         tiles: range,
         alive: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Launch scan_kernel over item tiles, split so that small batches fill the device."""
+        queries, margins = factors
         row_tiles = triton.cdiv(len(queries), self.plan.block_m)
         per_program = triton.cdiv(len(tiles), _splits(row_tiles, len(tiles), queries.device))
+        best, count, is_open = bars or (None, None, None)
         with launching():
             scan_kernel[(row_tiles, triton.cdiv(len(tiles), per_program))](
                 queries,
                 self.table.scanned,
-                *(bars or (None, None)),
+                best,
+                count,
                 maxima,
                 *(alive or (None, None)),
+                margins,
+                self.table.norms,
+                is_open,
                 len(queries),
                 self.table.num_items,
                 self.num_groups,
+                0 if is_open is None else is_open.shape[1],
                 tiles.start,
                 tiles.stop,
                 per_program,
                 GROUP=self.group,
+                MARGIN=margins is not None,
                 COUNT=bars is not None,
                 MAXIMA=maxima is not None,
                 PERMUTED=alive is not None,

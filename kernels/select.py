@@ -17,7 +17,7 @@ from .plan import launching
 from .scan import Scan
 from .types import Best, Lists
 
-__all__ = ["best_of_keys", "candidates", "exclusion_bits", "join", "pick", "repair", "row_scores"]
+__all__ = ["best_keys", "best_of_keys", "candidates", "exclusion_bits", "join", "pick", "repair", "row_scores"]
 
 
 @triton.jit(do_not_specialize=["excluded_ptr", "offset_ptr", "end_ptr", "words_per_row"])
@@ -158,16 +158,11 @@ def row_scores(
     return tl.where(valid, tl.max(scores, axis=0), float("-inf"))
 
 
-def candidates(queries: Tensor, scan: Scan, maxima: Tensor, num_picks: int, excluded: Lists | None) -> Tensor:
-    """Order keys (rows, num_picks * group) int64 of all items in the best groups, of queries in float32."""
+def candidates(queries: Tensor, scan: Scan, picks: Tensor, bits: Tensor | None) -> Tensor:
+    """Order keys (rows, num_picks * group) int64 of all items in the picked groups that are not excluded."""
     table, group = scan.table, scan.group
-    rows, words = len(queries), triton.cdiv(table.num_items, 32)
+    rows, num_picks = picks.shape
     constants = {"GROUP": group, **scan.plan.lone_rows(table.dim)}
-    bits = None
-    if excluded is not None:
-        bits = exclusion_bits(excluded, rows, table.num_items, queries.device)
-        repair(queries, scan, maxima, bits, excluded)
-    picks = pick(maxima, num_picks)
     keys = torch.empty(rows, num_picks * group, dtype=torch.int64, device=queries.device)
     with launching():
         rescore_kernel[(rows, triton.cdiv(num_picks * group, scan.plan.row_block_n))](
@@ -178,8 +173,8 @@ def candidates(queries: Tensor, scan: Scan, maxima: Tensor, num_picks: int, excl
             keys,
             table.num_items,
             num_picks,
-            words,
-            EXCLUDE=excluded is not None,
+            triton.cdiv(table.num_items, 32),
+            EXCLUDE=bits is not None,
             **constants,
         )
     return keys
@@ -205,18 +200,19 @@ def repair(queries: Tensor, scan: Scan, maxima: Tensor, bits: Tensor, excluded: 
         )
 
 
-def pick(maxima: Tensor, num_picks: int) -> Tensor:
-    """(rows, num_picks) int32 groups of largest maximum, lower groups first among equal ones."""
+def pick(maxima: Tensor, num_picks: int) -> tuple[Tensor, Tensor | None]:
+    """(rows, num_picks) int32 groups of largest maximum, lower groups first among equal ones; the least of their maxima
+    (rows,), or None where they are all groups."""
     rows, num_groups = maxima.shape
     if num_picks == num_groups:
-        return torch.arange(num_groups, dtype=torch.int32, device=maxima.device).expand(rows, -1).contiguous()
+        return torch.arange(num_groups, dtype=torch.int32, device=maxima.device).expand(rows, -1).contiguous(), None
     top = maxima.topk(num_picks, dim=1, sorted=False).values
     bar = top.amin(dim=1)
     need = (top == bar[:, None]).sum(dim=1, dtype=torch.int32)
     picks = torch.empty(rows, num_picks, dtype=torch.int32, device=maxima.device)
     with launching():
         pick_kernel[(rows,)](maxima, bar, need, picks, num_groups, num_picks, BLOCK=1024, enable_fp_fusion=True)
-    return picks
+    return picks, bar
 
 
 def exclusion_bits(excluded: Lists | None, rows: int, num_items: int, device: torch.device) -> Tensor:
@@ -231,9 +227,13 @@ def exclusion_bits(excluded: Lists | None, rows: int, num_items: int, device: to
     return bits
 
 
-def best_of_keys(keys: Tensor, k: int) -> Best:
-    """Decode the k largest order keys; the inverse of :func:`rsir.kernels.arithmetic.order_key`."""
-    keys = keys.amax(dim=1, keepdim=True) if k == 1 else keys.topk(min(k, keys.shape[1]), dim=1).values
+def best_keys(keys: Tensor, k: int) -> Tensor:
+    """The k largest order keys of each row, or all; the largest first."""
+    return keys.amax(dim=1, keepdim=True) if k == 1 else keys.topk(min(k, keys.shape[1]), dim=1).values
+
+
+def best_of_keys(keys: Tensor) -> Best:
+    """Decode order keys; the inverse of :func:`rsir.kernels.arithmetic.order_key`."""
     ordered = keys >> 32
     bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).int()
     logits = bits.view(torch.float32)

@@ -23,6 +23,25 @@ _SPLITS = 8  # parts of the positions whose gradients of the negatives are added
 
 
 @triton.jit
+def product(a, b, acc, ROUND: tl.constexpr):
+    """a @ b + acc in float32, of factors as they are (ROUND 0) or rounded to bfloat16: as such (1), or in float32 (2),
+    for the interpreter, which multiplies no bfloat16."""
+    if ROUND == 1:
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc)
+    if ROUND == 2:
+        a, b = nearest(a), nearest(b)
+    return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def nearest(x):
+    """The nearest bfloat16, the even one of two, in float32; nan and infinities stay."""
+    bits = x.to(tl.int32, bitcast=True)
+    high = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+    return tl.where(x == x, high.to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
 def logits_of(
     q,
     e,
@@ -34,9 +53,10 @@ def logits_of(
     id_ptr,
     offset_ptr,
     HAS_OFFSETS: tl.constexpr,
+    ROUND: tl.constexpr,
 ):
     """(M, N) logits of query and embedding tiles; -inf where a negative is the row's target or beyond the last."""
-    logits = tl.dot(q, tl.trans(e), input_precision="ieee")
+    logits = product(q, tl.trans(e), tl.zeros((q.shape[0], e.shape[0]), tl.float32), ROUND)
     if HAS_OFFSETS:
         logits += tl.load(offset_ptr + columns, mask=column_mask, other=0.0)[None, :]
     target = tl.load(target_ptr + rows, mask=row_mask, other=0)
@@ -64,6 +84,7 @@ def softmax_rows_kernel(
     D: tl.constexpr,
     HAS_TARGET_OFFSETS: tl.constexpr,
     HAS_NEGATIVE_OFFSETS: tl.constexpr,
+    ROUND: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -88,7 +109,7 @@ def softmax_rows_kernel(
         at = columns[:, None] * D + k[None, :]
         e = tl.load(negative_ptr + at, mask=there[:, None] & (k < D)[None, :], other=0.0)
         logits = logits_of(
-            q, e, rows, columns, takes_part, there, target_ptr, id_ptr, negative_offset_ptr, HAS_NEGATIVE_OFFSETS
+            q, e, rows, columns, takes_part, there, target_ptr, id_ptr, negative_offset_ptr, HAS_NEGATIVE_OFFSETS, ROUND
         )
         # NaN must reach the sum and not the maximum, where it might get lost.
         higher = tl.maximum(top, tl.max(tl.where(logits == logits, logits, float("-inf")), axis=1))
@@ -107,10 +128,10 @@ def softmax_rows_kernel(
         at = columns[:, None] * D + k[None, :]
         e = tl.load(negative_ptr + at, mask=there[:, None] & (k < D)[None, :], other=0.0)
         logits = logits_of(
-            q, e, rows, columns, takes_part, there, target_ptr, id_ptr, negative_offset_ptr, HAS_NEGATIVE_OFFSETS
+            q, e, rows, columns, takes_part, there, target_ptr, id_ptr, negative_offset_ptr, HAS_NEGATIVE_OFFSETS, ROUND
         )
         share = tl.exp(logits - top[:, None]) * scale[:, None]
-        gradient = tl.dot(share, e, gradient, input_precision="ieee")
+        gradient = product(share, e, gradient, ROUND)
     pull = tl.where(takes_part, weight * (own_share / total - 1.0), 0.0)[:, None]
     written = (rows < num_rows)[:, None] & (k < D)[None, :]
     positive = tl.load(
@@ -135,6 +156,7 @@ def softmax_columns_kernel(
     tiles_per_program,
     D: tl.constexpr,
     HAS_NEGATIVE_OFFSETS: tl.constexpr,
+    ROUND: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -158,11 +180,11 @@ def softmax_columns_kernel(
         q = tl.load(query_ptr + rows[:, None] * D + k[None, :], mask=takes_part[:, None] & (k < D)[None, :], other=0.0)
         top = tl.load(top_ptr + rows, mask=takes_part, other=0.0)
         # Positions across: transposing the shares for the second product instead spills on NVIDIA.
-        logits = tl.dot(e, tl.trans(q), input_precision="ieee") + offset[:, None]
+        logits = product(e, tl.trans(q), tl.zeros((BLOCK_N, BLOCK_M), tl.float32), ROUND) + offset[:, None]
         target = tl.load(target_ptr + rows, mask=takes_part, other=0)
         counts = takes_part[None, :] & (target[None, :] != own[:, None])
         share = tl.where(counts, tl.exp(logits - top[None, :]) * scale[None, :], 0.0)
-        gradient = tl.dot(share, q, gradient, input_precision="ieee")
+        gradient = product(share, q, gradient, ROUND)
     at = (tl.program_id(1) * num_columns + columns)[:, None] * D + k[None, :]
     tl.store(grad_negative_ptr + at, gradient, mask=inside)
 
@@ -176,8 +198,11 @@ def sampled_softmax(
     weights: Tensor,
     target_offsets: Tensor | None,
     negative_offsets: Tensor | None,
+    bfloat16: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss, and gradients of queries and positives (T, d) and negatives (S, d), all float32 and contiguous.
+
+    ``bfloat16`` rounds the factors of the three products, which are then for tensor cores; sums stay float32.
 
     Raises
     ------
@@ -200,6 +225,7 @@ def sampled_softmax(
     splits = max(1, triton.cdiv(tiles, each))
     grad_negatives = torch.empty(splits, columns, dim, dtype=torch.float32, device=queries.device)
     has_offsets = negative_offsets is not None
+    rounding = 0 if not bfloat16 else 2 if platform() == "interpreter" else 1
     with launching():
         if rows:
             softmax_rows_kernel[(tiles,)](
@@ -221,6 +247,7 @@ def sampled_softmax(
                 D=dim,
                 HAS_TARGET_OFFSETS=target_offsets is not None,
                 HAS_NEGATIVE_OFFSETS=has_offsets,
+                ROUND=rounding,
                 **(sizes | {"BLOCK_N": 16}),  # 32 takes all registers there are
                 **options,
                 enable_fp_fusion=True,
@@ -240,6 +267,7 @@ def sampled_softmax(
                 each,
                 D=dim,
                 HAS_NEGATIVE_OFFSETS=has_offsets,
+                ROUND=rounding,
                 **sizes,
                 **options,
                 enable_fp_fusion=True,

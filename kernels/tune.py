@@ -10,18 +10,19 @@ import argparse
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
 from .fused import rank_and_best
-from .plan import PRECISIONS, TUNED, Plan, _measured, device_file, make_plan, platform, shape_class
+from .plan import PRECISIONS, TUNED, Plan, _measured, device_file, fastest_key, make_plan, platform, shape_class
 from .types import ItemTable, Lists
 
-__all__ = ["candidates", "tune"]
+__all__ = ["candidates", "compare", "tune"]
 
 
 def candidates(plan: Plan, precision: str) -> list[Plan]:
@@ -67,14 +68,41 @@ def tune(
         if same:
             times[plan] = milliseconds(functools.partial(run, plan))
     times = dict(sorted(times.items(), key=lambda item: item[1]))
-    _keep(device, shape_class(precision, dim, rows), next(iter(times)))
+    best = asdict(next(iter(times)))
+    _keep(device, shape_class(precision, dim, rows), {name: best[name] for name in TUNED})
     return times
 
 
-def _keep(device: torch.device, key: str, plan: Plan) -> None:
+def compare(
+    run: Callable[[str], list[Tensor]],
+    device: torch.device,
+    precisions: Sequence[str],
+    dim: int,
+    milliseconds: Callable[[Callable[[], object]], float] = triton.testing.do_bench,
+) -> dict[str, float]:
+    """Time precisions and keep the fastest on disk, for tables that are packed without naming one; the best first.
+
+    Parameters
+    ----------
+    run : callable
+        Does the work in a precision. One whose answer differs from that of ieee in any bit is left out.
+    device, dim, milliseconds
+        As for :func:`tune`.
+    precisions : sequence of str
+        With ieee among them.
+    """
+    expected = run("ieee")
+    same = [p for p in precisions if all(torch.equal(a, b) for a, b in zip(run(p), expected, strict=True))]
+    times = {precision: milliseconds(functools.partial(run, precision)) for precision in same}
+    times = dict(sorted(times.items(), key=lambda item: item[1]))
+    _keep(device, fastest_key(dim), {"precision": next(iter(times))})
+    return times
+
+
+def _keep(device: torch.device, key: str, values: dict[str, Any]) -> None:
     file = device_file(device)
     _measured.cache_clear()  # what others wrote since stays
-    known = _measured(device) | {key: {name: asdict(plan)[name] for name in TUNED}}
+    known = _measured(device) | {key: values}
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
     scratch.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
@@ -90,7 +118,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--rows", type=int, nargs="+", default=[16, 4096], help="batch sizes: up to 16 and above")
-    parser.add_argument("--precisions", nargs="+", default=["ieee"], choices=PRECISIONS)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["ieee"],
+        choices=PRECISIONS,
+        help="of ieee and others the fastest becomes the default",
+    )
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         raise SystemExit("tune: needs a GPU that torch can see, and torch.cuda.is_available() is False")
@@ -99,15 +133,24 @@ def main(arguments: list[str] | None = None) -> None:
     for precision in options.precisions:
         table = ItemTable.pack(weights, precision)
         for rows in options.rows:
-            queries = torch.randn(rows, options.dim, device=device)
-            targets = Lists(torch.ones(rows, dtype=torch.int32, device=device), torch.arange(rows + 1, device=device))
+            queries, targets = _batch(rows, options.dim, device)
             run = functools.partial(_pass, queries, table, targets)
             print(f"{shape_class(precision, options.dim, rows)}:")
             for plan, time in tune(run, device, precision, options.dim, rows).items():
                 print(f"  {time:8.3f} ms  " + "  ".join(f"{name} {getattr(plan, name)}" for name in TUNED))
+    if "ieee" in options.precisions and len(options.precisions) > 1:
+        tables = {precision: ItemTable.pack(weights, precision) for precision in options.precisions}
+        queries, targets = _batch(max(options.rows), options.dim, device)
+        times = compare(lambda p: _pass(queries, tables[p], targets), device, options.precisions, options.dim)
+        print("fastest first: " + ", ".join(f"{precision} {time:.3f} ms" for precision, time in times.items()))
     print(f"kept in {device_file(device)}")
 
 
-def _pass(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan) -> list[Tensor]:
+def _batch(rows: int, dim: int, device: torch.device) -> tuple[Tensor, Lists]:
+    targets = Lists(torch.ones(rows, dtype=torch.int32, device=device), torch.arange(rows + 1, device=device))
+    return torch.randn(rows, dim, device=device), targets
+
+
+def _pass(queries: Tensor, table: ItemTable, targets: Lists, plan: Plan | None = None) -> list[Tensor]:
     ranks, best = rank_and_best(queries, table, targets, None, 20, None, plan=plan)
     return [ranks, best.ids, best.logits]

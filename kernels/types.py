@@ -8,12 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .margin import item_bounds, query_bounds, rounded
 from .plan import make_plan, platform
 
-__all__ = ["Best", "ItemTable", "Lists"]
-
-
-_ROUNDED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+__all__ = ["Best", "Factors", "ItemTable", "Lists"]
 
 
 class Lists(NamedTuple):
@@ -43,30 +41,54 @@ class Best(NamedTuple):
     logits: Tensor
 
 
+class Factors(NamedTuple):
+    """Queries as the pass over the catalogue multiplies them."""
+
+    queries: Tensor
+    """(B, d)"""
+    margins: Tensor | None = None
+    """(B,) float32: times an item's norm the most that a score can be wrong (:mod:`rsir.kernels.margin`); None where
+    scores are exact."""
+
+
 @dataclass(frozen=True)
 class ItemTable:
     """Item embeddings as the kernels read them.
 
-    ``weights`` (N + 1, d) float32 or float16 give the logits that are returned and their order; tiles of float16 are
-    widened when they are loaded. ``scanned`` is what the pass over the catalogue multiplies: the same tensor for ieee,
-    tf32x3 and tf32, a rounded copy, by queries rounded likewise, for float16 and bfloat16. With
-    anything but ieee, ranks are counted on the less exact scores, and the best items come from twice as many groups
-    as exact scores need, so that an item is lost only if rounding drops its whole group below that many others.
+    ``weights`` (N + 1, d) float32 or float16 give the logits that are returned, their order and ranks, in float32;
+    tiles of float16 are widened when they are loaded. ``scanned`` is what the pass over the catalogue multiplies: the
+    same tensor for ieee and tf32, a rounded copy for float16 and bfloat16. With anything but ieee the pass decides what
+    the margin of its rounding lets it decide, and the rest is scored again: answers are those of ieee to the bit.
     """
 
     weights: Tensor
     scanned: Tensor
     precision: str = "ieee"
+    norms: Tensor | None = None
+    """(N + 1,) float32 upper bounds of the items' norms, for the margin; None for ieee."""
+    share: Tensor | None = None
+    """Scalar float32: what of |query| |item| a score can be wrong by, but for the rounding of the query."""
 
     @classmethod
     def pack(cls, weights: Tensor, precision: str = "ieee") -> ItemTable:
         """Table of float32 or float16 weights (N + 1, d) for one of :data:`rsir.kernels.plan.PRECISIONS`."""
         make_plan(platform(), precision, weights.shape[1], 1)  # refuses what cannot run here
-        return cls(weights, weights.to(_ROUNDED.get(precision, weights.dtype)), precision)
+        if precision == "ieee":
+            return cls(weights, weights)
+        scanned = rounded(weights, precision)
+        return cls(weights, scanned, precision, *item_bounds(weights, scanned, precision))
 
-    def scanning(self, queries: Tensor) -> Tensor:
-        """Queries as the pass over the catalogue multiplies them."""
-        return queries.to(_ROUNDED.get(self.precision, queries.dtype))
+    def scanning(self, queries: Tensor) -> Factors:
+        """Queries (B, d) float32 as the pass over the catalogue multiplies them."""
+        if self.share is None:
+            return Factors(queries)
+        low = rounded(queries, self.precision)
+        return Factors(low, query_bounds(queries, low, self.share, self.precision))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the pass gives the exact scores."""
+        return self.precision == "ieee"
 
     @property
     def half(self) -> bool:

@@ -73,8 +73,8 @@ def pack(
         "auto" takes cpp on CPU and triton on CUDA.
     instruction_set : str, optional
         For cpp: "base", "avx2" or "avx512"; None takes the best one this CPU has. For triton: the precision of the
-        scan, "ieee" (the default, exact float32), "tf32x3", "tf32", "float16" or "bfloat16"; under all but the
-        first, ranks and candidates are approximate, while returned logits stay float32.
+        pass over the catalogue, "ieee" (float32), "tf32", "float16" or "bfloat16", which changes speed alone: answers
+        are those of float32 to the bit. None takes what `rsir kernels tune` found fastest on this GPU, else "ieee".
     dtype : torch.float32 or torch.float16, optional
         What the table is kept in; default: the items' own. A table of float16 takes half the memory. Its items are
         rounded once, to the nearest; from then on every op is exact with respect to the rounded table: products and
@@ -152,8 +152,7 @@ def join_tables(parts: Sequence[ItemTable], world: Together | None = None) -> It
     Parameters
     ----------
     parts : sequence of ItemTable
-        From :func:`rsir.ops.pack`, of one width, type and device, exact: not of a Triton precision other than "ieee".
-        See :func:`table_part`.
+        From :func:`rsir.ops.pack`, of one width, type and device. See :func:`table_part`.
     world : Together, optional
         The processes, each of which calls this, and from then on every op, with equal arguments.
 

@@ -111,7 +111,7 @@ def sampled_softmax(
     ):
         if value is not None:
             check_floats(name, value, (length,), queries)
-    if backend == "auto" and queries.is_cuda and (bfloat16 or dim > _MOST_DIMENSIONS):
+    if backend == "auto" and queries.is_cuda and dim > _MOST_DIMENSIONS:
         backend = "reference"
     return resolve(backend, "sampled_softmax", queries).sampled_softmax(
         _plain(queries),

@@ -1,9 +1,8 @@
 """The ops on Triton kernels: CUDA and HIP tensors, or CPU tensors in Triton's interpreter.
 
-``instruction_set`` names how the pass over the catalogue multiplies: None or "ieee" is exact float32. "tf32x3",
-"tf32", "float16" and "bfloat16" are faster on GPUs and less exact: ranks are counted on rounded scores, and the best
-items are looked for in twice as many groups and then scored and ordered in exact float32. ``pool_sample`` is always
-exact.
+``instruction_set`` names how the pass over the catalogue multiplies: "ieee" is float32. "tf32", "float16" and
+"bfloat16" use tensor cores; what the margin of their rounding leaves open is scored again in float32, so that answers
+are those of "ieee" to the bit. None takes the one that was measured as the fastest on this device, else "ieee".
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Triton(Composed):
 
     def pack(self, items: Tensor, instruction_set: str | None, dtype: torch.dtype) -> ItemTable:
         _check_device(items)
-        precision = instruction_set or "ieee"
         items = items.to(dtype)
+        precision = instruction_set or kernels.fastest_precision(items)
         return ItemTable(self, items, (kernels.ItemTable.pack(items, precision), version_of(items)), precision, dtype)
 
     def topk(self, queries: Tensor, table: ItemTable, k: int, excluded: Ragged | None, threads: int) -> TopK:
@@ -126,12 +125,11 @@ class Triton(Composed):
         bfloat16: bool,
     ) -> SampledSoftmax:
         _check_device(queries)
-        if instruction_set is not None or bfloat16:
-            got = "bfloat16=True" if bfloat16 else f"instruction_set {instruction_set!r}"
-            raise ValueError(f"backend 'triton' trains in float32 alone, got {got}")
+        if instruction_set is not None:
+            raise ValueError(f"backend 'triton' has one way to train, got instruction_set {instruction_set!r}")
         arguments = (queries, positives, negatives, targets, negative_ids, weights, target_offsets, negative_offsets)
         with _device(queries):
-            return SampledSoftmax(*kernels.sampled_softmax(*arguments))
+            return SampledSoftmax(*kernels.sampled_softmax(*arguments, bfloat16))
 
     full_softmax = lacking("full_softmax")
     transformer_layer = lacking("transformer_layer")

@@ -176,23 +176,6 @@ def test_bits_depend_on_neither_the_batch_nor_the_cap_nor_the_group():
         assert torch.equal(alone[1].logits, best.logits[row : row + 1])
 
 
-def test_half_precision_scans_but_returns_float32_logits():
-    queries, items = problem(5, 300, 8)
-    items = items + 1e-5 * torch.arange(301)[:, None] / 300  # float16 cannot tell these apart, float32 can
-    got = best_items(queries, ItemTable.pack(items, "float16"), 4, None)
-    exact = logits_of(queries, items)
-    torch.testing.assert_close(got.logits, exact.gather(1, got.ids), rtol=1e-5, atol=1e-5)
-    assert (got.logits[:, :-1] >= got.logits[:, 1:]).all()
-    assert (best_of(exact, 4)[1] - got.logits).max() < 1e-2
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU they run")
-@pytest.mark.parametrize("precision", ["bfloat16", "tf32", "tf32x3"])
-def test_precisions_that_the_interpreter_gets_wrong_are_refused(precision):
-    with pytest.raises(ValueError, match="precision"):
-        ItemTable.pack(torch.ones(3, 2), precision)
-
-
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="expected one of"):
         ItemTable.pack(torch.ones(3, 2), "float8")

@@ -100,10 +100,31 @@ def test_more_dimensions_than_a_program_holds():
         ops.sampled_softmax(*arguments, backend="triton")
 
 
-def test_factors_of_bfloat16_are_for_the_other_backends():
-    arguments, _ = case((2, 3, 4))
-    with pytest.raises(ValueError, match="'triton' trains in float32 alone, got bfloat16=True"):
-        ops.sampled_softmax(*arguments, backend="triton", bfloat16=True)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_factors_of_bfloat16(shape):
+    """Against the reference that rounds the same factors; shares are rounded over other tops, by 2^-9 each."""
+    arguments, offsets = case(shape)
+    queries, positives, negatives, _, _, weights = arguments
+    got = ops.sampled_softmax(*arguments, **offsets, backend="triton", bfloat16=True)
+    exact = {name: value.double() for name, value in offsets.items()}
+    want = ops.sampled_softmax(*double(arguments), **exact, backend="reference", bfloat16=True)
+    bound = 2**-8 * float(torch.cat([positives, negatives]).abs().max()) * float(weights.max())
+    assert (got.queries - want.queries).abs().max() <= bound
+    torch.testing.assert_close(got.positives.double(), want.positives, rtol=1e-5, atol=1e-5)
+    if len(negatives):
+        most = 2**-8 * float(weights @ queries.abs().amax(1))
+        assert (got.negatives - want.negatives).abs().max() <= most
+    torch.testing.assert_close(got.loss.double(), want.loss, rtol=1e-5, atol=1e-5)
+    plain = ops.sampled_softmax(*arguments, **offsets, backend="triton")
+    assert torch.equal(got.queries, plain.queries) == (len(negatives) == 0)
+
+
+def test_bfloat16_keeps_what_is_not_finite():
+    arguments, offsets = case((5, 9, 4))
+    offsets["negative_offsets"][2] = -torch.inf
+    assert not ops.sampled_softmax(*arguments, **offsets, backend="triton", bfloat16=True).negatives[2].any()
+    arguments[5][:], arguments[2][4] = 1, torch.nan
+    assert ops.sampled_softmax(*arguments, backend="triton", bfloat16=True).loss.isnan()
 
 
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])

@@ -7,9 +7,11 @@ import torch
 
 pytest.importorskip("triton", minversion="3.5")
 
-from rsir.kernels import ItemTable, Lists, rank_and_best
+from rsir.kernels import ItemTable, Lists, fastest_precision, rank_and_best
 from rsir.kernels.plan import _measured, device_file, make_plan, measured_plan, platform
-from rsir.kernels.tune import candidates, main, tune
+from rsir.kernels.tune import candidates, compare, main, tune
+
+from rsir import ops
 
 
 def here():
@@ -62,13 +64,41 @@ def test_measurements_of_other_shapes_stay():
     assert [file.name for file in device_file(here()).parent.iterdir()] == [device_file(here()).name]
 
 
+def test_the_fastest_precision_is_the_default_for_its_width():
+    items = torch.ones(3, 8)
+    assert fastest_precision(items) == "ieee"
+    tune(lambda plan: [], here(), "ieee", 8, 1, timer(range(99)))
+    times = compare(lambda precision: [items], here(), ["ieee", "tf32", "bfloat16"], 8, timer([3.0, 1.0, 2.0]))
+    assert list(times) == ["tf32", "bfloat16", "ieee"]
+    assert fastest_precision(items) == "tf32"
+    assert ops.pack(items, backend="triton").instruction_set == "tf32"
+    assert ops.pack(items, backend="triton", instruction_set="ieee").instruction_set == "ieee"
+    assert fastest_precision(items[:, :7]) == fastest_precision(items.half()) == "ieee"
+    assert "ieee d=8 rows<=16" in json.loads(device_file(here()).read_text())
+
+
+def test_a_precision_of_another_answer_is_left_out():
+    times = compare(lambda p: [torch.tensor(p == "ieee")], here(), ["tf32", "ieee"], 8, timer([1.0]))
+    assert list(times) == ["ieee"]
+    assert fastest_precision(torch.ones(3, 8)) == "ieee"
+
+
 def test_another_answer_is_never_taken():
     first = make_plan(platform(), "ieee", 8, 100)
     result = tune(lambda plan: [torch.tensor(plan == first)], here(), "ieee", 8, 100, timer([5.0]))
     assert list(result) == [first]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"ieee d=8 rows>16": {"block_m": 64}}', '{"ieee d=8 rows>16": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"fastest d=8": {"precision": "int4"}}',
+        '{"ieee d=8 rows>16": {"block_m": 64}}',
+        '{"ieee d=8 rows>16": 3}',
+    ],
+)
 def test_a_broken_file_is_named_and_not_used(text):
     device_file(here()).parent.mkdir(parents=True)
     device_file(here()).write_text(text)

@@ -44,7 +44,8 @@ class Scorer:
         assert table.dtype == (dtype or items.dtype)
         if self.instruction_set is not None:
             assert table.instruction_set == self.instruction_set
-            assert table.handle[0].instruction_set == self.instruction_set
+            made = table.handle[0]
+            assert (made.precision if self.backend == "triton" else made.instruction_set) == self.instruction_set
         return table
 
 
@@ -54,6 +55,7 @@ SCORERS = [
     Scorer("cpp", "avx2"),
     Scorer("cpp", "avx512"),
     Scorer("triton"),
+    Scorer("triton", "bfloat16"),
     Scorer("sharded"),
 ]
 SHAPES = [  # rows, items, dimensions
