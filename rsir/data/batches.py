@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -182,6 +183,9 @@ class Batches:
         the training set.
     timed : bool, default False
         Whether batches have the times of the training set, which then must have some.
+    fixed : bool, default False
+        For CUDA graphs: rows are padded to a few numbers, and batches of one number of rows come in the same memory on
+        the device, each until the next one is asked for.
 
     Raises
     ------
@@ -205,6 +209,7 @@ class Batches:
         soft: SoftTargets | None = None,
         proposal: Literal["uniform", "popularity"] = "uniform",
         timed: bool = False,
+        fixed: bool = False,
     ) -> None:
         if timed and train.times is None:
             raise DataError("train: expected sequences with times, for a backbone that uses them, got some without")
@@ -229,6 +234,7 @@ class Batches:
         self._batch_size, self._width, self._full = batch_size, max_len, negatives == 0
         self._negatives = negatives or train.num_items
         self._seed, self._device, self._generator = seed, device, generator
+        self._fixed: dict[int, Tensor] | None = {} if fixed else None  # memory on the device by size
         self._drawn: npt.NDArray[np.int64] | None = None  # cumulative counts of items 0..N
         self._corrections: Tensor | None = None
         if proposal == "popularity" and self._negatives < train.num_items:
@@ -264,7 +270,7 @@ class Batches:
         def work() -> None:
             try:
                 for built in self._build(start):
-                    if not put(built):
+                    if not put(built if self._device.type == "cpu" else _pinned(*built)):
                         return
             except BaseException as error:
                 put(error)
@@ -300,17 +306,31 @@ class Batches:
                 step += 1
             epoch, skipped = epoch + 1, 0
 
-    def _to_device(
-        self, grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray, times: np.ndarray | None
-    ) -> tuple[TrainingBatch, Tensor]:
-        tokens = int(np.count_nonzero(grid[3]))
-        items, targets, positions, segments = torch.from_numpy(grid).to(self._device)
-        weight = torch.from_numpy(weights).to(self._device)
+    def _to_device(self, *built: Any) -> tuple[TrainingBatch, Tensor]:
+        """The batch of what :meth:`_build` gives, or :func:`_pinned` of it."""
+        if self._device.type == "cpu":
+            parts: list[Any] = [None if part is None else torch.from_numpy(part) for part in built]
+            grid, weights, negatives, times = parts
+            tokens = int(np.count_nonzero(built[0][3]))
+        else:
+            numbers, shape, tokens = built
+            places, timed = math.prod(shape), 0 if self._times is None else 2
+            sizes = [4 * places, timed * places, min(self._negatives, self._train.num_items)]
+            grid, times, negatives, bits = self._there(numbers).split([*sizes, len(numbers) - sum(sizes)])
+            grid, times = grid.view(4, *shape), times.view(*shape, 2) if timed else None
+            weights = bits.view(torch.float32)[:places].view(shape)
+        items, targets, positions, segments = grid
         noise, corrections = self._generator, self._corrections
-        batch = TrainingBatch(items, targets, positions, segments, weight, noise, tokens, corrections, self._full)
-        if times is not None:
-            batch = replace(batch, times=torch.from_numpy(times).to(self._device))
-        return batch, torch.from_numpy(negatives).to(self._device)
+        batch = TrainingBatch(items, targets, positions, segments, weights, noise, tokens, corrections, self._full)
+        return batch if times is None else replace(batch, times=times), negatives
+
+    def _there(self, numbers: Tensor) -> Tensor:
+        """Pinned numbers on the device, in memory of their own or that of the batch before of this size."""
+        if self._fixed is None:
+            return numbers.to(self._device, non_blocking=True)
+        if len(numbers) not in self._fixed:
+            self._fixed[len(numbers)] = torch.empty(numbers.shape, dtype=numbers.dtype, device=self._device)
+        return self._fixed[len(numbers)].copy_(numbers, non_blocking=True)
 
     def _pack(self, rows: npt.NDArray[np.int64], step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         from rsir.data import packing
@@ -318,6 +338,8 @@ class Batches:
         ends = self._train.offsets[rows + 1]
         lengths = np.minimum(ends - self._train.offsets[rows] - 1, self._width)
         row, column, height = packing.assign(lengths, self._width)
+        if self._fixed is not None:
+            height = _padded(height)
         grid = np.zeros((4, height, self._width), np.int64)
         weights = np.zeros((height, self._width), np.float32)
         packing.fill(self._train.items, ends, lengths, row, column, self._weight[rows], grid, weights)
@@ -341,3 +363,22 @@ class Batches:
         if self._drawn is None:
             return random.integers(1, size + 1, self._negatives)
         return self._drawn.searchsorted(random.integers(0, self._drawn[-1], self._negatives), side="right")
+
+
+def _pinned(
+    grid: np.ndarray, weights: np.ndarray, negatives: np.ndarray, times: np.ndarray | None
+) -> tuple[Tensor, tuple[int, ...], int]:
+    """All of a batch in one array of pinned memory, (n,) int64; the shape of its rows, and how many places are filled.
+
+    Grid, times, negatives, and weights, two of which take the place of one whole number.
+    """
+    bits = np.zeros(-(-weights.size // 2), np.int64)
+    bits.view(np.float32)[: weights.size] = weights.ravel()
+    parts = [grid.ravel(), *([] if times is None else [times.ravel()]), negatives, bits]
+    return torch.from_numpy(np.concatenate(parts)).pin_memory(), weights.shape, int(np.count_nonzero(grid[3]))
+
+
+def _padded(rows: int) -> int:
+    """Rows rounded up to one of eight numbers for each power of two, and to a multiple of 4."""
+    step = max(4, 1 << max(0, rows.bit_length() - 4))
+    return -(-rows // step) * step

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -20,16 +18,15 @@ from rsir.models.protocol import Backbone, SteppingBackbone
 from rsir.models.times import uses_times
 from rsir.ops import ItemTable
 from rsir.ops.slots import slots_of
-from rsir.runtime.memory import first_line, out_of_memory
+from rsir.runtime.graphs import Repeated
 from rsir.runtime.philox import Stream, counters
 from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints
 from rsir.runtime.runtime import Runtime
 
-__all__ = ["DeviceEngine", "Repeated", "engine_of"]
+__all__ = ["DeviceEngine", "engine_of"]
 
 DEVICES = frozenset({"cuda"})  # in Triton's interpreter, on a CPU, idle slots take as long as others
 MOST_SLOTS = 65_536
-_PLAIN_RUNS = 3  # kernels are compiled and libraries start in them, which cannot be captured
 
 
 def engine_of(
@@ -56,47 +53,6 @@ def engine_of(
     return made(model, sources, rows, config, fidelity, table=table, runtime=runtime, **options)
 
 
-class Repeated:
-    """A computation of fixed shapes, on tensors that stay where they are: a CUDA graph once it has run a few times.
-
-    Where there is no CUDA device, or it cannot capture the computation, it is launched kernel by kernel. No CUDA device
-    has run this yet.
-
-    Parameters
-    ----------
-    compute : callable
-        Gives a tensor, from the captured run on always the same one.
-    device : torch.device
-    """
-
-    def __init__(self, compute: Callable[[], Tensor], device: torch.device) -> None:
-        self.compute, self.runs = compute, 0
-        self.capturable = device.type == "cuda" and torch.backends.cuda.is_built() and torch.version.cuda is not None
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> Tensor:
-        self.runs += 1
-        if self.graph is None and self.capturable and self.runs > _PLAIN_RUNS:
-            self._capture()
-        if self.graph is None:
-            return self.compute()
-        self.graph.replay()
-        return self.answer
-
-    def _capture(self) -> None:
-        try:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self.answer = self.compute()
-        except RuntimeError as cause:
-            if out_of_memory(cause):
-                raise
-            self.capturable = False
-            warnings.warn(f"decoding goes on without a CUDA graph: {first_line(cause)}", stacklevel=2)
-            return
-        self.graph = graph
-
-
 class DeviceEngine(Engine):
     """What :class:`Engine` decodes, to the byte; see there.
 
@@ -108,7 +64,7 @@ class DeviceEngine(Engine):
     def __init__(self, model: Backbone, sources: Sequences, rows: np.ndarray, *others: Any, **options: Any) -> None:
         super().__init__(model, sources, rows, *others, **options)
         self.step_all = cast(SteppingBackbone, model).step_all
-        self.step_slots = Repeated(self._step, self.device)
+        self.step_slots = Repeated(self._step, self.device, "decoding")
         slots, lengths = len(self.job), np.sort(self._lengths(rows))[::-1]
         at_once = -(-slots // self.config.m)
         self.job = torch.full((slots,), -1)  # the host knows which slot holds what

@@ -146,6 +146,7 @@ class AttentionBackbone(nn.Module):
 
     draws_for_whole_batch = True
     uses_times = False
+    capturable = True
 
     def __init__(
         self,

@@ -33,6 +33,8 @@ class CL4SRec(SASRec):
         What stands for an item that a view hides.
     """
 
+    capturable = False  # the number of views of a batch is read back
+
     def __init__(self, config: ModelConfig, num_items: int, generator: torch.Generator) -> None:
         super().__init__(config, num_items, generator)
         self.mask_item = nn.Parameter(torch.empty(config.dim).normal_(0, 0.02, generator=generator))

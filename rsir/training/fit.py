@@ -21,6 +21,7 @@ from rsir.models.times import decided, uses_times, usual_gap
 from rsir.runtime.resume import NO_CHECKPOINTS, Checkpoints
 from rsir.runtime.runtime import RUNTIME, Runtime
 from rsir.runtime.torch_state import plain_torch
+from rsir.training.captured import captures
 from rsir.training.loop import Phase, TrainingLoop
 from rsir.training.state import Checkpoint, Trained
 
@@ -130,6 +131,7 @@ def fit(
             soft=soft,
             proposal=config.proposal,
             timed=uses_times(model),
+            fixed=captures(model, config, device, runtime.world),
         )
 
     first, last = (None, None) if steps is None else steps

@@ -22,6 +22,7 @@ from rsir.runtime.memory import first_line, out_of_memory
 from rsir.runtime.resume import Checkpoints, Snapshot
 from rsir.runtime.runtime import Runtime
 from rsir.training.adam import TableAdam, has_table_adam, table_adam
+from rsir.training.captured import CapturedSteps, captures
 from rsir.training.state import Checkpoint, Trained, TrainingState
 
 __all__ = ["Phase", "TrainingLoop"]
@@ -116,8 +117,15 @@ class TrainingLoop:
     ) -> TrainingState:
         """Train until the phase is over, from a state, or from one that was saved; -> the state then."""
         rows = self.rows = table_adam(self.model, replace(self.config, learning_rate=phase.learning_rate), self.threads)
+        captured = None
+        if captures(self.model, self.config, generator.device, self.world):
+            captured = CapturedSteps(self.model, phase.learning_rate, generator)
         # foreach and plain Adam take three times as long on a CPU
-        optimizer: Any = rows or torch.optim.Adam(self.model.parameters(), lr=phase.learning_rate, fused=True)
+        optimizer: Any = (
+            captured.optimizer
+            if captured
+            else rows or torch.optim.Adam(self.model.parameters(), lr=phase.learning_rate, fused=True)
+        )
         if saved is not None:
             state = TrainingState.restore(saved, self.model, optimizer, generator)
 
@@ -133,11 +141,15 @@ class TrainingLoop:
         try:
             while not self._finished(state, phase):
                 batch, negatives = next(stream)
-                optimizer.zero_grad()
-                loss, stopping = self._gradients(batch, negatives, state.step, generator)
-                for group in optimizer.param_groups:
-                    group["lr"] = phase.rate(state.step - state.phase_began)
-                optimizer.step()
+                rate = phase.rate(state.step - state.phase_began)
+                if captured:
+                    stopping, loss = self.runtime.stop(), captured(batch, negatives, rate)
+                else:
+                    optimizer.zero_grad()
+                    loss, stopping = self._gradients(batch, negatives, state.step, generator)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    optimizer.step()
                 state.average_weights(self.model, self.config.ema, averaged)
                 state.losses.append(loss)
                 state.tokens += batch.tokens

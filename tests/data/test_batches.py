@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsir.data import Sequences
-from rsir.data.batches import Batches, SoftTargets
+from rsir.data.batches import Batches, SoftTargets, _padded
 from rsir.data.packing import assign
 from rsir.errors import DataError
 
 
-def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=None, soft=None):
+def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=None, soft=None, fixed=False):
     return Batches(
         train,
         batch_size,
@@ -27,6 +27,7 @@ def batches_of(train, *, batch_size=4, max_len=6, negatives=3, seed=0, weights=N
         generator=torch.Generator(),
         weights=weights,
         soft=soft,
+        fixed=fixed,
     )
 
 
@@ -156,6 +157,22 @@ def test_the_background_thread_ends_and_hands_on_its_errors(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         next(iter(broken))
     assert not [t for t in threading.enumerate() if t.name == "rsir-batches"]
+
+
+def test_rows_are_padded_to_a_few_numbers():
+    train = Sequences.from_lists([list(range(1, 2 + n % 5 + 1)) for n in range(70)], 9)
+    plain, padded = batches_of(train, batch_size=30), batches_of(train, batch_size=30, fixed=True)
+    for (one, negatives), (other, same) in zip(take(plain, 6), take(padded, 6), strict=True):
+        rows = len(one.items)
+        assert len(other.items) % 4 == 0
+        assert torch.equal(negatives, same)
+        assert one.tokens == other.tokens
+        for name in ("items", "targets", "positions", "segments", "weights"):
+            assert torch.equal(getattr(other, name)[:rows], getattr(one, name))
+            assert not getattr(other, name)[rows:].any()
+    numbers = {_padded(rows) for rows in range(512, 1025)}
+    assert len(numbers) == 9
+    assert all(rows <= _padded(rows) <= max(rows + 3, 1.125 * rows) for rows in range(1, 5000))
 
 
 def test_soft_targets_replace_their_share_by_draws():

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from rsir import ops
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig
 from rsir.data.sequences import Sequences
 from rsir.generation import on_device
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
 from rsir.models import build as build_model
-from rsir.models import pack_items
+from rsir.runtime.graphs import Repeated
 from rsir.runtime.philox import Stream, counters, uniform
 
 pytest.importorskip("triton", minversion="3.5")
@@ -35,7 +36,7 @@ def model_of(name):
     return model
 
 
-def both(model, sources, config, fidelity, monkeypatch, **options):
+def both(model, sources, config, fidelity, monkeypatch, precision=None, **options):
     """What the two engines make of it; how many steps that of the GPU took."""
     expected = generate(model, sources, config, build(fidelity, model.item_embeddings(), 1), round_=1, **options)
     steps = []
@@ -43,7 +44,7 @@ def both(model, sources, config, fidelity, monkeypatch, **options):
     plain = on_device.DeviceEngine._advance
     monkeypatch.setattr(on_device.DeviceEngine, "_advance", lambda self, slots: steps.append(0) or plain(self, slots))
     there = model.to(DEVICE)
-    table = pack_items(there, backend="triton")
+    table = ops.pack(there.item_embeddings(), backend="triton", instruction_set=precision)
     policy = build(fidelity, there.item_embeddings(), 1, table)
     return expected, generate(there, sources, config, policy, table=table, round_=1, **options), len(steps)
 
@@ -81,6 +82,18 @@ def test_the_engines_agree(name, config, fidelity, monkeypatch):
     assert_equal(found, expected)
 
 
+@pytest.mark.parametrize(("k", "fidelity"), [(5, {"tau": 6}), (1, {"policy": "off"})])
+def test_a_scan_of_rounded_factors_changes_nothing(k, fidelity, monkeypatch):
+    config, model = dataclasses.replace(BASE, k=k), model_of("sasrec")
+    with torch.no_grad():  # near ties
+        model.item_embeddings()[1:] = model.item_embeddings()[1] + 1e-4 * model.item_embeddings()[1:]
+    expected, found, steps = both(
+        model, some_sources(), config, FidelityConfig(**fidelity), monkeypatch, "bfloat16", seed=3
+    )
+    assert steps > 3
+    assert_equal(found, expected)
+
+
 def on_device_rows(sources):
     return [row for row in range(len(sources)) if len(set(sources[row].tolist())) > 1]
 
@@ -106,13 +119,13 @@ def test_a_step_is_captured_once_and_then_replayed(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: contextlib.nullcontext())
     computed = []
-    step = on_device.Repeated(lambda: computed.append(0) or torch.tensor(len(computed)), torch.device("cuda"))
+    step = Repeated(lambda: computed.append(0) or torch.tensor(len(computed)), torch.device("cuda"), "decoding")
     assert [int(step()) for _ in range(6)] == [1, 2, 3, 4, 4, 4]  # the fourth is captured
     assert step.graph.replays == 3
 
-    plain = on_device.Repeated(lambda: torch.tensor(1), torch.device("cpu"))
+    plain = Repeated(lambda: torch.tensor(1), torch.device("cpu"), "decoding")
     assert [int(plain()) for _ in range(5)] == [1] * 5
     assert plain.graph is None
 
@@ -123,13 +136,15 @@ def test_what_cannot_be_captured_is_launched(name, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
 
-    def refused(*graph):
+    def refused(*graph, **options):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(torch.cuda, name, refused)
-    step = on_device.Repeated(lambda: torch.tensor(7), torch.device("cuda"))
+    step = Repeated(lambda: torch.tensor(7), torch.device("cuda"), "decoding")
     assert [int(step()) for _ in range(3)] == [7] * 3
-    with pytest.warns(UserWarning, match=r"without a CUDA graph: CUDA error: operation not permitted .*capturing$"):
+    with pytest.warns(
+        UserWarning, match=r"^decoding goes on without a CUDA graph: CUDA error: operation not permitted .*capturing$"
+    ):
         assert int(step()) == 7
     assert int(step()) == 7
 

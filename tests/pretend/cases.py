@@ -23,9 +23,13 @@ import torch  # noqa: E402
 import rsir  # noqa: E402
 from benchmarks import gpu_acceptance  # noqa: E402
 from rsir.config import RecursionConfig, from_dict  # noqa: E402
+from rsir.data import leave_one_out  # noqa: E402
+from rsir.data.load import load_data  # noqa: E402
 from rsir.errors import TrainingError  # noqa: E402
 from rsir.export.model import export  # noqa: E402
 from rsir.generation.on_device import DeviceEngine  # noqa: E402
+from rsir.runtime.runtime import Runtime  # noqa: E402
+from rsir.training.fit import fit  # noqa: E402
 from rsir.training.state import TrainingState  # noqa: E402
 
 BASE: dict[str, dict[str, Any]] = {
@@ -163,6 +167,51 @@ def counted(folder: Path) -> Any:
         names = ("launches", "waits", "copies")
         found[kind] = {n: after - before for n, before, after in zip(names, seen[1], seen[2], strict=True)}
     return found
+
+
+@case
+def captured(folder: Path) -> Any:
+    """A training whose steps are graphs, and one whose are not: losses, and launches of the last step of each."""
+    found: dict[str, Any] = {}
+    for name in ("sasrec", "esasrec", "hstu", "bsarec", "cl4srec"):
+        for graphs in (False, True):
+            torch.backends.cuda.is_built = lambda graphs=graphs: graphs  # type: ignore[misc]
+            launches: list[int] = []
+
+            def progress(*others: Any, launches: list[int] = launches) -> None:
+                launches.append(sum(device.COUNTS.launches.values()))
+
+            settings = {section: dict(values) for section, values in BASE.items()}
+            settings["model"] |= {"name": name, "dropout": 0.0}
+            settings["training"] |= {"evaluate_every": 14, "schedule": "cosine", "ema": 0.9, "batch_size": 8}
+            if name == "bsarec":
+                settings["training"]["loss_precision"] = "bfloat16"
+            config = from_dict(RecursionConfig, settings)
+            train = leave_one_out(load_data(config)).train
+            made = fit(
+                config.model,
+                config.training,
+                train,
+                None,
+                seed=1,
+                steps=(14, 0),
+                runtime=Runtime(device="cuda", progress=progress),
+            )
+            total = sum(float(value.abs().sum()) for value in made.model.state_dict().values())
+            found[f"{name} {graphs}"] = [total, launches[-1] - launches[-2]]
+    return found
+
+
+@case
+def decoded(folder: Path) -> Any:
+    """Trajectories of decode steps that are graphs, and of those that are not; launches of the last step of each."""
+    model = rsir.run(config_of("sasrec"), device="cuda")
+    found = []
+    for graphs in (False, True):
+        torch.backends.cuda.is_built = lambda graphs=graphs: graphs  # type: ignore[misc]
+        made = rsir.enrich(model.data, model.model, seed=1)
+        found.append([made.items.tolist(), made.offsets.tolist()])
+    return found[0] == found[1] and len(found[0][0]) > 0
 
 
 @case

@@ -9,13 +9,14 @@ what does not compile nor races.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import subprocess
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,7 +178,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if device is not None:
         inner["device"] = torch.device("cpu")
     inner.pop("pin_memory", None)
-    out = _gru_cell(*inner_args) if name == "_thnn_fused_gru_cell" else func(*inner_args, **inner)
+    computed = functools.partial(_gru_cell if name == "_thnn_fused_gru_cell" else func, *inner_args, **inner)
+    out = computed() if _CAPTURING is None else _CAPTURING.recorded(computed, name, (inner_args, inner))
     if name == "copy_":
         return args[0]
     if name == "_to_copy":
@@ -209,6 +211,9 @@ def _count(name: str, args: Any, device: Any, tensors: list[torch.Tensor]) -> No
     masked = name in INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1])
     if source != target:
         COUNTS.copies[_where(name)] += 1
+    waits = name in WAITS or masked or name == "repeat_interleave" or source != target
+    if _CAPTURING is not None and waits:
+        raise RuntimeError(_where(f"CUDA error: operation not permitted when stream is capturing: {name}"))
     if name in WAITS or masked or name == "repeat_interleave" or (source, target) == ("cuda", "cpu"):
         COUNTS.waits[_where(name)] += 1
     if name not in VIEWS:
@@ -270,8 +275,10 @@ def _patch_triton() -> None:
             if isinstance(value, torch.Tensor) and not isinstance(value, PretendCuda):
                 raise ValueError(_where(f"{name}: Pointer argument cannot be accessed from Triton (cpu tensor?)"))
         COUNTS.launches[_where(name)] += 1
+        inner_args, inner = tuple(map(_held, args)), {key: _held(value) for key, value in kwargs.items()}
+        computed = functools.partial(plain, self, *inner_args, **inner)
         with _disable_current_modes():
-            return plain(self, *map(_held, args), **{key: _held(value) for key, value in kwargs.items()})
+            return computed() if _CAPTURING is None else _CAPTURING.recorded(computed, name, (inner_args, inner))
 
     interpreter.GridExecutor.__call__ = call
 
@@ -307,8 +314,10 @@ def _patch_cuda() -> None:
     cuda.get_rng_state = lambda device="cuda": generator.get_state()
     cuda.set_rng_state = lambda state, device="cuda": generator.set_state(state)
     cuda.device, cuda.Event = _Device, _Event
+    cuda.CUDAGraph, cuda.graph = _Graph, _capture
+    torch.Tensor.pin_memory = lambda self, device=None: self  # type: ignore[method-assign]
     torch.version.cuda = "13.0"  # type: ignore[assignment]
-    torch.backends.cuda.is_built = lambda: False  # no graph can be captured
+    torch.backends.cuda.is_built = lambda: False  # cases that capture graphs say so
     torch.backends.cudnn.is_acceptable = lambda tensor: False
     torch.Generator = _Generator  # type: ignore[misc]
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -330,6 +339,75 @@ class _Device:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+class _Graph:
+    """torch.cuda.CUDAGraph: operations and kernels that are recorded, in the memory that they had then, and repeated.
+
+    While they are recorded they compute something, as the shapes of results must be known; what that changed in memory
+    that was there before is undone at the end, as a capture computes nothing. Waits are refused.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+        self.own: dict[int, Any] = {}  # memory by address that came up while recording
+        self.before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # other memory, and what it held
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        assert generator._cdata in _GENERATORS
+
+    def recorded(self, compute: Callable[[], Any], name: str, given: Any) -> Any:
+        for tensor in tree_flatten(given)[0]:
+            if isinstance(tensor, torch.Tensor):
+                self._keep(tensor)
+        out = compute()
+        results = [tensor for tensor in tree_flatten(out)[0] if isinstance(tensor, torch.Tensor)]
+        for tensor in results:
+            address = tensor.untyped_storage().data_ptr()
+            if address not in self.before:
+                self.own[address] = tensor.untyped_storage()
+        if name not in VIEWS:
+            self.calls.append(functools.partial(_repeat, compute, results))
+        return out
+
+    def _keep(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.own and storage.data_ptr() not in self.before:
+            whole = torch.empty(0, dtype=torch.uint8).set_(storage)
+            self.before[storage.data_ptr()] = whole, whole.clone()
+
+    def undo(self) -> None:
+        for whole, kept in self.before.values():
+            whole.copy_(kept)
+
+    def replay(self) -> None:
+        COUNTS.launches[_where("replay")] += 1
+        with _disable_current_modes(), torch.no_grad():
+            for call in self.calls:
+                call()
+
+
+def _repeat(compute: Callable[[], Any], results: list[torch.Tensor]) -> None:
+    again = [tensor for tensor in tree_flatten(compute())[0] if isinstance(tensor, torch.Tensor)]
+    for old, new in zip(results, again, strict=True):
+        if old.data_ptr() != new.data_ptr():
+            old.copy_(new)
+
+
+_CAPTURING: _Graph | None = None
+
+
+@contextlib.contextmanager
+def _capture(graph: _Graph, **options: Any) -> Iterator[None]:
+    """torch.cuda.graph."""
+    global _CAPTURING
+    _CAPTURING = graph
+    try:
+        yield
+    finally:
+        _CAPTURING = None
+        with _disable_current_modes():
+            graph.undo()
 
 
 class _Event:
