@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -62,7 +63,13 @@ def bucket_of(elapsed: Tensor) -> Tensor:
 
     By comparing whole numbers, so that a bucket does not depend on how a logarithm is rounded.
     """
-    return torch.bucketize(elapsed.abs(), _FIRST.to(elapsed.device), right=True)
+    return torch.bucketize(elapsed.abs(), _first(elapsed.device), right=True)
+
+
+@functools.cache
+def _first(device: torch.device) -> Tensor:
+    """The least difference of each bucket from 1 on; copied to a device once, as a CUDA graph holds no such copy."""
+    return _FIRST.to(device)
 
 
 def usual_gap(data: Sequences) -> int:

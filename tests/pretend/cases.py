@@ -197,7 +197,7 @@ def captured(folder: Path) -> Any:
                 steps=(14, 0),
                 runtime=Runtime(device="cuda", progress=progress),
             )
-            total = sum(float(value.abs().sum()) for value in made.model.state_dict().values())
+            total = sum(float(value.detach().abs().sum()) for value in made.model.parameters())
             found[f"{name} {graphs}"] = [total, launches[-1] - launches[-2]]
     return found
 
