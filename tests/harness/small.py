@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from rsir.config import FidelityConfig, GenerationConfig, ModelConfig, RecursionConfig, SimulationConfig, TrainingConfig
+from rsir.runs.results import Run
 
 SMALL = RecursionConfig(
     rounds=2,
@@ -36,6 +37,11 @@ ON_DATA = RecursionConfig(
     fidelity=FidelityConfig(tau=15),
 )
 """On users that a test makes."""
+
+
+def metrics(run: Run) -> list[dict[str, object]]:
+    """The metrics of each round, without the wall clock."""
+    return [result.metrics() for result in run.rounds]
 
 
 def small(**changes: object) -> RecursionConfig:

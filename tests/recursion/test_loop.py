@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from rsir.config import (
     GenerationConfig,
     ItemKnnConfig,
     ModelConfig,
-    SimulationConfig,
     TrainingConfig,
 )
 from rsir.data import Sequences
 from rsir.data.load import load_data, split
 from rsir.data.sequences import item_popularity
-from rsir.errors import BackboneError, ConfigError, DataError, Interrupted, RunError, TrainingError
+from rsir.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from rsir.evaluation import evaluate, paired_test
 from rsir.generation.enrich import Enricher
 from rsir.models import BSARec, Ensemble, ItemKnn, checkpoint, registry
@@ -39,7 +37,7 @@ from rsir.runs.results import Run
 from rsir.runs.rounds import RoundResult
 from rsir.runtime.runtime import Runtime
 from rsir.training.voting import best_vote
-from tests.harness.small import SMALL, small
+from tests.harness.small import SMALL, metrics, small
 
 NETWORKS = ItemKnnConfig(vote="off")
 """Networks recommend alone; the item-kNN's vote would hide what becomes of one."""
@@ -48,10 +46,6 @@ NETWORKS = ItemKnnConfig(vote="off")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return recurse(SMALL, out=tmp_path_factory.mktemp("runs") / "run")
-
-
-def metrics(run: Run) -> list[dict[str, object]]:
-    return [result.metrics() for result in run.rounds]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -264,20 +258,6 @@ def test_a_base_is_taken_over_and_not_trained_again(run: Run, tmp_path: Path, mo
     assert len(trainings) == 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rounds": 1}, "expected a run of round 0 alone, got one of 2 rounds"),
-        ({"rounds": 0, "seed": 4}, "expected a run with seed 0, got one with 4"),
-        ({"rounds": 0, "simulation": SimulationConfig(num_users=121, num_items=60)}, "on the same data"),
-        ({"rounds": 0, "model": dataclasses.replace(SMALL.model, dropout=0.2)}, "expected a run with model"),
-    ],
-)
-def test_a_base_that_is_not_round_0_of_this_run_is_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        recurse(SMALL, start=recurse(small(**changes)))
-
-
 def test_soft_targets_change_successors_alone(run: Run) -> None:
     softened = recurse(small(rounds=1, distillation=DistillationConfig(share=0.5, k=5)))
     assert metrics(softened)[0] == metrics(run)[0]
@@ -332,41 +312,6 @@ def test_the_recursion_ends_when_validation_no_longer_gains() -> None:
     assert run.best == run.rounds[-1].round - 1
 
 
-@pytest.fixture
-def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Successors lose what they learned."""
-    real = rsir.recursion.loop.fit
-
-    def fit(*arguments: Any, **options: Any) -> Any:
-        trained = real(*arguments, **options)
-        if not arguments[2].is_real.all():
-            with torch.no_grad():
-                trained.model.items.weight[1:] = trained.model.items.weight[1:].flip(0).clone()
-        return trained
-
-    monkeypatch.setattr(rsir.recursion.loop, "fit", fit)
-
-
-def test_a_collapsed_successor_is_refused(collapsing: None, tmp_path: Path) -> None:
-    run = recurse(small(itemknn=NETWORKS), out=tmp_path / "run")
-    assert [result.worse for result in run.rounds] == [False, True]
-    assert run.best == 0
-    assert run.rounds[0].against_best == {}
-    against = run.rounds[1].against_best
-    values = [result.validation["ndcg@20"] for result in run.rounds]
-    assert (against["round"], against["difference"]) == (0, pytest.approx(values[1] - values[0]))
-    assert against["low"] < against["difference"] < against["high"] < 0
-    # Resuming ends it again, and what is refused is a matter of the numbers, not of what was in memory.
-    assert metrics(recurse(small(itemknn=NETWORKS), out=tmp_path / "run", resume=True)) == metrics(run)
-    assert metrics(recurse(small(itemknn=NETWORKS))) == metrics(run)
-
-
-def test_the_guard_is_as_patient_as_seeds_are_said_to_differ(collapsing: None) -> None:
-    run = recurse(small(rounds=1, guard_noise=0.9, itemknn=NETWORKS))
-    assert run.rounds[1].against_best["high"] > 0
-    assert not run.rounds[1].worse
-
-
 def test_a_diverging_training_ends_the_run_and_leaves_its_round_unfinished(tmp_path: Path) -> None:
     wild = dataclasses.replace(SMALL.training, learning_rate=1e38)
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+: expected a finite number"):
@@ -375,14 +320,6 @@ def test_a_diverging_training_ends_the_run_and_leaves_its_round_unfinished(tmp_p
     assert not list((tmp_path / "run").glob("round-*/model.safetensors"))
     with pytest.raises(TrainingError, match="the loss is nan"):
         recurse(small(training=wild), out=tmp_path / "run", resume=True)
-
-
-def test_without_the_guard_a_collapse_goes_on(collapsing: None, tmp_path: Path) -> None:
-    recurse(small(itemknn=NETWORKS), out=tmp_path / "run")
-    on = recurse(small(guard=False, itemknn=NETWORKS), out=tmp_path / "run", resume=True)
-    assert [result.worse for result in on.rounds] == [False, True, True]
-    assert on.rounds[2].against_best["round"] == on.best == 0
-    assert metrics(on) == metrics(recurse(small(guard=False, itemknn=NETWORKS)))
 
 
 def test_a_round_within_the_noise_is_not_refused(run: Run) -> None:
@@ -411,34 +348,6 @@ def test_recommendations_are_labels_new_to_the_user(run: Run) -> None:
 def test_histories_that_cannot_be_used(run: Run, histories: list[list[object]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         run.recommend(histories)
-
-
-def test_bad_input_writes_nothing(tmp_path: Path) -> None:
-    short = Sequences.from_lists([[1, 2], [2, 3]], num_items=5)
-    with pytest.raises(DataError, match="no user has 3 or more items"):
-        recurse(SMALL, data=short, out=tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"fidelity": FidelityConfig(tau=[5, 61])},
-            r"fidelity\.tau: expected at most 60, .* got \[5, 61\]; .* --fidelity\.tau 3, .*policy off",
-        ),
-        (
-            {"fidelity": FidelityConfig("both"), "simulation": SimulationConfig(num_users=60, num_items=20)},
-            r"fidelity\.neighbours: expected at most 19, .* got 20, the default; .* --fidelity\.neighbours 1, ",
-        ),
-        ({"fidelity": FidelityConfig("both", tau=5, neighbours=60)}, r"fidelity\.neighbours: expected at most 59"),
-        ({"generation": GenerationConfig(k=61)}, r"generation\.k: expected at most 60"),
-    ],
-)
-def test_thresholds_above_the_catalogue_write_nothing(changes: dict[str, object], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        recurse(small(**changes), out=tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_run_in_the_folder_is_left_alone(run: Run) -> None:
@@ -504,50 +413,8 @@ def test_tied_weights_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert metrics(rsir.load(tmp_path / "run")) == metrics(run)
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"model": dataclasses.replace(SMALL.model, name="sasrek")}, BackboneError, r"model\.name: .* got 'sasrek'"),
-        (
-            {
-                "model": dataclasses.replace(SMALL.model, dropout=0.0),
-                "acquisition": AcquisitionConfig("disagreement"),
-            },
-            ConfigError,
-            r"disagreement: expected a model\.dropout of 1/512 or more, got 0",
-        ),
-    ],
-)
-def test_what_a_later_round_could_not_do_is_refused_before_anything_is_written(
-    tmp_path: Path, changes: dict, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        recurse(small(**changes), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_users_too_short_to_train_on_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    data = Sequences.from_lists([[1, 2, 3], [4, 5, 6], [7, 8, 9]], num_items=40)
-    with pytest.raises(DataError, match=r"none of 3 users has two items left to train on .* got 3 items at most"):
-        recurse(SMALL, data=data, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_training_that_leads_to_infinity_leaves_no_round(tmp_path: Path) -> None:
     training = dataclasses.replace(SMALL.training, learning_rate=1e38, evaluate_every=1, max_evaluations=1)
     with pytest.raises(TrainingError, match="nan or infinite weights after step 1"):
         recurse(small(rounds=0, training=training), out=tmp_path / "run")
     assert not (tmp_path / "run" / "round-00" / "DONE").exists()
-
-
-def test_a_check_that_refuses_little_is_noted() -> None:
-    """Of users with half of the catalogue some item is nearly always in front."""
-    make = np.random.default_rng(0)
-    data = Sequences.from_lists([(make.permutation(40)[:20] + 1).tolist() for _ in range(30)], num_items=40)
-    loose, strict = (small(rounds=1, fidelity=FidelityConfig(tau=tau)) for tau in (15, 1))
-    with pytest.warns(UserWarning, match=r"fidelity\.tau 15: users have 18 of 40 items .* 100% .*--fidelity\.tau 1 "):
-        recurse(loose, data=data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        recurse(strict, data=data)
-        recurse(dataclasses.replace(loose, rounds=0), data=data)
