@@ -91,7 +91,7 @@ def test_launches_and_waits_of_a_step(tmp_path):
 def test_training_steps_as_graphs(tmp_path):
     """A graph of the pretended device records a step, computes nothing meanwhile, and repeats it."""
     found = answer("captured", tmp_path)
-    for name in ("sasrec", "esasrec", "hstu", "bsarec"):
+    for name in ("sasrec", "hstu", "bsarec"):
         (plain, launches), (weights, host) = found[f"{name} False"], found[f"{name} True"]
         assert math.isclose(plain, weights, rel_tol=1e-5), (name, found)
         assert launches > 100
