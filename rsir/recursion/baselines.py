@@ -83,16 +83,20 @@ def counted(
     """
     cold = items is not None and config.cold_neighbours > 0
     limit = memory.current()
-    if known is None and config.searches and (limit is None or not _refused(limit, parts, config, cold)):
-        known = runtime.world.broadcast_object(
-            lambda: searched(config, parts.train, parts.validation, runtime.threads).parameters()
-        )
-    config = config.filled(known)
-    cause = None if limit is None else _refused(limit, parts, config, cold)
+
+    def found() -> dict[str, Any] | None:
+        if limit is not None and _refused(limit, parts, config, cold):
+            return None
+        return searched(config, parts.train, parts.validation, runtime.threads).parameters()
+
+    if known is None and config.searches:
+        known = runtime.world.broadcast_object(found)
+    filled = config.filled(known)
+    cause = None if limit is None else _refused(limit, parts, filled, cold)
     if cause:
         warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
         return None
-    return ItemKnn.fit(parts.train, config, items=items, threads=runtime.threads)
+    return ItemKnn.fit(parts.train, filled, items=items, threads=runtime.threads)
 
 
 def _refused(limit: memory.Budget, parts: Split, config: ItemKnnConfig, cold: bool) -> str:
