@@ -77,7 +77,7 @@ struct Case {
   Lists targets, excluded, pool;
   std::vector<std::int64_t> counters;
 
-  Case(std::int64_t rows, std::int64_t num_items, std::int64_t dim)
+  Case(std::int64_t rows, std::int64_t num_items, std::int64_t dim, bool finite = false)
       : rows(rows),
         num_items(num_items),
         dim(dim),
@@ -88,7 +88,7 @@ struct Case {
     for (std::int64_t i = 0; i < rows * dim; ++i) queries.push_back(static_cast<float>(random.below(5) - 2));
     for (std::int64_t i = 0; i < (num_items + 1) * dim; ++i) items.push_back(static_cast<float>(random.below(5) - 2));
     const float special[] = {std::numeric_limits<float>::quiet_NaN(), -kLowest, kLowest};
-    for (std::int64_t item = 7; item <= num_items; item += 97) items[item * dim] = special[item % 3];
+    for (std::int64_t item = 7; item <= num_items && !finite; item += 97) items[item * dim] = special[item % 3];
     for (std::int64_t i = 0; i < 3 * rows; ++i) counters.push_back(random.below(std::int64_t{1} << 32));
   }
 
@@ -195,6 +195,54 @@ void check_scoring(const rsir::Table& table, const Case& c, std::int64_t k, std:
     expect(both[row] == (rank <= tau ? chosen : 0), unit.name, "rank_and_sample, item", row);
     const float logit = both[row] ? c.logit(row, chosen) : kLowest;
     expect(drawn_logits[row] == logit, unit.name, "rank_and_sample, logit", row);
+  }
+}
+
+// Codes of eight bits say no more of a logit than is true: items and queries of numbers of many sizes.
+void check_codes(std::int64_t dim) {
+  constexpr std::int64_t kItems = 300, kQueries = 40;
+  Random random(static_cast<std::uint64_t>(dim));
+  Floats items = random.floats(kItems * dim), queries = random.floats(kQueries * dim);
+  const auto scale = [](float& x, std::int64_t by) { x = std::ldexp(x, static_cast<int>(by)); };
+  for (std::int64_t i = 0; i < kItems * dim; i += 5) scale(items[i], random.below(12));
+  for (std::int64_t i = 0; i < kQueries * dim; ++i) scale(queries[i], i / dim * 3 - 60);
+  const rsir::Codes codes(kItems, dim, [&](std::int64_t item, std::int64_t t) { return items[item * dim + t]; });
+  expect(codes.usable, "codes", "usable", dim);
+  std::vector<std::int8_t> coded(codes.quads * 4);
+  for (std::int64_t row = 0; row < kQueries; ++row) {
+    rsir::CodedQuery query;
+    const float* q = queries.data() + row * dim;
+    if (!codes.code(q, coded.data(), query)) {
+      expect(std::all_of(q, q + dim, [](float x) { return x == 0.0f; }), "codes", "a query without codes", row);
+      continue;
+    }
+    std::vector<std::int64_t> scores;
+    Floats logits;
+    double longest = 0.0;
+    for (std::int64_t item = 0; item < kItems; ++item) {
+      const std::int64_t width = rsir::kScreenWidth;
+      const std::uint8_t* from = codes.data() + (item / width * codes.quads * width + item % width) * 4;
+      std::int64_t score = 0;
+      float logit = 0.0f;
+      double size = 0.0;
+      for (std::int64_t t = 0; t < dim; ++t) {
+        score += coded[t] * from[t / 4 * width * 4 + t % 4];
+        logit = std::fma(q[t], items[item * dim + t], logit);
+        size += std::abs(static_cast<double>(q[t]) * items[item * dim + t]);
+      }
+      const double said = query.step * (static_cast<double>(score) - query.offset);
+      expect(std::abs(said - logit) <= query.error, "codes", "error", row);
+      scores.push_back(score);
+      logits.push_back(logit);
+      longest = std::max(longest, size);
+    }
+    expect(dim < 16 || query.error < longest, "codes", "an error that says something", row);
+    for (std::int64_t a = 0; a < kItems; ++a)
+      for (std::int64_t b = 0; b < kItems; b += 7) {
+        if (scores[a] <= query.below(logits[b])) expect(logits[a] < logits[b], "codes", "below", row);
+        if (scores[a] > query.above(logits[b])) expect(logits[a] > logits[b], "codes", "above", row);
+        if (logits[a] >= logits[b]) expect(scores[a] >= scores[b] - query.slack(), "codes", "slack", row);
+      }
   }
 }
 
@@ -394,15 +442,21 @@ int main() {
   for (const rsir::Unit* unit : rsir::available_units()) {
     const std::int64_t before = checks;
     for (const auto& shape : shapes) {
-      const Case c(shape[0], shape[1], shape[2]);
-      const rsir::Table single(c.items.data(), c.num_items, c.dim, *unit);
-      const rsir::Table half(c.items.data(), c.num_items, c.dim, *unit, rsir::Table::Half{});  // rounds none of them
-      for (const rsir::Table* table : {&single, &half})
-        for (const int threads : {1, 3}) {
-          check_scoring(*table, c, 1, 1, threads);
-          check_scoring(*table, c, 20, 10, threads);
-          check_scoring(*table, c, 100, c.num_items, threads);
+      for (const bool finite : {false, true}) {
+        const Case c(shape[0], shape[1], shape[2], finite);
+        rsir::Table single(c.items.data(), c.num_items, c.dim, *unit);
+        rsir::Table half(c.items.data(), c.num_items, c.dim, *unit, rsir::Table::Half{});  // rounds none of them
+        for (rsir::Table* table : {&single, &half}) {
+          table->screen_always();
+          for (const int threads : {1, 3}) {
+            check_scoring(*table, c, 1, 1, threads);
+            check_scoring(*table, c, 20, 10, threads);
+            check_scoring(*table, c, 100, c.num_items, threads);
+          }
+          const bool coded = unit->screen && (finite || c.num_items < 7);
+          expect((table->screened > 0) == coded || c.num_items == 1, unit->name, "screened", c.num_items);
         }
+      }
     }
     for (const int threads : {1, 3}) {
       check_softmax(*unit, 30, threads);
@@ -414,6 +468,7 @@ int main() {
     std::printf("%s: %lld checks\n", unit->name, static_cast<long long>(checks - before));
   }
   for (const int threads : {1, 3}) check_votes(threads);
+  for (const std::int64_t dim : {1, 3, 64, 101}) check_codes(dim);
   std::printf("%lld of %lld failed\n", static_cast<long long>(failures), static_cast<long long>(checks));
   return failures ? 1 : 0;
 }

@@ -17,10 +17,15 @@ _Filter = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], N
 
 class PackedTable:
     """Item embeddings laid out for one instruction set. ``weights`` (N + 1, d) is kept by reference; with ``half``,
-    float32 or the bits of float16, it is not."""
+    float32 or the bits of float16, it is not. Where the instruction set has products of bytes, codes of eight bits are
+    made of it once enough rows are scanned, with ``screen_always`` by the first one."""
 
     def __init__(
-        self, weights: NDArray[np.float32] | NDArray[np.uint16], instruction_set: str, half: bool = False
+        self,
+        weights: NDArray[np.float32] | NDArray[np.uint16],
+        instruction_set: str,
+        half: bool = False,
+        screen_always: bool = False,
     ) -> None: ...
     @property
     def num_items(self) -> int: ...
@@ -29,6 +34,10 @@ class PackedTable:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed copy."""
+
+    @property
+    def rows_screened(self) -> int:
+        """Rows of scans whose answers codes of eight bits proved, all but a few exact logits."""
 
     @property
     def instruction_set(self) -> str: ...

@@ -18,7 +18,7 @@ using OptionalAdded = std::optional<std::tuple<py::array, py::array, py::array>>
 // A table and the weights it refers to.
 class PackedTable {
  public:
-  PackedTable(const py::array& weights, const Unit& unit, bool half) {
+  PackedTable(const py::array& weights, const Unit& unit, bool half, bool always) {
     const bool halves = py::isinstance<py::array_t<std::uint16_t>>(weights);
     const auto* half_data = halves ? data_of<std::uint16_t>("weights", weights, {kAny, kAny}) : nullptr;
     const float* data = halves ? nullptr : data_of<float>("weights", weights, {kAny, kAny});
@@ -33,6 +33,7 @@ class PackedTable {
              : half ? std::make_unique<Table>(data, rows - 1, dim, unit, Table::Half{})
                     : std::make_unique<Table>(data, rows - 1, dim, unit);
     });
+    if (always) table_->screen_always();
   }
 
   const Table& table() const { return *table_; }
@@ -239,10 +240,12 @@ py::object neighbour_votes(const py::array& graph, const py::array& items, const
 void register_catalogue(py::module_& m) {
   using namespace py::literals;
   py::class_<PackedTable>(m, "PackedTable")
-      .def(py::init<const py::array&, const Unit&, bool>(), "weights"_a, "instruction_set"_a, "half"_a = false)
+      .def(py::init<const py::array&, const Unit&, bool, bool>(), "weights"_a, "instruction_set"_a, "half"_a = false,
+           "screen_always"_a = false)
       .def_property_readonly("num_items", [](const PackedTable& p) { return p.table().num_items; })
       .def_property_readonly("dim", [](const PackedTable& p) { return p.table().dim; })
       .def_property_readonly("nbytes", [](const PackedTable& p) { return p.table().bytes(); })
+      .def_property_readonly("rows_screened", [](const PackedTable& p) { return p.table().screened.load(); })
       .def_property_readonly("instruction_set", [](const PackedTable& p) { return p.table().unit.name; });
   m.def("rank_within", &rank_within, "table"_a, "queries"_a, "targets"_a, "tau"_a, "threads"_a, "added"_a = py::none());
   m.def("count_above", &count_above, "table"_a, "queries"_a, "bars"_a, "limit"_a, "threads"_a, "added"_a = py::none());

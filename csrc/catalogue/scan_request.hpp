@@ -7,6 +7,7 @@
 
 #include "catalogue/listed.hpp"
 #include "catalogue/ops.hpp"
+#include "catalogue/screening.hpp"
 #include "support/parallel.hpp"
 
 namespace rsir {
@@ -58,6 +59,7 @@ struct Scratch {
   Aligned<float> widened, tiles, bar, threshold;
   Aligned<std::int32_t> lanes, row_at, by_own, position_of;
   Aligned<std::int64_t> cursor;
+  Screening screening;
 };
 
 // A request for a scan: rank counts, the best k, or both.
@@ -76,6 +78,7 @@ class CatalogueScan {
                                   static_cast<double>(table.dim),
                               threads);
     plan();
+    if (k_ <= Screening::kMostK) codes_ = table.codes_for(queries.rows);
     if (targets.offsets) allocate_bars();
     if (added.offsets && k_ > 0) allocate_listed();
   }
@@ -317,7 +320,7 @@ class CatalogueScan {
     args.threshold = scratch.threshold.get();
     args.row_at = scratch.row_at.get();
     args.cursor = scratch.cursor.get();
-    table_.unit.scan(args);
+    if (!codes_ || own_ || scratch.screening.answer(table_, *codes_, args)) table_.unit.scan(args);
   }
 
   template <class Done>
@@ -327,9 +330,11 @@ class CatalogueScan {
       const std::int64_t local = row - begin;
       std::int64_t count = 0;
       if (counting()) {
-        for (std::int64_t part = 0; part < parts; ++part) count += found[part].counts[local];
-        if (ahead_) count += (parts - 1) * ahead_[row];  // every part began at -ahead
-        if (skip_[row]) count = skip_[row] == kFull ? limit_ : -1;
+        if (skip_[row])
+          count = skip_[row] == kFull ? limit_ : -1;
+        else
+          for (std::int64_t part = 0; part < parts; ++part) count += found[part].counts[local];
+        if (ahead_ && !skip_[row]) count += (parts - 1) * ahead_[row];  // every part began at -ahead
       }
       best.clear();
       if (k_ > 0 && count >= 0 && count < limit_) {
@@ -355,6 +360,7 @@ class CatalogueScan {
   const Ragged targets_;
   const Added added_;
   const std::int64_t limit_;
+  const Codes* codes_ = nullptr;
   int threads_ = 1;
   std::int64_t splits_ = 1, panel_rows_ = 0, slots_ = 0;
   const std::int32_t* own_ = nullptr;

@@ -1,9 +1,13 @@
 // The item table of a model, packed once for the scan of one instruction set.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <mutex>
 
+#include "catalogue/codes.hpp"
 #include "isa/unit.hpp"
 #include "support/half.hpp"
 #include "support/memory.hpp"
@@ -43,6 +47,27 @@ class Table {
       unit.half_dots(half_panels_.get(), dim, query, ids, n, out);
   }
 
+  // Codes to screen the scan of so many rows by, or null: where the unit has no screen, or the items have no codes.
+  // They are made once enough rows were scanned to be worth it, and from the first one on after screen_always().
+  const Codes* codes_for(std::int64_t rows) const {
+    constexpr std::int64_t kRows = 256, kItems = 512;  // making them takes as long as scanning about 100 rows
+    if (!unit.screen || unit.width != kScreenWidth || (!always_ && num_items < kItems)) return nullptr;
+    if (!always_ && scanned_.fetch_add(rows, std::memory_order_relaxed) + rows < kRows) return nullptr;
+    std::call_once(coded_, [this] {
+      codes_ = panels_ ? std::make_unique<Codes>(num_items, dim,
+                                                 [this](std::int64_t item, std::int64_t t) {
+                                                   return weights_[(item + 1) * dim + t];
+                                                 })
+                       : std::make_unique<Codes>(num_items, dim, [this](std::int64_t item, std::int64_t t) {
+                           const std::int64_t width = unit.width;
+                           return widen_half(half_panels_[(item / width * dim + t) * width + item % width]);
+                         });
+    });
+    return codes_->usable ? codes_.get() : nullptr;
+  }
+  void screen_always() { always_ = true; }
+  mutable std::atomic<std::int64_t> screened{0};  // rows that codes answered so far
+
   const Unit& unit;
   const std::int64_t num_items;
   const std::int64_t dim;
@@ -76,6 +101,10 @@ class Table {
   const float* const weights_;
   Aligned<float> panels_;
   Aligned<std::uint16_t> half_panels_;
+  bool always_ = false;
+  mutable std::atomic<std::int64_t> scanned_{0};
+  mutable std::once_flag coded_;
+  mutable std::unique_ptr<Codes> codes_;
 };
 
 }  // namespace rsir

@@ -14,12 +14,28 @@ bool converts_half() {  // not all compilers know "f16c" as a feature to ask for
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+#ifdef RSIR_VNNI
+// The unit of AVX-512 with products of bytes beside it.
+const Unit& unit_avx512vnni() {
+  static const Unit unit = [] {
+    Unit made = unit_avx512();
+    made.name = "avx512vnni";
+    made.screen = kScreen;
+    return made;
+  }();
+  return unit;
+}
+#endif
+
 }  // namespace
 #endif
 
 std::vector<const Unit*> available_units() {
   std::vector<const Unit*> found;
 #ifdef RSIR_X86
+#ifdef RSIR_VNNI
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vnni")) found.push_back(&unit_avx512vnni());
+#endif
   if (__builtin_cpu_supports("avx512f")) found.push_back(&unit_avx512());
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_half()) found.push_back(&unit_avx2());
 #endif
@@ -35,7 +51,7 @@ const Unit* find_unit(const std::string& name) {
 
 Product best_pair_product(const Unit& unit) {
 #ifdef RSIR_BF16
-  if (&unit == &unit_avx512() && __builtin_cpu_supports("avx512bf16")) return kNativePairProduct;
+  if (unit.pair_product == unit_avx512().pair_product && __builtin_cpu_supports("avx512bf16")) return kNativePairProduct;
 #endif
   return unit.pair_product;
 }

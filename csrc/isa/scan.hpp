@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "isa/excluded.hpp"
 #include "isa/unit.hpp"
 
 namespace {
@@ -50,10 +51,10 @@ struct Scan {
   void load_rows() {
     const std::int64_t capacity = (a.num_rows + Isa::kHeight - 1) / Isa::kHeight * Isa::kHeight;
     for (std::int64_t row = 0; row < a.num_rows; ++row) {
+      if (a.own) a.position_of[row] = -1;
+      if (a.skip && a.skip[row]) continue;  // it may have its answer already
       if (a.counts) a.counts[row] = 0;
       if (a.k > 0) a.filled[row] = 0;
-      if (a.own) a.position_of[row] = -1;
-      if (a.skip && a.skip[row]) continue;
       if (a.k > 0 && a.excluded) find_cursor(row);
       const float* query = a.queries + row * a.dim;
       float* to = column(live);
@@ -186,41 +187,6 @@ struct Scan {
     for (; rows; rows &= rows - 1) cut(position + __builtin_ctz(rows));
   }
 
-  // Excluded ids among a row's candidates get the lowest logit; returns how many did. Both ascend, and what was kept at
-  // the last cut is free of them.
-  std::int64_t ban(std::int64_t row, float* logits, const std::int32_t* ids, std::int64_t n) {
-    const std::int64_t end = a.excluded_offsets[row + 1];
-    std::int64_t at = a.cursor[row], low = 0, banned = 0;
-    if (end - at > n) {  // look each candidate up in the longer list
-      for (std::int64_t i = 0; i < n && at < end; ++i) {
-        if (ids[i] < a.excluded[at]) continue;
-        for (std::int64_t size = end - at; size > 1;) {
-          const std::int64_t half = size / 2;
-          at += a.excluded[at + half - 1] < ids[i] ? half : 0;
-          size -= half;
-        }
-        if (a.excluded[at] < ids[i]) ++at;
-        if (at == end || a.excluded[at] != ids[i] || logits[i] == kLowest) continue;
-        logits[i] = kLowest;
-        ++banned;
-      }
-      a.cursor[row] = at;
-      return banned;
-    }
-    for (; at < end && a.excluded[at] <= ids[n - 1]; ++at) {
-      for (std::int64_t size = n - low; size > 1;) {  // to the first id not below, without a branch
-        const std::int64_t half = size / 2;
-        low += ids[low + half - 1] < a.excluded[at] ? half : 0;
-        size -= half;
-      }
-      if (ids[low] != a.excluded[at] || logits[low] == kLowest) continue;
-      logits[low] = kLowest;
-      ++banned;
-    }
-    a.cursor[row] = at;
-    return banned;
-  }
-
   static std::int64_t count_above(const float* logits, std::int64_t n, float bar) {
     std::int64_t count = 0;
     for (std::int64_t i = 0; i < n; i += Isa::kLanes)
@@ -248,7 +214,9 @@ struct Scan {
     float* logits = a.top_logits + row * a.slots;
     std::int32_t* ids = a.top_ids + row * a.slots;
     if (n == 0) return;
-    const std::int64_t banned = a.excluded ? ban(row, logits, ids, n) : 0;
+    std::int64_t banned = 0;  // what was kept at the last cut is free of them
+    if (a.excluded)
+      banned = ban_excluded(a.excluded, a.cursor[row], a.excluded_offsets[row + 1], kLowest, logits, ids, n);
     for (std::int64_t i = n; i % Isa::kLanes != 0; ++i) logits[i] = kLowest;
     float bar = kLowest;
     std::int64_t equal = 0;  // how many of those at the bar are kept

@@ -9,6 +9,9 @@
 
 namespace rsir {
 
+struct ScreenArgs;
+using ScreenFunction = void (*)(const ScreenArgs&);  // isa/screen.hpp
+
 // One scan of the items in blocks [block_begin, block_end) for a panel of query rows.
 // "row" below is a row of the panel, 0..num_rows-1.
 struct ScanArgs {
@@ -169,6 +172,9 @@ struct Unit {
   // n elements; no gradient (null) is one of zeros, no average is kept where that is null.
   void (*adam)(const AdamStep&, std::int64_t n, const float* gradient, float* weights, float* first, float* second,
                float* average);
+
+  // Of a scan, what codes of eight bits can tell; null where there are no products of bytes.
+  ScreenFunction screen = nullptr;
 };
 
 inline std::int64_t layer_scratch(const LayerShape& s) { return s.width * (7 * s.dim + s.feedforward + 3); }
@@ -186,6 +192,9 @@ const Unit& unit_avx2();
 const Unit& unit_avx512();
 #ifdef RSIR_BF16
 extern const Product kNativePairProduct;  // AVX512_BF16
+#endif
+#ifdef RSIR_VNNI
+extern const ScreenFunction kScreen;  // AVX512_VNNI
 #endif
 #endif
 

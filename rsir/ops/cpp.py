@@ -26,7 +26,7 @@ from rsir.ops.types import (
 )
 from rsir.runtime.core import _core
 
-_INSTRUCTION_SETS = ("avx512", "avx2", "base")
+_INSTRUCTION_SETS = ("avx512vnni", "avx512", "avx2", "base")
 
 
 class Cpp(CppCatalogue):
@@ -42,7 +42,9 @@ class Cpp(CppCatalogue):
         if not half:
             items = items.float()
         bits = items.numpy().view(np.uint16) if items.dtype == torch.float16 else items.numpy()
-        return ItemTable(self, items, (_core.PackedTable(bits, name, half), version_of(items)), name, dtype)
+        # by name the screen of bytes is used on small tables, too
+        table = _core.PackedTable(bits, name, half, instruction_set is not None)
+        return ItemTable(self, items, (table, version_of(items)), name, dtype)
 
     def neighbour_votes(self, graph: Tensor, items: Tensor, sources: Ragged, threads: int) -> Tensor:
         return torch.from_numpy(_core.neighbour_votes(graph.numpy(), items.numpy(), numpy_lists(sources), threads))

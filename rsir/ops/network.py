@@ -85,7 +85,7 @@ def sampled_softmax(
     threads : int, optional
         CPU threads; default: torch's number.
     instruction_set : str, optional
-        For cpp: "base", "avx2" or "avx512"; None takes the best one this CPU has.
+        For cpp: "base", "avx2", "avx512" or "avx512vnni"; None takes the best one this CPU has.
 
     Returns
     -------

@@ -54,6 +54,7 @@ SCORERS = [
     Scorer("cpp", "base"),
     Scorer("cpp", "avx2"),
     Scorer("cpp", "avx512"),
+    Scorer("cpp", "avx512vnni"),
     Scorer("triton"),
     Scorer("triton", "bfloat16"),
     Scorer("sharded"),
