@@ -215,8 +215,12 @@ SparseLists fit_item_knn(const SequencesView& sequences, const ItemKnnFit& setti
 
 SparseLists score_histories(const ItemKnnLists& knn, const Histories& histories, const ItemKnnScoring& settings,
                             int threads) {
+  std::int64_t ages = 0;  // of the longest history
+  for (std::int64_t row = 0; row < histories.rows; ++row)
+    ages = std::max(ages, histories.ends[row] - histories.begins[row]);
+  ages = std::min(ages, settings.newest);
   std::vector<double> weight(1, 1.0);  // ages whose weight has vanished add nothing
-  while (static_cast<std::int64_t>(weight.size()) < settings.newest && weight.back() * settings.decay > 0.0)
+  while (static_cast<std::int64_t>(weight.size()) < ages && weight.back() * settings.decay > 0.0)
     weight.push_back(weight.back() * settings.decay);
   return lists_of(histories.rows, knn.num_items, threads, [&](std::int64_t row, Sums& sums, Block& out) {
     const std::int64_t begin = histories.begins[row], end = histories.ends[row];

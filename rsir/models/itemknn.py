@@ -72,7 +72,8 @@ class ItemKnn:
     """
 
     def __init__(self, lists: Any, config: ItemKnnConfig, counted: Any = None) -> None:
-        self.lists, self.config, self.num_items, self.max_len = lists, config, int(lists.num_items), config.newest
+        self.lists, self.num_items = lists, int(lists.num_items)
+        self.config, self.max_len = config.filled(), config.newest
         self.counted = lists if counted is None else counted
 
     @classmethod

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from rsir.data.sequences import offsets_of
 from rsir.errors import ConfigError, DataError
 from rsir.models.itemknn import ItemKnn, Unseen
 from rsir.ops import Ragged
+from rsir.runtime.memory import memory_limit
 from tests.models.unseen import Recounted
 
 BACKENDS = ["reference", "cpp"]
@@ -105,6 +108,17 @@ def test_overlapping_histories_are_those_of_their_prefixes(backend: str) -> None
         entries = slice(found.offsets[end], found.offsets[end + 1])
         assert alone.values.tolist() == found.values[entries].tolist()
         assert alone.ids.tolist() == found.ids[entries].tolist()
+
+
+def test_memory_is_of_the_histories_and_not_of_how_many_ages_may_count(tmp_path: Path) -> None:
+    """``--itemknn.newest 1000000000000 --itemknn.age_decay 1`` ended by the system for want of memory."""
+    data = _sequences(5)
+    shares = []
+    with memory_limit(2**33, tmp_path):
+        for newest in (14, 2**40):
+            knn = ItemKnn.fit(data, ItemKnnConfig(age_decay=1.0, newest=newest))
+            shares.append(knn.shares(data.items, data.offsets))
+    assert all(np.array_equal(*both) for both in zip(*(dataclasses.astuple(each) for each in shares), strict=True))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
