@@ -147,9 +147,9 @@ def _drawn(best: kernels.Best, draw: Draw) -> Sample:
 
 
 def packed(table: ItemTable) -> kernels.ItemTable:
-    """The table; refuses one of rounded copies whose weights were trained on since."""
+    """The table; refuses one whose rounded copy or margin is of weights that were trained on since."""
     made, version = table.handle
-    if made.scanned is not made.weights:
+    if not made.exact:
         check_version(table.weights, version)
     return made
 

@@ -45,7 +45,7 @@ class Repeated:
         generator: torch.Generator | None = None,
     ) -> None:
         self.compute, self.name, self.generator, self.runs = compute, name, generator, 0
-        self.capturable = can_capture(device)
+        self.device, self.capturable = device, can_capture(device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> Tensor:
@@ -62,8 +62,10 @@ class Repeated:
             graph = torch.cuda.CUDAGraph()
             if self.generator is not None:
                 graph.register_generator_state(self.generator)
-            # Another thread may allocate pinned memory meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # By default the stream is one of the device that was current at the process's first capture: work elsewhere
+            # would run at once, and its graph be empty. Another thread may allocate pinned memory meanwhile.
+            stream = torch.cuda.Stream(self.device)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.answer = self.compute()
         except RuntimeError as cause:
             if out_of_memory(cause):

@@ -119,11 +119,19 @@ def test_a_step_is_captured_once_and_then_replayed(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: contextlib.nullcontext())
+    streams = []
+
+    def capture(graph, stream, **options):
+        streams.append(stream)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
     computed = []
-    step = Repeated(lambda: computed.append(0) or torch.tensor(len(computed)), torch.device("cuda"), "decoding")
+    step = Repeated(lambda: computed.append(0) or torch.tensor(len(computed)), torch.device("cuda:1"), "decoding")
     assert [int(step()) for _ in range(6)] == [1, 2, 3, 4, 4, 4]  # the fourth is captured
     assert step.graph.replays == 3
+    assert streams == ["a stream of cuda:1"]  # and not of the device that is current, where nothing is computed
 
     plain = Repeated(lambda: torch.tensor(1), torch.device("cpu"), "decoding")
     assert [int(plain()) for _ in range(5)] == [1] * 5
@@ -135,6 +143,7 @@ def test_what_cannot_be_captured_is_launched(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
 
     def refused(*graph, **options):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")

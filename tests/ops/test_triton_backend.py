@@ -54,3 +54,16 @@ def test_a_rounded_copy_of_embeddings_that_changed_is_refused():
         ops.topk(torch.randn(1, 4), rounded, 1)
     query = torch.randn(1, 4)
     assert torch.equal(ops.topk(query, exact, 3).ids, ops.topk(query, items, 3, backend="reference").ids)
+
+
+def test_a_margin_of_embeddings_that_changed_is_refused():
+    """Rounding items of float16 to float16 copies nothing, but their norms and what rounding lost are of before."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("the kernels are not interpreted in this process")
+    from rsir import ops
+
+    items = torch.randn(20, 4).half()
+    table = ops.pack(items, backend="triton", instruction_set="float16", dtype=torch.float16)
+    items.mul_(100)
+    with pytest.raises(ValueError, match="changed in place after they were packed"):
+        ops.topk(torch.randn(1, 4), table, 1)

@@ -315,6 +315,7 @@ def _patch_cuda() -> None:
     cuda.set_rng_state = lambda state, device="cuda": generator.set_state(state)
     cuda.device, cuda.Event = _Device, _Event
     cuda.CUDAGraph, cuda.graph = _Graph, _capture
+    cuda.Stream = functools.partial(_answer, None)
     torch.Tensor.pin_memory = lambda self, device=None: self  # type: ignore[method-assign]
     torch.version.cuda = "13.0"  # type: ignore[assignment]
     torch.backends.cuda.is_built = lambda: False  # cases that capture graphs say so
