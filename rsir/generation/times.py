@@ -1,8 +1,8 @@
 """Times of generated sequences, by one convention: a place of a sequence has its time, whatever item stands there.
 
 The item at place p of a trajectory has the time of the event at place p of the real sequence that it started from.
-Beyond the end of that sequence events go on at its mean gap. So a trajectory's times depend on its source and its
-length alone, and are known before its items are drawn.
+Beyond the end of that sequence events go on at its mean gap, as far as int64 reaches. So a trajectory's times depend on
+its source and its length alone, and are known before its items are drawn.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def times_at(sources: Sequences, row: npt.NDArray[np.int64], place: npt.NDArray[
     real = sources.source[row]
     first, last = sources.offsets[real], sources.offsets[real + 1] - 1
     begin, end = sources.times[first], sources.times[last]
-    gap = (end - begin) // np.maximum(last - first, 1)
-    beyond = np.maximum(place - (last - first), 0)
+    gap = np.maximum((end - begin) // np.maximum(last - first, 1), 0)  # a difference beyond int64 comes out negative
+    room = np.iinfo(np.int64).max - np.maximum(end, 0)
+    beyond = np.minimum(np.maximum(place - (last - first), 0), room // np.maximum(gap, 1))
     times: Int64Array = sources.times[np.minimum(first + place, last)] + beyond * gap
     return times
 

@@ -31,6 +31,18 @@ def test_a_place_has_the_time_of_its_source():
     assert with_times(made, sources).times.tolist() == [10, 20, 40, 55, 7, 7]
 
 
+def test_times_do_not_leave_int64():
+    year = 365 * 86_400 * 10**9  # in nanoseconds
+    times = [40 * year, 54 * year, -(2**63), 2**63 - 1]
+    sources = Sequences.from_lists([[1, 2], [3, 4]], 9, times=times)
+    made = Sequences.from_lists([[1, 2] + [3] * 48] * 2, 9, source=[0, 1], round=[1, 1])
+    found = with_times(made, sources).times.reshape(2, 50)
+    assert (np.diff(found[0]) >= 0).all()
+    assert found[0, :18].tolist() == [(40 + 14 * place) * year for place in range(18)]
+    assert found[0, 18] == found[0, 49]
+    assert found[1, 1:].tolist() == [2**63 - 1] * 49
+
+
 class Encodes:
     """The model without ``step``: what generation encodes anew."""
 
