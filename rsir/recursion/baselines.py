@@ -74,7 +74,8 @@ def counted(
     ----------
     parts : Split
     config : ItemKnnConfig
-        Parameters that are none are searched on validation, unless there is no memory for it.
+        Parameters that are none are searched on validation. Where there is no memory for it, a warning says so, and
+        they have their fixed values.
     runtime : Runtime, optional
         Threads, and the processes that call this together, of which the first one searches.
     items : ItemVectors, optional
@@ -96,6 +97,13 @@ def counted(
     if cause:
         warnings.warn(f"the run is not compared with an item-kNN: {cause}", DataWarning, stacklevel=2)
         return None
+    if known is None and config.searches:
+        warnings.warn(
+            "the item-kNN's parameters are not searched and have their fixed values: the limit on memory has no room "
+            "for two counts",
+            DataWarning,
+            stacklevel=2,
+        )
     return ItemKnn.fit(parts.train, filled, items=items, threads=runtime.threads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -66,14 +66,20 @@ class Counts:
     def _voter(self) -> ItemKnn | None:
         """What the base has chosen."""
         chosen, measured = self._results[0].itemknn, self.measured
-        return self._fixed if chosen and measured and chosen != measured.config.parameters() else measured
+        if not chosen or measured is None or chosen == measured.config.parameters():
+            return measured
+        return self._fixed if chosen == self._config.itemknn.parameters() else self._fit(chosen)
 
     @cached_property
     def _fixed(self) -> ItemKnn | None:
         """The item-kNN without what a search has found."""
-        config = self._config.itemknn.filled()
-        if self.measured is None or self.measured.config == config:
+        fixed = self._config.itemknn.parameters()
+        if self.measured is None or self.measured.config.parameters() == fixed:
             return self.measured
+        return self._fit(fixed)
+
+    def _fit(self, parameters: Mapping[str, Any]) -> ItemKnn:
+        config = self._config.itemknn.filled(parameters)
         return ItemKnn.fit(self._parts.train, config, items=self._items, threads=self._runtime.threads)
 
     def _best(self, networks: Any, counts: Sequence[ItemKnn | None]) -> tuple[ItemKnn, float]:

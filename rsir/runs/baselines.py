@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from rsir.config import ItemKnnConfig, as_text
+from rsir.config.counting import FIXED
+from rsir.errors import ConfigError, RunError
 from rsir.metrics import CRITERION
 from rsir.runs.directory import RunDirectory
 from rsir.runs.layout import BASELINES
@@ -22,9 +25,34 @@ _EARLY, _MANY = 3, 10  # validations
 
 
 def read_baselines(directory: RunDirectory) -> Baselines:
-    """Those of a run; none of one that an earlier version wrote."""
-    found: Baselines = directory.read_json(BASELINES) if (directory.path / BASELINES).exists() else {}
-    return found
+    """Those of a run; none of one that an earlier version wrote.
+
+    Raises
+    ------
+    RunError
+        They have been changed to what no run writes.
+    """
+    path = directory.path / BASELINES
+    if not path.exists():
+        return {}
+    found = directory.read_json(BASELINES)
+    if not _well_formed(found):
+        raise RunError(f"{path}: is damaged; put the original back")
+    return cast(Baselines, found)
+
+
+def _well_formed(found: Any) -> bool:
+    if not isinstance(found, dict) or not all(isinstance(by, dict) for by in found.values()):
+        return False
+    if not all(isinstance(values, dict) for by in found.values() for values in by.values()):
+        return False
+    parameters: Any = parameters_of(found)
+    if parameters is None:
+        return True
+    try:
+        return parameters.keys() == FIXED.keys() and ItemKnnConfig(**parameters).parameters() == parameters
+    except ConfigError:
+        return False
 
 
 def parameters_of(baselines: Baselines) -> Mapping[str, float] | None:
@@ -39,11 +67,11 @@ def said_of_the_search(rounds: Sequence[RoundResult], baselines: Baselines, conf
         return ""
     other = [f"{name} {as_text(found[name])}" for name, value in fixed.items() if found[name] != value]
     if not other:
-        return "The search of the item-kNN's parameters found none that are better on validation than the fixed ones."
+        return "No values of the item-kNN's parameters were found that are better on validation than the fixed ones."
     said = f"The item-kNN has {', '.join(other)}, which a search on validation found"
     votes = rounds[0].itemknn
     if votes and votes == fixed:
-        said += "; beside the networks the one with the fixed values votes, which is better there"
+        said += "; the vote beside the networks has the fixed values, with which the base is at least as good"
     return said + "."
 
 

@@ -97,7 +97,11 @@ def _ranks(
     knn: ItemKnn, tasks: EvaluationSet, picked: npt.NDArray[np.int64], threads: int | None
 ) -> npt.NDArray[np.int64]:
     """(n,) place of the target of each picked task among the items that the count lists, from 1; 0 beyond the last
-    cutoff, as :func:`rsir.evaluation.evaluate` finds them but for the rounding of nearly equal scores."""
+    cutoff, or not listed.
+
+    As :func:`rsir.evaluation.evaluate` finds them but for the rounding of nearly equal scores, and for a target that is
+    not listed: that may place it by its id, behind a list of fewer than 20 items.
+    """
     histories, targets, excluded = tasks.histories, tasks.targets[picked], tasks.repeats == "excluded"
     begins, ends = histories.offsets[picked], histories.offsets[picked + 1]
     most = None if tasks.repeats == "targets" else _LISTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import rsir
 import rsir.evaluation
 from rsir.cli.main import main
 from rsir.cli.show import rounds_table
+from rsir.config.counting import FIXED
 from rsir.data import leave_one_out
 from rsir.data.sequences import item_popularity
-from rsir.errors import ConfigError, DataWarning
+from rsir.errors import ConfigError, DataWarning, RunError
 from rsir.evaluation import evaluate
 from rsir.models import ItemKnn, Popularity
 from rsir.recursion.baselines import baselines, counted
@@ -142,7 +144,7 @@ def test_without_memory_for_a_search_the_fixed_values_stand(tmp_path: Path, monk
         return 0
 
     monkeypatch.setattr(Budget, "left", left)
-    with memory_limit(2**40, tmp_path):
+    with memory_limit(2**40, tmp_path), pytest.warns(DataWarning, match="are not searched and have their fixed values"):
         knn = counted(parts, rsir.ItemKnnConfig())
     assert knn is not None
     assert knn.config == rsir.ItemKnnConfig().filled()
@@ -155,14 +157,14 @@ def test_without_memory_for_a_search_the_fixed_values_stand(tmp_path: Path, monk
         (
             {},
             {},
-            "The search of the item-kNN's parameters found none that are better on validation than the fixed ones.",
+            "No values of the item-kNN's parameters were found that are better on validation than the fixed ones.",
         ),
         ({"window": 50}, {"window": 50}, "The item-kNN has window 50, which a search on validation found."),
         (
             {"window": 50, "decay": 0.95},
             {},
-            "The item-kNN has window 50, decay 0.95, which a search on validation found; beside the networks the one "
-            "with the fixed values votes, which is better there.",
+            "The item-kNN has window 50, decay 0.95, which a search on validation found; the vote beside the networks "
+            "has the fixed values, with which the base is at least as good.",
         ),
     ],
 )
@@ -174,3 +176,20 @@ def test_what_a_search_came_to_is_said(found: dict[str, float], votes: dict[str,
     assert said_of_the_search([base], beside, config) == said
     assert said_of_the_search([base], BESIDE, config) == ""  # of a run that an earlier version wrote
     assert said_of_the_search([base], beside, config.filled()) == ""
+
+
+def test_damaged_parameters_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    rsir.run(out=out, **{**SMALL, "rounds": 0})
+    beside = json.loads((out / "baselines.json").read_text())
+    wrong = ({"other": 1}, {"window": "20"}, {"window": -4}, {"decay": None})
+    said = r"baselines\.json: is damaged; put the original back"
+    for parameters in ([1, 2], {"window": 5}, *({**FIXED, **one} for one in wrong)):
+        beside["item-kNN"]["parameters"] = parameters
+        (out / "baselines.json").write_text(json.dumps(beside))
+        with pytest.raises(RunError, match=said):
+            rsir.load(out)
+        with pytest.raises(RunError, match=said):
+            rsir.run(out=out, resume=True, rounds=1)
+        assert main(["inspect", str(out)]) == 2
+        assert "baselines.json: is damaged" in capsys.readouterr().err

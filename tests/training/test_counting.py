@@ -14,12 +14,16 @@ from rsir.cli.main import main
 from rsir.config import ItemKnnConfig
 from rsir.config.counting import FIXED
 from rsir.data import Sequences, leave_one_out
+from rsir.data.sequences import item_popularity
 from rsir.data.splits import EvaluationSet, Split
 from rsir.evaluation import evaluate
-from rsir.models import ItemKnn, WithItemKnn
+from rsir.models import ItemKnn, Popularity, WithItemKnn
 from rsir.recursion.baselines import counted
+from rsir.recursion.counts import Counts
+from rsir.runtime.runtime import RUNTIME
 from rsir.training import counting, voting
 from rsir.training.counting import GRID, searched
+from tests.cli.fake_loop import result
 
 SMALL: dict[str, Any] = {
     "rounds": 1,
@@ -135,6 +139,16 @@ def test_the_base_chooses_which_count_votes(prefers: str, tmp_path: Path, monkey
     assert served.similar(labels[0], 3, by="count") == [
         (labels[item - 1], pytest.approx(score, rel=1e-6)) for item, score in _nearest(counts, 1, 3)
     ]
+
+
+def test_what_the_base_has_chosen_votes_whatever_is_measured() -> None:
+    parts, config = _parts(), rsir.RecursionConfig()
+    measured = ItemKnn.fit(parts.train, ItemKnnConfig(window=5).filled())  # a search of another version, say
+    networks = Popularity(item_popularity(parts.train))
+    for chosen in (FIXED, FIXED | {"window": 5}, FIXED | {"window": 2}):
+        base = replace(result(0), vote=0.5, itemknn=chosen)
+        voting = Counts(config, parts, measured, None, [base], RUNTIME).beside(networks, 0)
+        assert voting.knn.config.parameters() == chosen
 
 
 def _nearest(knn: ItemKnn, item: int, k: int) -> list[tuple[int, float]]:
