@@ -30,9 +30,9 @@ class ItemKnnConfig:
     Attributes
     ----------
     search
-        auto: before its base, a run searches the parameters that are none for the count with the best validation
+        auto: before its base, a run searches the parameters that are not given for the count with the best validation
         NDCG@20. That one is measured; beside the networks it votes, or the one with the fixed values, whichever
-        validation prefers beside the base. off: those that are none have their fixed values.
+        validation prefers beside the base. off: those that are not given have their fixed values.
     window
         Two items of a sequence at most this far apart are counted as a pair; fixed value: 20.
     decay

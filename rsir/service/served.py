@@ -55,6 +55,7 @@ class Served:
         """
         seen = self._seen()
         if seen == self._stamp:
+            self.failure = ""  # what could not be loaded is gone again
             return False
         try:
             run = self._load()

@@ -280,3 +280,15 @@ def test_a_port_that_is_taken(run: Run, capsys: pytest.CaptureFixture[str], tmp_
     assert "Address already in use; choose another port, or 0 for any that is free" in capsys.readouterr().err
     assert command.main(["serve", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_failure_is_forgotten_when_the_served_run_is_at_its_path_again(run: Run, tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to(run.path)
+    served = Served(link)
+    link.unlink()
+    assert not served.reload()
+    assert "holds no run" in served.failure
+    link.symlink_to(run.path)
+    assert not served.reload()
+    assert (served.failure, served.failures, served.reloads) == ("", 1, 0)
