@@ -59,8 +59,8 @@ def test_rectools_without_a_network():
         from_rectools(ImplicitALSWrapperModel())
 
 
-def test_rectools_that_needs_times():
-    with pytest.raises(BackboneError, match=r"HSTUModel: does not .* ids alone \(KeyError: 'unix_ts'\).*=False"):
+def test_rectools_that_needs_times_and_does_not_say_so():
+    with pytest.raises(BackboneError, match=r"HSTUModel: does not .* ids alone \(KeyError: 'unix_ts'\); give a fitted"):
         from_rectools(HSTUModel())
 
 
