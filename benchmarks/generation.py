@@ -1,10 +1,10 @@
 """Trajectories a second: rsir.generation, plain torch with rows side by side, and the per-row loop of the authors.
 
-p 0.5, tau 10, m 5, greedy, on Amazon Toys with a SASRec trained for some epochs. Plain torch encodes every prefix
-anew, scores the catalogue by torch.mm, counts ranks and takes masked maxima; rows that end make room, but none takes
-their place. It and the per-row loop, :mod:`benchmarks.oracle`, run on samples of the sources and are compared by time
-a trajectory. All three must give the same trajectories on the smaller sample, up to rounding at near ties, or there is
-no figure.
+The default settings, tau that of the first round, on Amazon Toys with the default backbone trained for some epochs.
+Plain torch encodes every prefix anew, scores the catalogue by torch.mm, counts ranks and takes masked maxima; rows that
+end make room, but none takes their place. It and the per-row loop, :mod:`benchmarks.oracle`, run on samples of the
+sources and are compared by time a trajectory. All three must give the same trajectories on the smaller sample, up to
+rounding at near ties, or there is no figure.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsir.config import FidelityConfig, GenerationConfig
+from rsir.config import FidelityConfig, GenerationConfig, RecursionConfig
 from rsir.data.sequences import Sequences
 from rsir.generation.fidelity import build
 from rsir.generation.generate import generate
-from rsir.runtime.philox import Stream, counters, uniform
+from rsir.runtime.philox import Stream, counters, gumbel, uniform
 from rsir.runtime.runtime import Runtime
 
 from . import toys
@@ -39,9 +39,14 @@ Trajectories = list[tuple[int, list[int]]]
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks generation", description=__doc__)
-    parser.add_argument("--tau", type=int, default=10)
-    parser.add_argument("--m", type=int, default=5, help="trajectories a source")
-    parser.add_argument("--p", type=float, default=0.5, help="probability of the source's own items")
+    standard = RecursionConfig()
+    parser.add_argument("--model", choices=("bsarec", "sasrec"), default=standard.model.name)
+    parser.add_argument("--tau", type=int, help="default: the first round's")
+    parser.add_argument("--m", type=int, default=standard.generation.m, help="trajectories a source")
+    parser.add_argument("--p", type=float, default=standard.generation.p, help="probability of the source's own items")
+    parser.add_argument(
+        "--k", type=int, default=standard.generation.k, help="a step draws from the k best; 1 is greedy"
+    )
     parser.add_argument("--epochs", type=int, default=20, help="the model is trained for")
     parser.add_argument("--sample", type=int, default=200, help="sources of the check and of the per-row loop")
     parser.add_argument("--plain-sample", type=int, default=2000, help="sources of plain torch")
@@ -57,11 +62,11 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(options.threads)
     machine = describe_machine()
     data, described = toys.load(options.quick)
-    model, parts, of_model = toys.trained(data, options.epochs)
-    title = f"Generation at p {options.p}, tau {options.tau}, m {options.m}"
-    report = Report(title, {**machine, "data": described, "model": of_model})
-    config = GenerationConfig(p=options.p, m=options.m, k=1)
+    model, parts, of_model = toys.trained(data, options.epochs, options.model)
+    config = GenerationConfig(p=options.p, m=options.m, k=options.k)
     policy = build(FidelityConfig(tau=options.tau), model.item_embeddings().detach(), ROUND)
+    title = f"Generation at p {options.p}, tau {policy.tau}, m {options.m}, k {options.k}"
+    report = Report(title, {**machine, "data": described, "model": of_model})
     settings: dict[str, Any] = {"seed": toys.SEED, "round_": ROUND, "tau": policy.tau}
 
     def rsir(sources: Sequences) -> Any:
@@ -123,7 +128,7 @@ def main(arguments: list[str]) -> int:
 def plain_torch(
     model: Any, sources: Sequences, config: GenerationConfig, chunk: int, *, seed: int, round_: int, tau: int
 ) -> Trajectories:
-    """What :mod:`rsir.generation.generate` gives, greedy and from the first item, ``chunk`` trajectories at a time."""
+    """What :mod:`rsir.generation.generate` gives from the first item, ``chunk`` trajectories at a time."""
     rows = [row for row in np.argsort(sources.lengths, kind="stable") if len(set(sources[row].tolist())) > 1]
     jobs = np.stack([np.repeat(rows, config.m), np.tile(np.arange(config.m), len(rows))], 1)
     table = model.item_embeddings()[1:].T
@@ -148,12 +153,19 @@ def plain_torch(
             if length > 1:  # the item that broke fidelity is dropped
                 lengths[active[has_target & ~passed]] = length - 1
             logits.scatter_(1, prefix - 1, -torch.inf)
-            words = counters(
-                Stream.POOL, round_, row[active.numpy()], number[active.numpy()], np.full(len(active), length)
-            )
-            from_own = torch.from_numpy(uniform(seed, words) < config.p)
-            best_own = own[active].gather(1, targets.argmax(1, keepdim=True))[:, 0]
-            chosen = torch.where(from_own, best_own, logits.argmax(1) + 1)
+            key = round_, row[active.numpy()], number[active.numpy()], np.full(len(active), length)
+            from_own = torch.from_numpy(uniform(seed, counters(Stream.POOL, *key)) < config.p)
+            values, ids = logits.topk(config.k, 1)
+            ids += 1
+            own_values, places = targets.topk(min(config.k, targets.shape[1]), 1)
+            own_width = own_values.shape[1]
+            values[from_own], ids[from_own] = -torch.inf, 1
+            values[from_own, :own_width] = own_values[from_own]
+            ids[from_own, :own_width] = own[active].gather(1, places)[from_own].clamp(min=1)
+            if config.k > 1:
+                noise = torch.from_numpy(gumbel(seed, counters(Stream.ITEM, *key), ids.numpy()))
+                values = values.double() / config.temperature + noise
+            chosen = ids.gather(1, values.argmax(1, keepdim=True))[:, 0]
             active = active[passed]
             if not len(active):
                 break

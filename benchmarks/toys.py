@@ -34,25 +34,31 @@ def load(quick: bool = False) -> tuple[Sequences, str]:
     return data, f"SIMULATED users in the number of Amazon Toys, {USERS:,} users, {ITEMS:,} items ({missing})"
 
 
-def sasrec(**training: Any) -> tuple[ModelConfig, TrainingConfig]:
-    """SASRec and its own training, which the benchmarks and their baselines are of, with changes of the training."""
-    whole = RecursionConfig().for_backbone("sasrec")
+def backbone(name: str, **training: Any) -> tuple[ModelConfig, TrainingConfig]:
+    """A backbone and its own training, with changes of the training."""
+    whole = RecursionConfig().for_backbone(name)
     return whole.model, dataclasses.replace(whole.training, **training)
 
 
-def trained(data: Sequences, evaluations: int) -> tuple[Any, Split, str]:
-    """A SASRec of default size after this many epochs, the split it was trained on, and what to say of it.
+def sasrec(**training: Any) -> tuple[ModelConfig, TrainingConfig]:
+    """SASRec and its own training, which most benchmarks and their baselines are of, with changes of the training."""
+    return backbone("sasrec", **training)
+
+
+def trained(data: Sequences, evaluations: int, name: str = "sasrec") -> tuple[Any, Split, str]:
+    """A backbone of default size after this many epochs, the split it was trained on, and what to say of it.
 
     Kept in the system's folder for temporary files, as the same model serves every benchmark.
     """
     parts = leave_one_out(data)
-    model_config, config = sasrec(max_evaluations=evaluations, patience=evaluations)
+    model_config, config = backbone(name, max_evaluations=evaluations, patience=evaluations)
     settings = json.dumps([to_dict(model_config), to_dict(config), SEED, data.fingerprint()])
-    name = f"rsir-benchmarks-{os.getuid()}/{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
+    place = f"rsir-benchmarks-{os.getuid()}/{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+    folder = Path(tempfile.gettempdir()) / place
     if not (folder / checkpoint.CARD).exists():
         fitted = fit(model_config, config, parts.train, parts.validation, seed=SEED)
         checkpoint.save(fitted.model, model_config, folder, metrics=fitted.best.metrics)
     quality = checkpoint.read_card(folder)["metrics"]["ndcg@20"]
-    described = f"SASRec, d {model_config.dim}, {model_config.layers} layers, {evaluations} epochs, "
+    title = {"sasrec": "SASRec", "bsarec": "BSARec"}.get(name, name)
+    described = f"{title}, d {model_config.dim}, {model_config.layers} layers, {evaluations} epochs, "
     return checkpoint.load(folder), parts, described + f"validation NDCG@20 {quality:.4f}"
