@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
 
 from rsir.config.values import shown
 from rsir.errors import RsirError
@@ -76,7 +77,19 @@ def application(served: Served, *, most: int = 1000, every: float = 5.0) -> Fast
         ("/", ["GET"], service.page),
     ):
         app.add_api_route(path, service.timed(path, answer), methods=methods, response_model=None)
+    for status in (404, 405):
+        app.add_exception_handler(status, _no_such_route)
     return app
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """Of a path that there is not, or a method that it does not take."""
+    assert isinstance(error, HTTPException)
+    sentence = (
+        f"{request.method} {request.url.path[:80]}: expected GET or POST of /recommend or /similar, or GET of /user, "
+        "/search, /health, /metrics or /"
+    )
+    return JSONResponse({"error": sentence}, error.status_code, error.headers)
 
 
 async def _watch(served: Served, every: float) -> None:

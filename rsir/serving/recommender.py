@@ -197,8 +197,8 @@ class Recommender:
         known = np.unique(self.items.ids(names))
         known = known[known > 0]
         if not len(known):
-            which = f"none of the {len(names):,} items, {names[0]!r} for one, is" if names else "an empty list"
-            raise DataError(f"candidates: expected items of the catalogue, got {which}" + " in it" * bool(names))
+            which = f"only unknown ones, {names[0]!r} for one" if names else "an empty list"
+            raise DataError(f"candidates: expected items of the catalogue, got {which}")
         left = np.setdiff1d(known, excluded, assume_unique=True)
         if not len(left):
             raise DataError("candidates: expected some that are not excluded, got none")

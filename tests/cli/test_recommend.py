@@ -288,7 +288,7 @@ def test_users_of_a_file_alone(counted, tmp_path, capsys):
         ("--history --candidates none.txt", "none.txt: no such file"),
         (
             "--history --candidates new.txt",
-            "candidates: expected items of the catalogue, got none of the 1 items",
+            "candidates: expected items of the catalogue, got only unknown ones, ",
         ),
         ("--history --exclude empty.txt", "empty.txt: expected names of items, got none"),
         ("--history --users a", "--users: expected it without --history, got both"),

@@ -111,6 +111,8 @@ def test_it_says_what_python_says(ask: Client, run: Run) -> None:
     ("path", "body", "status", "sentence"),
     [
         ("/recommend?user=nobody", None, 404, "user: 'nobody' is not in the run, which has 'user 0' for one"),
+        ("/recommendations", None, 404, "GET /recommendations: expected GET or POST of /recommend or /similar"),
+        ("/health", {"user": "user 3"}, 405, "POST /health: expected GET or POST of /recommend or /similar, or GET of"),
         ("/recommend?history=new", None, 404, "history: none of its items, 'new' for one, is in the catalogue"),
         ("/recommend", None, 422, "expected a user or a history, got neither"),
         ("/recommend?user=user%203&history=item%201", None, 422, "expected a user or a history, got both"),
