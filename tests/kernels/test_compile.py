@@ -23,7 +23,10 @@ for architecture, target in ARCHITECTURES.items():
         for launch in record_launches(target.backend, precision, num_items=20_000):
             if precision == "ieee" or launch.name.startswith(("scan", "collect", "recheck", "complete", "softmax")):
                 reports.append(dataclasses.asdict(compile_launch(launch, architecture, precision)))
-    if architecture in ("sm_90", "gfx942"):  # items kept in half precision
+    if architecture in ("sm_90", "gfx942"):  # of float16, and of items kept in half precision
+        for launch in record_launches(target.backend, "float16", num_items=20_000):
+            if launch.name.startswith("scan"):
+                reports.append(dataclasses.asdict(compile_launch(launch, architecture, "float16")))
         for launch in record_launches(target.backend, "ieee", num_items=20_000, kept=torch.float16):
             if launch.name in ("best_target", "scan count maxima", "repair", "rescore", "pool", "listed", "choices"):
                 reports.append(dataclasses.asdict(compile_launch(launch, architecture, "ieee, half")))
@@ -83,6 +86,12 @@ def test_resources(reports, architecture):
         assert report["spills"] == 0, report
         assert report["registers"] <= registers, report
         assert report["shared"] <= shared, report
+
+
+def test_every_precision_is_compiled(reports):
+    scans = {(report["architecture"], report["precision"]) for report in reports if report["kernel"] == "scan maxima"}
+    assert {(name, "bfloat16") for name in LIMITS} | {("sm_90", "float16"), ("gfx942", "float16")} <= scans
+    assert {(name, "tf32") for name in LIMITS if name != "gfx942"} <= scans
 
 
 @pytest.mark.parametrize("architecture", LIMITS)
