@@ -13,8 +13,8 @@ import torch
 import rsir
 from rsir import files
 from rsir.cli import main as command
-from rsir.config import AcquisitionConfig, DistillationConfig, GenerationConfig, ModelConfig, SimulationConfig
-from rsir.data import Sequences, read_histories, simulate
+from rsir.config import AcquisitionConfig, DistillationConfig, GenerationConfig, ModelConfig
+from rsir.data import Sequences, read_histories
 from rsir.data.ragged import Timed
 from rsir.errors import ConfigError, DataError, Interrupted
 from rsir.evaluation import evaluate
@@ -30,21 +30,6 @@ from tests.harness.small import ON_DATA as SMALL
 CONFIG = dataclasses.replace(
     SMALL, rounds=1, retention="all", model=ModelConfig(name="hstu", dim=8, layers=1, heads=2, max_len=12)
 )
-
-
-@pytest.fixture(scope="module")
-def log() -> pd.DataFrame:
-    made = simulate(SimulationConfig(num_users=80, num_items=50, mean_length=7)).sequences
-    users = np.repeat(np.arange(len(made)), made.lengths)
-    return pd.DataFrame(
-        {"user": [f"u{one}" for one in users], "item": [f"i{one}" for one in made.items], "time": made.times}
-    )
-
-
-@pytest.fixture(scope="module")
-def weeks(log: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    early = log.time <= log.time.quantile(0.8)
-    return log[early & ~log.item.isin(["i3", "i9"])], log[~early]
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ import torch
 
 import rsir
 from rsir.cli import main as command
-from rsir.config import SimulationConfig
-from rsir.data import simulate
 from rsir.data.load import split
 from rsir.errors import ConfigError, DataError, Interrupted, RunError
 from rsir.models import ItemKnn, checkpoint
@@ -27,21 +25,6 @@ from rsir.training.fit import fit, training_seed
 from tests.harness.small import ON_DATA as SMALL
 
 CONFIG = dataclasses.replace(SMALL, rounds=1, retention="all", accumulate=False)
-
-
-@pytest.fixture(scope="module")
-def log() -> pd.DataFrame:
-    made = simulate(SimulationConfig(num_users=80, num_items=50, mean_length=7)).sequences
-    users = np.repeat(np.arange(len(made)), made.lengths)
-    return pd.DataFrame(
-        {"user": [f"u{one}" for one in users], "item": [f"i{one}" for one in made.items], "time": made.times}
-    )
-
-
-@pytest.fixture(scope="module")
-def weeks(log: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    early = log.time <= log.time.quantile(0.8)
-    return log[early & ~log.item.isin(["i3", "i9"])], log[~early]
 
 
 @pytest.fixture(scope="module")
